@@ -1,0 +1,3 @@
+"""Importing vitdense first makes mmcv importable where it has no compiled ops."""
+
+import vitdense  # noqa: F401

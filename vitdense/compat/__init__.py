@@ -1,0 +1,19 @@
+"""What the OpenMMLab packages need in order to run on current PyTorch, and nothing else."""
+
+from vitdense.compat import mmcv_ext, patches, requirements
+
+
+def install() -> None:
+    """Prepare the installed OpenMMLab stack; safe to call again.
+
+    Must run before anything imports ``mmcv.ops`` or ``mmdet.models``.
+
+    Raises:
+        ImportError: a package of the stack is missing or cannot be loaded; the text says what to install.
+    """
+    requirements.check()
+    mmcv_ext.install()
+    patches.apply()
+
+
+__all__ = ['install']

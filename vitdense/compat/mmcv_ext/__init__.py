@@ -1,0 +1,44 @@
+"""A stand-in for ``mmcv._ext``, the compiled operators that mmcv's wheels from PyPI do not have."""
+
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from vitdense.compat.mmcv_ext.unavailable import unavailable
+
+NAME = 'mmcv._ext'
+
+
+class StandInFinder(MetaPathFinder, Loader):
+    """Imports the stand-in when everything before it on ``sys.meta_path`` found no ``mmcv._ext``."""
+
+    @staticmethod
+    def find_spec(fullname: str, path=None, target=None) -> ModuleSpec | None:
+        if fullname != NAME:
+            return None
+        return ModuleSpec(NAME, StandInFinder(), origin=__name__)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        from vitdense.compat.mmcv_ext import boxes, deform_conv, focal_loss, info, roi
+
+        for part in (boxes, deform_conv, focal_loss, info, roi):
+            vars(module).update({name: getattr(part, name) for name in part.__all__})
+        module.__doc__ = __doc__
+        module.__getattr__ = _missing_op
+
+
+def _missing_op(name: str):
+    # `load_ext` of mmcv asks for every operator when mmcv.ops is imported: only a call may fail
+    if name.startswith('_'):
+        raise AttributeError(f'module {NAME!r} has no attribute {name!r}')
+    return unavailable(name)
+
+
+def install() -> None:
+    """Let ``import mmcv._ext`` succeed; a compiled one is found first and is never replaced. Idempotent."""
+    if not any(isinstance(finder, type) and issubclass(finder, StandInFinder) for finder in sys.meta_path):
+        sys.meta_path.append(StandInFinder)

@@ -1,0 +1,211 @@
+"""Deformable convolution v1 (arXiv:1703.06211) and v2 (arXiv:1811.11168).
+
+Images (B, C, H, W), weight (O, C / groups, kH, kW), offset (B, deform_groups * kH * kW * 2, H', W') as y, x pairs, mask
+(B, deform_groups * kH * kW, H', W'). The empty buffers and ``im2col_step`` serve mmcv's own kernels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+from torch import Tensor
+
+from vitdense.compat.mmcv_ext.precision import widen
+
+__all__ = [
+    'deform_conv_backward_input',
+    'deform_conv_backward_parameters',
+    'deform_conv_forward',
+    'modulated_deform_conv_backward',
+    'modulated_deform_conv_forward',
+]
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write the convolution into ``output`` (B, O, H', W')."""
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    output.copy_(_forward(input, weight, offset, None, None, geometry))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write the gradients of the images and the offsets.
+
+    torchvision computes the gradient of the weight along with them, so it is kept in the buffer ``columns``, which
+    mmcv hands to ``deform_conv_backward_parameters`` next.
+    """
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    grads = _backward(gradOutput, input, weight, offset, None, None, geometry)
+    gradInput.copy_(grads.input)
+    gradOffset.copy_(grads.offset)
+    columns.resize_(weight.shape).copy_(grads.weight)
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add ``scale`` times the gradient of the weight to ``gradWeight``."""
+    grad = columns
+    if columns.numel() == 0:
+        geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+        # the weight itself is not passed in, and its gradient does not depend on it
+        grad = _backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry).weight
+    gradWeight.add_(grad, alpha=scale)
+    columns.resize_(0)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write the convolution into ``output`` (B, O, H', W')."""
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write the gradients of images, weight, offsets, mask and, if ``with_bias``, bias."""
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    grads = _backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
+    grad_input.copy_(grads.input)
+    grad_weight.copy_(grads.weight)
+    grad_offset.copy_(grads.offset)
+    grad_mask.copy_(grads.mask)
+    if with_bias:
+        grad_bias.copy_(grads.bias)
+
+
+class Gradients(NamedTuple):
+    """What torchvision's backward returns, in its order."""
+
+    input: Tensor
+    weight: Tensor
+    offset: Tensor
+    mask: Tensor
+    bias: Tensor
+
+
+def _operands(
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, ...]:
+    mask_given = offset.new_zeros(len(offset), 1) if mask is None else mask
+    bias_given = weight.new_zeros(len(weight)) if bias is None else bias
+    return widen(input, weight, offset, mask_given, bias_given)
+
+
+def _forward(
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: tuple[int, ...]
+) -> Tensor:
+    operands = _operands(input, weight, offset, mask, bias)
+    return torch.ops.torchvision.deform_conv2d(*operands, *geometry, mask is not None)
+
+
+def _backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+) -> Gradients:
+    operands = _operands(input, weight, offset, mask, bias)
+    grad_output = grad_output.to(operands[0].dtype)
+    return Gradients(
+        *torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *geometry, mask is not None)
+    )

@@ -1,0 +1,73 @@
+"""Small repairs of the OpenMMLab packages. Each is applied only where it is needed."""
+
+import importlib.util
+import pkgutil
+from importlib import metadata
+
+
+def apply() -> None:
+    """Apply every repair; safe to call again."""
+    restore_find_loader()
+    trust_checkpoint_classes()
+    find_renamed_packages()
+
+
+def restore_find_loader() -> None:
+    """mmcv and upstream's mmengine call ``pkgutil.find_loader``, which Python 3.14 removed."""
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = _find_loader
+
+
+def _find_loader(name: str):
+    spec = importlib.util.find_spec(name)
+    return spec and spec.loader
+
+
+def trust_checkpoint_classes() -> None:
+    """mmengine's checkpoints hold its log history, which ``torch.load`` refuses to read since PyTorch 2.6.
+
+    Entries have explicit names because onedl-mmengine forgets the plain ones whenever it has loaded a checkpoint.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    core = (np._core if hasattr(np, '_core') else np.core).multiarray
+    scalars = {type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'}
+    trusted = [HistoryBuffer, np.ndarray, np.dtype, *scalars]
+    torch.serialization.add_safe_globals(
+        [(kind, f'{kind.__module__}.{kind.__qualname__}') for kind in trusted]
+        + [(_history_method, 'builtins.getattr')]
+        # NumPy 1 wrote numpy.core, NumPy 2 writes numpy._core
+        + [(core._reconstruct, f'numpy.{folder}.multiarray._reconstruct') for folder in ('core', '_core')]
+        + [(core.scalar, f'numpy.{folder}.multiarray.scalar') for folder in ('core', '_core')]
+    )
+
+
+def _history_method(owner: type, name: str):
+    """What a checkpoint may look up by name: the statistics of mmengine's ``HistoryBuffer``, not any attribute."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise AttributeError(f'a checkpoint may only refer to methods of HistoryBuffer, not to {owner!r}.{name}')
+    return getattr(owner, name)
+
+
+def find_renamed_packages() -> None:
+    """A config that names ``mmseg::`` makes mmengine look for, or even pip install, upstream's mmsegmentation.
+
+    Its continuation is installed under another name; mmengine then finds it by the name of its module.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    for module in ('mmdet', 'mmseg'):
+        if not _distributed(MODULE2PACKAGE[module]) and importlib.util.find_spec(module):
+            MODULE2PACKAGE[module] = module
+
+
+def _distributed(package: str) -> bool:
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

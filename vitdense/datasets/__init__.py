@@ -1,0 +1,14 @@
+from importlib.util import find_spec
+
+from .shapes_generator import ShapesSpec, ensure_shapes
+
+__all__ = ['ShapesSpec', 'ensure_shapes']
+
+if find_spec('mmdet'):
+    from .shapes import ShapesDataset as ShapesDataset
+
+    __all__.append('ShapesDataset')
+if find_spec('mmseg'):
+    from .shapes_seg import ShapesSegDataset as ShapesSegDataset
+
+    __all__.append('ShapesSegDataset')

@@ -1,0 +1,139 @@
+"""The contract that all backbones keep, and what they share to keep it."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import accumulate
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitdense.names import unknown
+
+Arch = TypeVar('Arch')
+
+
+class Backbone(BaseModule):
+    """Turns an image into a pyramid of maps.
+
+    A subclass sets ``depths`` and the channels and strides of its stages by calling this constructor, builds its layers,
+    and calls :meth:`freeze` last.
+
+    Attributes:
+        out_channels: channels of the returned maps.
+        out_strides: pixels of the image per step in the returned maps.
+        out_indices: the stages whose maps are returned, counted from 0. Later stages are not built.
+        depths: blocks of each stage that is built.
+
+    Args:
+        depths: blocks of each stage.
+        channels: channels of each stage.
+        strides: stride of each stage.
+        out_indices: stages to return, increasing.
+        frozen_stages: -1 trains everything, 0 freezes the stem, s > 0 the stem and the stages 1 to s: their parameters
+            get no gradient and their modules stay in evaluation mode.
+        with_cp: recompute the blocks in the backward pass instead of keeping their activations (non-reentrant).
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: stages that do not exist.
+    """
+
+    family: ClassVar[str]
+    """Key of the layouts in ``checkpoint/convert.py`` that this backbone loads."""
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        out_indices: Sequence[int],
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        out_indices = tuple(out_indices)
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(depths)))):
+            raise ValueError(f'out_indices must be increasing stages out of 0 to {len(depths) - 1}, got {out_indices}')
+        self.out_indices = out_indices
+        self.depths = tuple(depths[: out_indices[-1] + 1])
+        self.out_channels = tuple(channels[i] for i in out_indices)
+        self.out_strides = tuple(strides[i] for i in out_indices)
+        if not -1 <= frozen_stages <= len(self.depths):
+            raise ValueError(f'frozen_stages must be from -1 to {len(self.depths)}, got {frozen_stages}')
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, 3, H, W), normalised, of any size, to one map (B, C, H', W') for each of ``out_indices``."""
+
+    @abstractmethod
+    def layer_id(self, name: str) -> int:
+        """Depth of the parameter ``name``: 0 for the stem, n for the n-th block (layer decay and freezing ask it)."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks, the largest :meth:`layer_id`."""
+        return sum(self.depths)
+
+    def freeze(self) -> None:
+        """Stop the gradients of the stem and the first ``frozen_stages`` stages."""
+        if self.frozen_stages < 0:
+            return
+        last = sum(self.depths[: self.frozen_stages])
+        for name, parameter in self.named_parameters():
+            if self.layer_id(name) <= last:
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set the training mode; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_stages >= 0:
+            for module in self.children():
+                _keep_frozen_in_eval(module)
+        return self
+
+    def run_block(self, block: nn.Module, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) through ``block``, recomputed in the backward pass under ``with_cp``."""
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(block, tokens, hw, use_reentrant=False)
+        return block(tokens, hw)
+
+    @staticmethod
+    def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+        """Rates that grow linearly from 0 at the first block to ``rate`` at the last one, by stage and block."""
+        total = sum(depths)
+        rates = [rate * i / max(total - 1, 1) for i in range(total)]
+        starts = accumulate(depths, initial=0)
+        return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=False)]
+
+
+def _keep_frozen_in_eval(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        _keep_frozen_in_eval(child)
+
+
+def resolve_arch(archs: Mapping[str, Arch], arch: str, overrides: dict[str, Any], owner: str) -> Arch:
+    """The row ``arch`` of a table of variants, with the columns in ``overrides`` replaced.
+
+    Raises:
+        ValueError: unknown row; the message lists the rows, nearest first.
+        TypeError: unknown column; the message lists the columns, nearest first.
+    """
+    if arch not in archs:
+        raise ValueError(f'{owner}: ' + unknown('arch', arch, archs))
+    row = archs[arch]
+    columns = [field.name for field in fields(row)]
+    for key in overrides:
+        if key not in columns:
+            raise TypeError(f'{owner}: ' + unknown('argument', key, columns))
+    return replace(row, **overrides)

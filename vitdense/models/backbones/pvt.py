@@ -1,0 +1,205 @@
+"""Pyramid Vision Transformer (Wang et al., ICCV 2021, https://arxiv.org/abs/2102.12122)."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitdense.models.layers.attention import SpatialReductionAttention
+from vitdense.models.layers.block import Block
+from vitdense.models.layers.init import init_linear_
+from vitdense.models.layers.layout import pad_to_minimum, to_map
+from vitdense.models.layers.mlp import Mlp
+from vitdense.models.layers.patch_embed import PatchEmbed
+from vitdense.models.layers.pos_embed import resize_grid
+from vitdense.registry import MODELS
+
+from .base import Backbone, resolve_arch
+
+
+@dataclass(frozen=True)
+class PVTArch:
+    """A row of the architecture tables of PVT and PVTv2: one entry a stage.
+
+    ``drop_path_rate`` is that of the official detection code, which differs from classification.
+    """
+
+    depths: tuple[int, ...]
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512)
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    mlp_ratios: tuple[float, ...] = (8, 8, 4, 4)
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+    qkv_bias: bool = True
+    drop_path_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        columns = ('depths', 'embed_dims', 'num_heads', 'mlp_ratios', 'sr_ratios')
+        lengths = {column: len(getattr(self, column)) for column in columns}
+        if set(lengths.values()) != {4}:
+            raise ValueError(f'a pyramid has 4 stages, got {lengths}')
+        for channels, heads in zip(self.embed_dims, self.num_heads, strict=True):
+            if channels % heads:
+                raise ValueError(f'embed_dims {self.embed_dims} must be multiples of num_heads {self.num_heads}')
+
+
+class PyramidVisionTransformer(Backbone):
+    """What PVT and PVTv2 share: four stages, each a patch embedding ``patch_embed{s}`` and blocks ``block{s}``.
+
+    Parameters are named as in the official release. Images below 32 pixels a side are padded with zeros to 32, the least
+    that the spatial reduction of the first stage needs.
+
+    Args:
+        arch: row of ``ARCHS``.
+        out_indices: stages to return; later ones are not built.
+        frozen_stages: -1 for none, 0 the first patch embedding, s the stages 1 to s (see :class:`Backbone`).
+        with_cp: activation checkpointing of the blocks.
+        in_channels: channels of the image.
+        drop_rate: dropout of projections, feed-forward layers and position embeddings.
+        attn_drop_rate: dropout of attention weights.
+        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='pvt_small')``.
+        overrides: columns of ``ARCHS`` to replace, e.g. ``drop_path_rate=0.3``.
+
+    Raises:
+        ValueError: unknown ``arch`` or stages, or an arch whose columns do not fit each other.
+        TypeError: an argument that does not exist.
+    """
+
+    ARCHS: ClassVar[dict[str, PVTArch]]
+    STRIDES = (4, 8, 16, 32)
+    MIN_SIZE = 32
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+        **overrides,
+    ) -> None:
+        self.arch = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        row = self.arch
+        super().__init__(row.depths, row.embed_dims, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
+        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
+        rates = self.drop_path_rates(row.drop_path_rate, row.depths)
+        for stage in range(len(self.depths)):
+            previous = in_channels if stage == 0 else row.embed_dims[stage - 1]
+            blocks = nn.ModuleList(self.build_block(stage, rate) for rate in rates[stage])
+            setattr(self, f'patch_embed{stage + 1}', self.build_patch_embed(stage, previous))
+            setattr(self, f'block{stage + 1}', blocks)
+            self.build_rest(stage)
+        self.apply(init_linear_)
+        self.freeze()
+
+    @abstractmethod
+    def build_patch_embed(self, stage: int, in_channels: int) -> PatchEmbed:
+        """Patch embedding of ``stage``, counted from 0."""
+
+    @abstractmethod
+    def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
+        """Feed-forward network of a block."""
+
+    @abstractmethod
+    def build_rest(self, stage: int) -> None:
+        """Whatever else ``stage`` owns."""
+
+    def build_attention(self, stage: int) -> SpatialReductionAttention:
+        """Attention of a block of ``stage``."""
+        return SpatialReductionAttention(sr_ratio=self.arch.sr_ratios[stage], **self.attention_args(stage))
+
+    def attention_args(self, stage: int) -> dict:
+        """What every attention of ``stage`` takes."""
+        return dict(
+            channels=self.arch.embed_dims[stage],
+            num_heads=self.arch.num_heads[stage],
+            qkv_bias=self.arch.qkv_bias,
+            attn_drop=self.attn_drop_rate,
+            proj_drop=self.drop_rate,
+        )
+
+    def build_block(self, stage: int, drop_path: float) -> Block:
+        """A block of ``stage``."""
+        channels = self.arch.embed_dims[stage]
+        mlp = self.build_mlp(channels, int(channels * self.arch.mlp_ratios[stage]))
+        return Block(channels, self.build_attention(stage), mlp, drop_path)
+
+    def enter_stage(self, tokens: Tensor, hw: tuple[int, int], stage: int) -> Tensor:
+        """Tokens (B, N, C) between patch embedding and blocks."""
+        return tokens
+
+    def leave_stage(self, tokens: Tensor, stage: int) -> Tensor:
+        """Tokens (B, N, C) between the blocks and the map that is returned and passed on."""
+        return tokens
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, 3, H, W) to maps (B, C, H/s, W/s), s = 4, 8, 16, 32 as far as ``out_indices`` names them."""
+        x = pad_to_minimum(image, self.MIN_SIZE)
+        maps = []
+        for stage in range(len(self.depths)):
+            tokens, hw = getattr(self, f'patch_embed{stage + 1}')(x)
+            tokens = self.enter_stage(tokens, hw, stage)
+            for block in getattr(self, f'block{stage + 1}'):
+                tokens = self.run_block(block, tokens, hw)
+            x = to_map(self.leave_stage(tokens, stage), hw)
+            if stage in self.out_indices:
+                maps.append(x.contiguous())
+        return tuple(maps)
+
+    def layer_id(self, name: str) -> int:
+        found = re.match(r'(patch_embed|pos_embed|block|norm)([1-4])(?:\.(\d+))?', name)
+        if not found:
+            raise ValueError(f'{type(self).__name__} has no parameter {name!r}')
+        part, stage, block = found[1], int(found[2]) - 1, found[3]
+        before = list(accumulate(self.depths, initial=0))
+        if part == 'block':
+            return before[stage] + int(block) + 1
+        if part == 'norm':
+            return before[stage + 1]
+        return 0 if stage == 0 else before[stage] + 1
+
+
+@MODELS.register_module()
+class PVT(PyramidVisionTransformer):
+    """Pyramid Vision Transformer, version 1, as in the official detection code.
+
+    The last stage has no class token. Each stage adds a learned position embedding ``pos_embed{s}``, stored for images of
+    ``IMG_SIZE`` pixels and resized bilinearly to any other size. Maps are returned without a norm. Arguments are those
+    of :class:`PyramidVisionTransformer`.
+    """
+
+    family = 'pvt'
+    IMG_SIZE = 224
+    ARCHS = {
+        'tiny': PVTArch(depths=(2, 2, 2, 2)),
+        'small': PVTArch(depths=(3, 4, 6, 3)),
+        'medium': PVTArch(depths=(3, 4, 18, 3), drop_path_rate=0.0),
+        'large': PVTArch(depths=(3, 8, 27, 3), drop_path_rate=0.0),
+    }
+
+    def build_patch_embed(self, stage: int, in_channels: int) -> PatchEmbed:
+        patch = 4 if stage == 0 else 2
+        return PatchEmbed(in_channels, self.arch.embed_dims[stage], kernel_size=patch, stride=patch)
+
+    def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
+        return Mlp(channels, hidden_channels, self.drop_rate)
+
+    def build_rest(self, stage: int) -> None:
+        side = self.IMG_SIZE // self.STRIDES[stage]
+        table = nn.Parameter(torch.zeros(1, side * side, self.arch.embed_dims[stage]))
+        nn.init.trunc_normal_(table, std=0.02)
+        setattr(self, f'pos_embed{stage + 1}', table)
+        setattr(self, f'pos_drop{stage + 1}', nn.Dropout(self.drop_rate))
+
+    def enter_stage(self, tokens: Tensor, hw: tuple[int, int], stage: int) -> Tensor:
+        side = self.IMG_SIZE // self.STRIDES[stage]
+        table = resize_grid(getattr(self, f'pos_embed{stage + 1}'), (side, side), hw)
+        return getattr(self, f'pos_drop{stage + 1}')(tokens + table)

@@ -1,0 +1,1 @@
+"""Building blocks in plain PyTorch, without registries."""

@@ -1,0 +1,52 @@
+"""Feed-forward networks of transformer blocks."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layout import to_map, to_tokens
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C)."""
+        x = self.activate(self.fc1(x), hw)
+        return self.drop(self.fc2(self.drop(x)))
+
+    def activate(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """What stands between the two linear layers: (B, N, C') to (B, N, C')."""
+        return F.gelu(x)
+
+
+class DepthwiseConv(nn.Module):
+    """3 x 3 depth-wise convolution over tokens, zero padding."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C)."""
+        return to_tokens(self.dwconv(to_map(x, hw)))[0]
+
+
+class ConvMlp(Mlp):
+    """The convolutional feed-forward of PVTv2 (section 3.3): a depth-wise convolution before the GELU.
+
+    ``relu`` puts a ReLU before the convolution, as the released linear variant has it.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0, relu: bool = False) -> None:
+        super().__init__(channels, hidden_channels, drop)
+        self.dwconv = DepthwiseConv(hidden_channels)
+        self.relu = relu
+
+    def activate(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return F.gelu(self.dwconv(F.relu(x) if self.relu else x, hw))
