@@ -4,6 +4,11 @@
 the prefix.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mmengine.registry
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
@@ -34,3 +39,20 @@ DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['vi
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope=SCOPE, locations=['vitdense.checkpoint']
 )
+
+
+@contextmanager
+def nearest_type_names() -> Iterator[None]:
+    """Within it, mmengine's error about an unregistered type also lists the registered names, nearest first."""
+    try:
+        yield
+    except KeyError as error:
+        found = re.search(r'(\S+) is not in the \S+?::(.+?) registry', str(error))
+        roots = [root for root in vars(mmengine.registry).values() if isinstance(root, MMEngineRegistry)]
+        root = next((root for root in roots if found and root.name == found[2].split('::')[-1]), None)
+        if root is None:
+            raise
+        names = set(root.module_dict)
+        for scope, child in root.children.items():
+            names |= set(child.module_dict) if scope != SCOPE else {f'{SCOPE}.{name}' for name in child.module_dict}
+        raise KeyError(unknown(f'type of a {root.name}', found[1].strip('\'"'), names)) from error

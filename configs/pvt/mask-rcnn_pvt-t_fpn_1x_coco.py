@@ -1,0 +1,13 @@
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+
+custom_imports = dict(imports=['vitdense'])
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='vitdense.PVT',
+        arch='tiny',
+        init_cfg=dict(type='vitdense.Pretrained', checkpoint='pvt_tiny'),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4))

@@ -1,0 +1,3 @@
+_base_ = './mask-rcnn_pvtv2-b1_fpn_1x_coco.py'
+
+model = dict(backbone=dict(arch='b3', init_cfg=dict(checkpoint='pvt_v2_b3')))

@@ -1,0 +1,172 @@
+"""The contract of the backbones, by property."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitdense.models.backbones import PVT, PVTv2
+from vitdense.models.layers.drop_path import DropPath
+
+CASES = [(PVT, 'tiny'), (PVTv2, 'b0'), (PVTv2, 'b2_li')]
+SMALL = [(PVT, 'tiny'), (PVTv2, 'b0')]
+
+
+def build(family, arch, **kwargs):
+    torch.manual_seed(0)
+    return family(arch, **kwargs)
+
+
+@pytest.mark.parametrize(('family', 'arch'), CASES)
+def test_channels_and_strides_are_those_of_the_maps(family, arch):
+    model = build(family, arch).eval()
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, 96, 160))
+    assert tuple(m.shape[1] for m in maps) == model.out_channels
+    assert tuple(96 // m.shape[2] for m in maps) == model.out_strides == (4, 8, 16, 32)
+    assert all(m.is_contiguous() for m in maps)
+
+
+@pytest.mark.parametrize(('family', 'arch'), CASES)
+@settings(max_examples=8, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90))
+def test_any_image_size(family, arch, height, width):
+    model = build(family, arch, depths=(1, 1, 1, 1)).eval()
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, height, width))
+    for m, stride in zip(maps, model.out_strides, strict=True):
+        for side, pixels in zip(m.shape[2:], (height, width), strict=True):
+            assert max(pixels, 32) // stride - 1 <= side <= -(-max(pixels, 32) // stride)
+        assert m.isfinite().all()
+
+
+@pytest.mark.parametrize(('family', 'arch'), CASES)
+def test_layer_ids_count_the_blocks(family, arch):
+    model = build(family, arch)
+    ids = {name: model.layer_id(name) for name, _ in model.named_parameters()}
+    assert model.num_layers == sum(model.depths)
+    blocks = [(s + 1, b) for s, depth in enumerate(model.depths) for b in range(depth)]
+    for number, (stage, block) in enumerate(blocks, start=1):
+        assert {v for k, v in ids.items() if k.startswith(f'block{stage}.{block}.')} == {number}
+    assert {v for k, v in ids.items() if k.startswith(('patch_embed1.', 'pos_embed1'))} == {0}
+    assert ids['patch_embed3.proj.weight'] == model.depths[0] + model.depths[1] + 1
+    with pytest.raises(ValueError, match='no parameter'):
+        model.layer_id('decoder.weight')
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALL)
+@pytest.mark.parametrize('frozen', [-1, 0, 2])
+def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(family, arch, frozen):
+    model = build(family, arch, frozen_stages=frozen).train()
+    sum(m.sum() for m in model(torch.randn(1, 3, 64, 64))).backward()
+    for name, parameter in model.named_parameters():
+        stage = int(next(c for c in name if c.isdigit()))
+        stem = name.startswith(('patch_embed1', 'pos_embed1'))
+        is_frozen = frozen >= 0 and (stage <= frozen or stem)
+        assert parameter.requires_grad != is_frozen, name
+        assert (parameter.grad is None) == is_frozen, name
+    for stage in (1, 2, 3):
+        assert all(b.training == (stage > frozen) for b in getattr(model, f'block{stage}'))
+    assert model.patch_embed1.training == (frozen < 0)
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALL)
+def test_checkpointing_changes_neither_maps_nor_gradients(family, arch):
+    results = []
+    for with_cp in (False, True):
+        model = build(family, arch, with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
+        torch.manual_seed(1)
+        maps = model(torch.ones(2, 3, 64, 96))
+        sum(m.square().mean() for m in maps).backward()
+        results.append(([m.detach() for m in maps], [p.grad for p in model.parameters()]))
+    for plain, recomputed in zip(results[0], results[1], strict=True):
+        for a, b in zip(plain, recomputed, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALL)
+def test_out_indices_select_maps_and_leave_later_stages_out(family, arch):
+    full = build(family, arch).eval()
+    image = torch.randn(1, 3, 64, 96)
+    for indices in [(3,), (1, 2), (0, 3)]:
+        part = build(family, arch, out_indices=indices).eval()
+        part.load_state_dict({k: v for k, v in full.state_dict().items() if k in part.state_dict()})
+        with torch.no_grad():
+            for ours, index in zip(part(image), indices, strict=True):
+                torch.testing.assert_close(ours, full(image)[index])
+        assert part.out_channels == tuple(full.out_channels[i] for i in indices)
+        assert not any(f'block{s}.' in k for k in part.state_dict() for s in range(indices[-1] + 2, 5))
+
+
+@pytest.mark.parametrize(('family', 'arch'), CASES)
+def test_every_parameter_is_used(family, arch):
+    model = build(family, arch, drop_path_rate=0.0).train()
+    model(torch.randn(1, 3, 64, 64))[-1].square().sum().backward()
+    unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not unused
+
+
+def test_drop_path_keeps_or_drops_whole_samples():
+    torch.manual_seed(0)
+    x = torch.randn(4000, 3, 2)
+    module = DropPath(0.25).train()
+    ratio = module(x) / x
+    kept = ratio[:, 0, 0] > 0
+    torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 1 / 0.75))
+    assert not ratio[~kept].any()
+    assert abs(kept.float().mean() - 0.75) < 0.03
+    assert torch.equal(module.eval()(x), x)
+
+
+def test_drop_path_rates_grow_linearly_over_the_blocks():
+    model = PVT('tiny', drop_path_rate=0.7)
+    rates = [block.drop_path.rate for stage in range(1, 5) for block in getattr(model, f'block{stage}')]
+    assert rates == pytest.approx([0.1 * i for i in range(8)])
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALL)
+def test_compiles_without_graph_breaks(family, arch):
+    model = build(family, arch).eval()
+    image = torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend='eager')(image)
+        for a, b in zip(compiled, model(image), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALL)
+def test_bfloat16_autocast_is_close_to_float32(family, arch):
+    model = build(family, arch).eval()
+    image = torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        exact = model(image)
+        with torch.autocast('cpu', torch.bfloat16):
+            half = model(image)
+    for a, b in zip(half, exact, strict=True):
+        assert (a.float() - b).norm() / b.norm() < 0.03
+
+
+def test_overrides_replace_columns_of_the_table():
+    model = PVTv2('b0', depths=(1, 1, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4), linear=True)
+    assert model.out_channels == (16, 32, 40, 64)
+    assert model.depths == (1, 1, 1, 1)
+    assert PVTv2.ARCHS['b0'].depths == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(arch='smal'), ValueError, "unknown arch 'smal': did you mean 'small'"),
+        (dict(arch='tiny', dephts=(1, 1, 1, 1)), TypeError, "unknown argument 'dephts': did you mean 'depths'"),
+        (dict(arch='tiny', out_indices=(0, 4)), ValueError, r'0 to 3, got \(0, 4\)'),
+        (dict(arch='tiny', out_indices=(2, 1)), ValueError, 'increasing'),
+        (dict(arch='tiny', out_indices=()), ValueError, 'out_indices'),
+        (dict(arch='tiny', frozen_stages=5), ValueError, 'from -1 to 4, got 5'),
+        (dict(arch='tiny', depths=(1, 1)), ValueError, "4 stages, got {'depths': 2"),
+        (dict(arch='tiny', num_heads=(1, 2, 3, 8)), ValueError, 'multiples of num_heads'),
+        (dict(arch='tiny', drop_path_rate=1.0), ValueError, r'in \[0, 1\)'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        PVT(**kwargs)

@@ -1,0 +1,39 @@
+"""``type='vitdense.X'`` in configs of other scopes, and wrong names."""
+
+import mmdet.registry
+import mmengine.registry
+import mmseg.registry
+import pytest
+
+from vitdense.models.backbones import PVT
+from vitdense.names import nearest, unknown
+from vitdense.registry import MODELS, nearest_type_names
+
+
+@pytest.mark.parametrize('registry', [mmengine.registry.MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS, MODELS])
+def test_resolves_from_every_scope(registry):
+    assert registry.get('vitdense.PVT') is PVT
+
+
+@pytest.mark.parametrize('registry', [mmengine.registry.MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS])
+def test_wrong_name_answers_with_the_nearest(registry):
+    with pytest.raises(KeyError, match="unknown vitdense model 'PVT2': did you mean 'PVTv2'"):
+        registry.build(dict(type='vitdense.PVT2', arch='b0'))
+
+
+def test_wrong_name_of_another_scope_answers_with_the_nearest():
+    import mmdet.models  # noqa: F401
+
+    with pytest.raises(KeyError, match="'RetinaNett': did you mean 'RetinaNet'"), nearest_type_names():
+        mmdet.registry.MODELS.build(dict(type='RetinaNett'))
+
+
+def test_other_key_errors_pass_unchanged():
+    with pytest.raises(KeyError, match='^.a.$'), nearest_type_names():
+        {}['a']
+
+
+def test_nearest_lists_all_names_once():
+    assert nearest('pvt_smal', ['pvt_tiny', 'pvt_small', 'pvt_small'])[0] == 'pvt_small'
+    assert sorted(nearest('x', ['b', 'a', 'c'])) == ['a', 'b', 'c']
+    assert 'and 3 more' in unknown('thing', 'x', map(str, range(15)))

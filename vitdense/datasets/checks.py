@@ -1,0 +1,73 @@
+"""Checks of a config's data before anything is built."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+COCO_TREE = """  {root}/
+    annotations/instances_train2017.json
+    annotations/instances_val2017.json
+    train2017/*.jpg
+    val2017/*.jpg
+COCO 2017: https://cocodataset.org/#download (train2017.zip, val2017.zip, annotations_trainval2017.zip)"""
+
+ADE20K_TREE = """  {root}/
+    images/training/*.jpg
+    images/validation/*.jpg
+    annotations/training/*.png
+    annotations/validation/*.png
+ADE20K: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"""
+
+TREES = {'CocoDataset': COCO_TREE, 'CocoPanopticDataset': COCO_TREE, 'ADE20KDataset': ADE20K_TREE}
+GENERATED = ('ShapesDataset', 'ShapesSegDataset')
+
+
+def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+    """Look for the annotation files and image folders of ``cfg``'s data sets.
+
+    Raises:
+        FileNotFoundError: some are missing; the message lists them, the expected tree, where the data set comes from,
+            and how to point the config at another place.
+    """
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        for key, dataset in _datasets(loader, f'{split}_dataloader.dataset'):
+            missing = [path for path in _paths(dataset) if not path.exists()]
+            if missing:
+                raise FileNotFoundError(_message(key, dataset, missing))
+
+
+def _datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The data sets of a loader with their config keys, wrappers such as RepeatDataset opened."""
+    pending = [(key, loader.get('dataset'))] if loader else []
+    while pending:
+        key, node = pending.pop(0)
+        if not isinstance(node, dict):
+            continue
+        if 'dataset' in node:
+            pending.append((f'{key}.dataset', node['dataset']))
+        elif 'datasets' in node:
+            pending += [(f'{key}.datasets.{i}', child) for i, child in enumerate(node['datasets'])]
+        else:
+            yield key, node
+
+
+def _paths(dataset: ConfigDict) -> list[Path]:
+    """Local files and folders that a data set reads, as mmengine's ``BaseDataset`` joins them."""
+    if str(dataset.get('type', '')).split('.')[-1] in GENERATED:
+        return []
+    root = dataset.get('data_root') or ''
+    named = [dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()]
+    joined = [str(Path(root) / name) for name in named if isinstance(name, str) and name]
+    return [Path(path) for path in joined if '://' not in root and ':/' not in path]
+
+
+def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
+    root = dataset.get('data_root') or '.'
+    name = str(dataset.get('type')).split('.')[-1]
+    lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
+    if name in TREES:
+        lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]
+    lines.append(f'Another place: --cfg-options {key}.data_root=PATH (and ann_file in val_evaluator for COCO metrics)')
+    return '\n'.join(lines)

@@ -1,0 +1,1 @@
+"""What the tools do: read a config, swap its backbone, check it, run it."""

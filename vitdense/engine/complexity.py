@@ -1,0 +1,60 @@
+"""Parameters and floating-point operations of a model, counted as the papers' tables count them."""
+
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+
+from vitdense.registry import nearest_type_names
+
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION = ('bmm', 'baddbmm', 'scaled_dot_product')
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts for one image.
+
+    Attributes:
+        parameters: number of parameters.
+        flops: multiply-adds of convolutions, linear layers and attention.
+        attention_flops: those of the two matrix products in softmax attention, which some tables leave out.
+    """
+
+    parameters: int
+    flops: int
+    attention_flops: int
+
+
+def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
+    """Count the model of ``cfg`` on one image of ``hw`` pixels, in evaluation mode (two stages: 1000 proposals).
+
+    One-stage models run without data on the meta device; those that fail there run on the CPU.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    with nearest_type_names():
+        model = MODELS.build(cfg.model).eval()
+    parameters = sum(p.numel() for p in model.parameters())
+    two_stage = hasattr(model, 'roi_head')
+    device = 'cpu' if two_stage else 'meta'
+    model.to(device)
+    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flop})
+    with torch.no_grad(), counter:
+        image = torch.zeros(1, 3, *hw, device=device)
+        model(image, _empty_samples(hw) if two_stage else None, mode='tensor')
+    counts = counter.get_flop_counts()['Global']
+    attention = sum(n for op, n in counts.items() if any(name in str(op) for name in _ATTENTION))
+    return Complexity(parameters, sum(counts.values()) // 2, attention // 2)
+
+
+def _cpu_attention_flop(query_shape, key_shape, value_shape, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop(query_shape, key_shape, value_shape)
+
+
+def _empty_samples(hw: tuple[int, int]) -> list:
+    from mmdet.structures import DetDataSample
+
+    meta = dict(img_shape=hw, ori_shape=hw, pad_shape=hw, batch_input_shape=hw, scale_factor=(1.0, 1.0))
+    return [DetDataSample(metainfo=meta)]
