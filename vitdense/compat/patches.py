@@ -9,7 +9,7 @@ def apply() -> None:
     """Apply every repair; safe to call again."""
     restore_find_loader()
     trust_checkpoint_classes()
-    find_renamed_packages()
+    find_renamed_mmseg()
 
 
 def restore_find_loader() -> None:
@@ -32,15 +32,15 @@ def trust_checkpoint_classes() -> None:
     import torch
     from mmengine.logging import HistoryBuffer
 
-    core = (np._core if hasattr(np, '_core') else np.core).multiarray
+    build_array, build_scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     scalars = {type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'}
     trusted = [HistoryBuffer, np.ndarray, np.dtype, *scalars]
     torch.serialization.add_safe_globals(
         [(kind, f'{kind.__module__}.{kind.__qualname__}') for kind in trusted]
         + [(_history_method, 'builtins.getattr')]
         # NumPy 1 wrote numpy.core, NumPy 2 writes numpy._core
-        + [(core._reconstruct, f'numpy.{folder}.multiarray._reconstruct') for folder in ('core', '_core')]
-        + [(core.scalar, f'numpy.{folder}.multiarray.scalar') for folder in ('core', '_core')]
+        + [(build_array, f'numpy.{folder}.multiarray._reconstruct') for folder in ('core', '_core')]
+        + [(build_scalar, f'numpy.{folder}.multiarray.scalar') for folder in ('core', '_core')]
     )
 
 
@@ -53,21 +53,15 @@ def _history_method(owner: type, name: str):
     return getattr(owner, name)
 
 
-def find_renamed_packages() -> None:
-    """A config that names ``mmseg::`` makes mmengine look for, or even pip install, upstream's mmsegmentation.
+def find_renamed_mmseg() -> None:
+    """For ``mmseg::`` in a config, mmengine looks for, or even pip installs, the distribution mmsegmentation.
 
-    Its continuation is installed under another name; mmengine then finds it by the name of its module.
+    The continuation is called onedl-mmsegmentation, so mmengine is told to look for the module instead.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    for module in ('mmdet', 'mmseg'):
-        if not _distributed(MODULE2PACKAGE[module]) and importlib.util.find_spec(module):
-            MODULE2PACKAGE[module] = module
-
-
-def _distributed(package: str) -> bool:
     try:
-        metadata.distribution(package)
+        metadata.distribution(MODULE2PACKAGE['mmseg'])
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        if importlib.util.find_spec('mmseg'):
+            MODULE2PACKAGE['mmseg'] = 'mmseg'

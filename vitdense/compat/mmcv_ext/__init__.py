@@ -40,5 +40,5 @@ def _missing_op(name: str):
 
 def install() -> None:
     """Let ``import mmcv._ext`` succeed; a compiled one is found first and is never replaced. Idempotent."""
-    if not any(isinstance(finder, type) and issubclass(finder, StandInFinder) for finder in sys.meta_path):
+    if StandInFinder not in sys.meta_path:
         sys.meta_path.append(StandInFinder)

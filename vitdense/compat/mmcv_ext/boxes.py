@@ -90,7 +90,7 @@ def bbox_overlaps(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode: int, align
     sides = torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) - torch.maximum(boxes1[..., :2], boxes2[..., :2]) + offset
     overlap = sides.clamp(min=0).prod(dim=-1)
     base = _area(boxes1, offset) if mode == IOF else _area(boxes1, offset) + _area(boxes2, offset) - overlap
-    ious.copy_(overlap / base.clamp(min=offset))
+    ious.copy_(overlap / base)
 
 
 def _area(boxes: Tensor, offset: int) -> Tensor:

@@ -56,7 +56,7 @@ def softmax_focal_loss_backward(
     p, log_p = _of_target(softmax, target)
     q = (1 - p).clamp(min=torch.finfo(p.dtype).tiny)  # a certain prediction has a finite q ** (gamma - 1)
     factor = alpha * (gamma * q ** (gamma - 1) * p * log_p - q**gamma) * _weight_of(target, weight, softmax)
-    grad = factor.masked_fill(target < 0, 0)[:, None] * (_one_hot(target, softmax) - softmax)
+    grad = factor.masked_fill(target < 0, 0)[:, None] * (_one_hot(target, softmax).to(softmax) - softmax)
     grad_input.copy_(grad)
 
 

@@ -2,10 +2,11 @@
 
 from importlib import metadata
 
+UPSTREAM_PAGE = 'https://github.com/open-mmlab/mmcv/blob/v2.1.0/docs/en/get_started/build.md'
 BUILDS = {  # distribution without operators -> (distribution to compile, instructions)
-    'onedl-mmcv': ('onedl-mmcv', 'https://onedl-mmcv.readthedocs.io/en/latest/get_started/build.html'),
-    'mmcv-lite': ('mmcv', 'https://mmcv.readthedocs.io/en/v2.1.0/get_started/build.html'),
-    'mmcv': ('mmcv', 'https://mmcv.readthedocs.io/en/v2.1.0/get_started/build.html'),
+    'onedl-mmcv': ('onedl-mmcv', 'https://onedl-mmcv.readthedocs.io/en/latest/'),
+    'mmcv-lite': ('mmcv', UPSTREAM_PAGE),
+    'mmcv': ('mmcv', UPSTREAM_PAGE),
 }
 
 
@@ -39,7 +40,7 @@ def _remedy() -> str:
             continue
         return (
             'Compile mmcv with its operators (needs a C++ compiler, and nvcc for CUDA): '
-            f'pip uninstall -y {lite} && '
-            f'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {full} {full}=={version}; see {page}'
+            f'pip uninstall -y {lite} && MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation '
+            f'--no-binary {full} {full}=={version}; see {page}'
         )
-    return f'Install an mmcv that is compiled with its operators; see {BUILDS["mmcv"][1]}'
+    return f'Install an mmcv that is compiled with its operators; see {UPSTREAM_PAGE}'

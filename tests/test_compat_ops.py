@@ -1,0 +1,375 @@
+"""The stand-in for mmcv's compiled operators, called through mmcv's own wrappers, against independent sources."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from mmcv import ops
+
+from vitdense.compat.mmcv_ext.unavailable import OpNotAvailableError
+
+DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+
+few = settings(max_examples=40, deadline=None)
+whole = st.integers(0, 6).map(float)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
+
+
+def grads(output: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device).view_as(output)
+    return torch.autograd.grad((output * weights).sum(), inputs, retain_graph=True)
+
+
+def assert_same(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# --- boxes ---
+
+
+@st.composite
+def boxes_and_scores(draw, tied: bool) -> tuple[np.ndarray, np.ndarray]:
+    n = draw(st.integers(1, 12))
+    corners = draw(arrays(np.float32, (n, 2, 2), elements=whole))
+    boxes = np.concatenate([corners.min(1), corners.max(1) + 1], axis=1)
+    if tied:
+        return boxes, draw(arrays(np.float32, n, elements=st.sampled_from([0.2, 0.5, 0.75])))
+    return boxes, (np.array(draw(st.permutations(range(n)))) / n).astype(np.float32)
+
+
+def iou(a: np.ndarray, b: np.ndarray, offset: int) -> np.float32:
+    w = max(min(a[2], b[2]) - max(a[0], b[0]) + offset, 0)
+    h = max(min(a[3], b[3]) - max(a[1], b[1]) + offset, 0)
+    areas = [(box[2] - box[0] + offset) * (box[3] - box[1] + offset) for box in (a, b)]
+    return np.float32(w * h) / np.float32(sum(areas) - w * h)
+
+
+@few
+@given(boxes_and_scores(tied=False), st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.7]), st.sampled_from([0, 1]))
+def test_nms_is_greedy_suppression(data, threshold, offset):
+    boxes, scores = data
+    expected = []
+    for i in np.argsort(-scores):
+        if all(iou(boxes[i], boxes[j], offset) <= np.float32(threshold) for j in expected):
+            expected.append(i)
+    dets, inds = ops.nms(boxes, scores, threshold, offset=offset)
+    assert inds.tolist() == expected
+    np.testing.assert_array_equal(dets, np.column_stack([boxes, scores])[expected])
+
+
+def test_nms_counts_the_last_pixel_with_an_offset_of_1(device):
+    boxes = torch.tensor([[0, 0, 3, 3], [2, 0, 5, 3.0]], device=device)  # overlap 3 of 15, or 8 of 24
+    scores = torch.tensor([0.9, 0.8], device=device)
+    assert [len(ops.nms(boxes, scores, 0.3, offset=offset)[1]) for offset in (0, 1)] == [2, 1]
+
+
+def test_nms_keeps_a_box_at_exactly_the_threshold(device):
+    boxes = torch.tensor([[0, 0, 8, 1], [2, 0, 10, 1.0]], device=device)  # overlap 6 of 10
+    assert ops.nms(boxes, torch.tensor([0.9, 0.8], device=device), 0.6)[1].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_nms_of_low_precision_and_of_nothing(device, dtype):
+    boxes = torch.tensor([[0, 0, 4, 4], [0, 0, 4, 5], [8, 8, 9, 9]], dtype=dtype, device=device)
+    scores = torch.tensor([0.5, 0.75, 0.25], dtype=dtype, device=device)
+    dets, inds = ops.nms(boxes, scores, 0.5)
+    assert inds.tolist() == [1, 2]
+    assert dets.dtype == dtype
+    assert ops.nms(boxes[:0], scores[:0], 0.5)[1].shape == (0,)
+    soft, soft_inds = ops.soft_nms(boxes, scores, 0.5, method='naive')
+    assert soft_inds.tolist() == [1, 2]
+    assert soft.device == boxes.device
+    torch.testing.assert_close(soft, dets)
+    assert ops.soft_nms(boxes[:0], scores[:0], 0.5)[0].shape == (0, 5)
+
+
+def soft_nms_by_hand(boxes, scores, threshold, sigma, min_score, method, offset):
+    """One box at a time, in a list that shrinks by moving its last element into the gap."""
+    rest = [(scores[i], boxes[i], i) for i in range(len(boxes))]
+    done = 0
+    while done < len(rest):
+        best = max(range(done, len(rest)), key=lambda i: (rest[i][0], -i))
+        rest[done], rest[best] = rest[best], rest[done]
+        position = done + 1
+        while position < len(rest):
+            score, box, i = rest[position]
+            overlap = iou(rest[done][1], box, offset)
+            if method == 'gaussian':
+                score *= np.exp(-(overlap * overlap) / np.float32(sigma))
+            elif overlap >= np.float32(threshold):
+                score *= 1 - overlap if method == 'linear' else 0
+            rest[position] = (score, box, i)
+            if score < np.float32(min_score):
+                rest[position] = rest[-1]
+                rest.pop()
+            else:
+                position += 1
+        done += 1
+    return [(*box, score) for score, box, _ in rest], [i for *_, i in rest]
+
+
+@few
+@given(
+    boxes_and_scores(tied=True),
+    st.sampled_from([0.1, 0.3, 0.6]),
+    st.sampled_from(['naive', 'linear', 'gaussian']),
+    st.sampled_from([0.001, 0.2, 0.3]),
+    st.sampled_from([0, 1]),
+)
+def test_soft_nms_is_the_sequential_algorithm(data, threshold, method, min_score, offset):
+    expected, order = soft_nms_by_hand(*data, threshold, 0.5, min_score, method, offset)
+    dets, inds = ops.soft_nms(*data, threshold, 0.5, min_score, method, offset)
+    assert inds.tolist() == order
+    np.testing.assert_allclose(dets, np.array(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize('mode', ['iou', 'iof'])
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('offset', [0, 1])
+def test_bbox_overlaps_are_those_of_mmcvs_own_python(device, mode, aligned, offset):
+    from mmcv.ops.bbox import _bbox_overlaps_cpu
+
+    corners = torch.rand(2, 6, 2, 2, generator=torch.Generator().manual_seed(0)) * 10
+    a, b = torch.cat([corners.amin(2), corners.amax(2)], dim=-1).to(device)
+    expected = _bbox_overlaps_cpu(a, b, mode, aligned, offset)
+    torch.testing.assert_close(ops.bbox_overlaps(a, b, mode, aligned, offset), expected)
+
+
+# --- regions ---
+
+ROIS = torch.tensor([[0, 1.3, 2.1, 9.2, 7.7], [1, 0, 0, 11, 8], [1, 4.2, 3.3, 4.9, 3.6], [0, -3, -2, 30, 20]])
+
+
+def image(device: str, dtype=torch.float64, channels: int = 3) -> torch.Tensor:
+    # a shuffled range: no two values are equal, so that a maximum has one place
+    values = torch.randperm(2 * channels * 9 * 12, generator=torch.Generator().manual_seed(1))
+    return (values / 100).view(2, channels, 9, 12).to(device, dtype).requires_grad_()
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_roi_align_is_torchvisions(device, aligned, sampling_ratio):
+    x, rois = image(device), ROIS.to(device, torch.float64)
+    ours = ops.roi_align(x, rois, (3, 4), 0.5, sampling_ratio, 'avg', aligned)
+    theirs = torchvision.ops.roi_align(x, rois, (3, 4), 0.5, sampling_ratio, aligned)
+    assert_same((ours, *grads(ours, x)), (theirs, *grads(theirs, x)))
+    assert torch.autograd.gradcheck(
+        lambda t: ops.roi_align(t, rois, (2, 2), 0.5, sampling_ratio, 'avg', aligned), x, fast_mode=True
+    )
+
+
+def test_roi_align_of_a_ramp_is_its_value_at_the_centre_of_each_bin(device):
+    y, x = torch.meshgrid(torch.arange(9.0), torch.arange(12.0), indexing='ij')
+    ramp = torch.stack([x, y])[None].to(device)
+    out = ops.RoIAlign((2, 3), 0.5, sampling_ratio=2)(ramp, torch.tensor([[0, 4, 2, 16, 14.0]], device=device))
+    # the region in cells is x 2..8, y 1..7, and pixel centres lie half a cell inwards
+    torch.testing.assert_close(out[0, 0], torch.tensor([[2.5, 4.5, 6.5]] * 2, device=device))
+    torch.testing.assert_close(out[0, 1], torch.tensor([[2.0] * 3, [5.0] * 3], device=device))
+
+
+def test_roi_align_refuses_max_pooling():
+    with pytest.raises(OpNotAvailableError, match="roi_align_forward with pool_mode='max'"):
+        ops.roi_align(torch.rand(1, 1, 4, 4), ROIS[:1], 2, 1.0, 0, 'max')
+
+
+@few
+@given(st.lists(st.tuples(*[st.floats(-4, 14, width=16)] * 4), min_size=1, max_size=3), st.sampled_from([0.5, 1.0]))
+def test_roi_pool_is_the_maximum_of_each_bin(regions, scale):
+    rois = torch.tensor([[i % 2, *region] for i, region in enumerate(regions)], dtype=torch.float64)
+    x = image('cpu', channels=2)
+    out = ops.roi_pool(x, rois, (2, 3), scale)
+    (grad,) = grads(out, x)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    expected_grad = torch.zeros_like(x)
+    for n, (image_number, x1, y1, x2, y2) in enumerate(rois.tolist()):
+        x1, y1, x2, y2 = x1 * scale, y1 * scale, (x2 + 1) * scale, (y2 + 1) * scale
+        for channel, row, column in np.ndindex(2, 2, 3):
+            top, left = y1 + row * (y2 - y1) / 2, x1 + column * (x2 - x1) / 3
+            bottom, right = y1 + (row + 1) * (y2 - y1) / 2, x1 + (column + 1) * (x2 - x1) / 3
+            rows = range(max(int(np.floor(top)), 0), min(int(np.ceil(bottom)), 9))
+            columns = range(max(int(np.floor(left)), 0), min(int(np.ceil(right)), 12))
+            cells = [(int(image_number), channel, h, w) for h in rows for w in columns]
+            if not cells or x2 <= x1 or y2 <= y1:
+                assert out[n, channel, row, column] == 0
+                continue
+            best = max(cells, key=lambda cell: x[cell].item())
+            assert out[n, channel, row, column] == x[best]
+            expected_grad[best] += weights[n, channel, row, column]
+    torch.testing.assert_close(grad, expected_grad)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('op', [ops.roi_align, ops.roi_pool])
+def test_regions_of_low_precision_are_those_of_float32_rounded(device, op, dtype):
+    x = image(device, dtype)
+    rois = ROIS.to(device, dtype)
+    wide = x.detach().float().requires_grad_()
+    low, high = op(x, rois, (2, 2), 0.5), op(wide, rois.float(), (2, 2), 0.5)
+    assert_same((low,), (high.to(dtype),))
+    seed = torch.ones_like(low)
+    assert_same(
+        torch.autograd.grad(low, x, seed), tuple(g.to(dtype) for g in torch.autograd.grad(high, wide, seed.float()))
+    )
+
+
+# --- focal losses ---
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0])
+def test_sigmoid_focal_loss_is_that_of_mmdet_and_torchvision(device, gamma):
+    losses = pytest.importorskip('mmdet.models.losses.focal_loss')
+    logits = torch.linspace(-30, 30, 40, dtype=torch.float64, device=device).view(10, 4).requires_grad_()
+    target = torch.arange(10, device=device) % 5  # 4 is background
+    one_hot = F.one_hot(target, 5)[:, :4].to(logits)
+    ours = ops.sigmoid_focal_loss(logits, target, gamma, 0.3, None, 'none')
+    theirs = torchvision.ops.sigmoid_focal_loss(logits, one_hot, 0.3, gamma)
+    assert_same((ours, *grads(ours, logits)), (theirs, *grads(theirs, logits)))
+    mmdets = losses.py_sigmoid_focal_loss(logits, one_hot, None, gamma, 0.3, 'mean')
+    torch.testing.assert_close(ops.sigmoid_focal_loss(logits, target, gamma, 0.3, None, 'sum') / 40, mmdets)
+    weight = logits.new_tensor([1, 2, 0.5, 0])
+    weighted = ops.sigmoid_focal_loss(logits, target, gamma, 0.3, weight, 'none')
+    factor = torch.cat([weight, weight.new_ones(1)])[target, None]
+    assert_same((weighted, *grads(weighted, logits)), (ours * factor, *grads(ours * factor, logits)))
+
+
+def test_sigmoid_focal_loss_is_finite_for_any_logit(device):
+    logits = torch.tensor([[-1e4, -100.0, 100.0, 1e4]], device=device).requires_grad_()
+    for target in range(5):
+        loss = ops.sigmoid_focal_loss(logits, torch.tensor([target], device=device), 2.0, 0.25, None, 'none')
+        assert all(t.isfinite().all() for t in (loss, *grads(loss, logits)))
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0])
+@pytest.mark.parametrize('weight', [None, [1.0, 2.0, 0.5]])
+def test_softmax_focal_loss_is_its_formula(device, gamma, weight):
+    logits = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)
+    logits.requires_grad_()
+    target = torch.tensor([0, 1, 2, 0, -1, 1, 2], device=device)
+    weight = weight and torch.tensor(weight, dtype=torch.float64, device=device)
+    log_p = logits.log_softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
+    expected = -0.3 * (1 - log_p.exp()) ** gamma * log_p * (target >= 0)
+    expected = expected if weight is None else expected * weight[target]
+    ours = ops.softmax_focal_loss(logits, target, gamma, 0.3, weight, 'sum')
+    assert_same((ours, *grads(ours, logits)), (expected.sum(), *grads(expected.sum(), logits)))
+
+
+def test_softmax_focal_loss_of_certain_predictions_has_no_gradient(device):
+    logits = torch.tensor([[1000.0, 0, 0]], device=device).requires_grad_()
+    for gamma in (0.0, 0.5, 2.0):
+        loss = ops.softmax_focal_loss(logits, torch.tensor([0], device=device), gamma, 0.25, None, 'sum')
+        assert_same((loss, *grads(loss, logits)), (torch.zeros_like(loss), torch.zeros_like(logits)))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_focal_loss_of_low_precision_is_that_of_float32_rounded(device, dtype):
+    logits = torch.linspace(-6, 6, 20, dtype=dtype, device=device).view(5, 4)
+    target = torch.arange(5, device=device)
+    low, high = (ops.sigmoid_focal_loss(t, target, 2.0, 0.25, None, 'none') for t in (logits, logits.float()))
+    assert_same((low,), (high.to(dtype),))
+
+
+# --- deformable convolution ---
+
+GEOMETRY = {'stride': (2, 1), 'padding': (1, 2), 'dilation': (1, 2)}
+
+
+def conv_inputs(device: str, groups: int, deform_groups: int, kernel=(3, 2)) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    taps = deform_groups * kernel[0] * kernel[1]
+    size = F.conv2d(torch.zeros(1, 1, 9, 12), torch.zeros(1, 1, *kernel), **GEOMETRY).shape[2:]
+    shapes = {
+        'input': (2, 4, 9, 12),
+        'offset': (2, 2 * taps, *size),
+        'mask': (2, taps, *size),
+        'weight': (6, 4 // groups, *kernel),
+        'bias': (6,),
+    }
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(device).requires_grad_()
+        for name, shape in shapes.items()
+    }
+
+
+def deform(t: dict[str, torch.Tensor], groups: int, deform_groups: int, modulated: bool) -> torch.Tensor:
+    if modulated:
+        mask, weight, bias = t['mask'], t['weight'], t['bias']
+        return ops.modulated_deform_conv2d(
+            t['input'], t['offset'], mask, weight, bias, *GEOMETRY.values(), groups, deform_groups
+        )
+    return ops.deform_conv2d(t['input'], t['offset'], t['weight'], *GEOMETRY.values(), groups, deform_groups)
+
+
+@pytest.mark.parametrize('modulated', [True, False])
+@pytest.mark.parametrize(('groups', 'deform_groups'), [(1, 1), (2, 1), (1, 2), (2, 4)])
+def test_deform_conv_is_torchvisions(device, modulated, groups, deform_groups):
+    t = conv_inputs(device, groups, deform_groups)
+    ours = deform(t, groups, deform_groups, modulated)
+    theirs = torchvision.ops.deform_conv2d(
+        t['input'],
+        t['offset'],
+        t['weight'],
+        t['bias'] if modulated else None,
+        **GEOMETRY,
+        mask=t['mask'] if modulated else None,
+    )
+    inputs = [t[name] for name in (t if modulated else ('input', 'offset', 'weight'))]
+    expected = grads(theirs, *inputs)
+    assert_same((ours, *grads(ours, *inputs)), (theirs, *expected))
+    assert_same(grads(ours, *inputs), expected)  # the graph is kept, and no gradient has been added up
+
+
+def test_deform_conv_does_not_reuse_the_gradient_of_another_output():
+    import mmcv._ext as ext
+
+    x, offset, weight = image('cpu').detach(), torch.zeros(2, 2, 9, 12).double(), torch.rand(3, 3, 1, 1).double()
+    geometry = (1, 1, 1, 1, 0, 0, 1, 1, 1, 1)
+    columns, ones, grad = x.new_empty(0), x.new_empty(0), torch.ones_like(x)
+    first, second = torch.zeros_like(weight), torch.zeros_like(weight)
+    ext.deform_conv_backward_input(
+        x, offset, grad, x.clone(), offset.clone(), weight, columns, *geometry, im2col_step=2
+    )
+    ext.deform_conv_backward_parameters(x, offset, grad, first, columns, ones, *geometry, scale=1, im2col_step=2)
+    ext.deform_conv_backward_parameters(x, offset, 3 * grad, second, columns, ones, *geometry, scale=1, im2col_step=2)
+    torch.testing.assert_close(first[:, :, 0, 0], x.sum((0, 2, 3)).expand(3, 3))
+    torch.testing.assert_close(second, 3 * first)
+
+
+@pytest.mark.parametrize('modulated', [True, False])
+def test_deform_conv_without_offsets_is_a_convolution(device, modulated):
+    t = {name: tensor.detach() for name, tensor in conv_inputs(device, 2, 2).items()}
+    t.update(offset=torch.zeros_like(t['offset']), mask=torch.ones_like(t['mask']))
+    t['weight'].requires_grad_()  # alone: mmcv then skips the gradient of the input
+    plain = F.conv2d(t['input'], t['weight'], t['bias'] if modulated else None, **GEOMETRY, groups=2)
+    ours = deform(t, 2, 2, modulated)
+    assert_same((ours, *grads(ours, t['weight'])), (plain, *grads(plain, t['weight'])))
+
+
+def test_offsets_are_pairs_of_y_and_x(device):
+    x = image(device).detach()
+    weight = torch.eye(3, dtype=x.dtype, device=device)[:, :, None, None]
+    offset = torch.tensor([2.0, 3.0], dtype=x.dtype, device=device).view(1, 2, 1, 1).expand(2, 2, 9, 12)
+    moved = ops.deform_conv2d(x, offset.contiguous(), weight, 1, 0)
+    torch.testing.assert_close(moved[:, :, :-2, :-3], x[:, :, 2:, 3:])
+
+
+@pytest.mark.parametrize('kind', [ops.DeformConv2dPack, ops.ModulatedDeformConv2dPack])
+def test_deform_conv_under_autocast(device, kind):
+    torch.manual_seed(0)
+    layer = kind(4, 6, 3, padding=1).to(device)
+    x = torch.randn(2, 4, 7, 8, device=device)
+    exact = layer(x)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        low = layer(x)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), exact, rtol=2e-2, atol=2e-2)
+    low.float().square().mean().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in layer.parameters() if p is not layer.conv_offset.bias)

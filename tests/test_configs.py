@@ -1,0 +1,114 @@
+"""Every config builds, learns a step and predicts; the tables of the READMEs are those of the metafiles."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmdet.testing import demo_mm_inputs
+from mmengine.registry import MODELS, init_default_scope
+
+from vitdense.engine.complexity import complexity
+from vitdense.engine.config import load_config
+from vitdense.engine.wiring import check_channels
+
+ROOT = Path(__file__).parents[1] / 'configs'
+LEAVES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
+FOLDERS = sorted({str(Path(leaf).parent) for leaf in LEAVES})
+
+
+def build(leaf: str):
+    cfg = load_config(str(ROOT / leaf))
+    cfg.model.backbone.pop('init_cfg', None)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    return cfg, MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_config_learns_a_step_and_predicts(leaf):
+    cfg, model = build(leaf)
+    check_channels(cfg.model, model.backbone.out_channels) if 'vitdense' in cfg.model.backbone.type else None
+    num_classes = _head(cfg.model).num_classes
+    inputs = demo_mm_inputs(2, [(3, 64, 96), (3, 75, 50)], num_classes=num_classes, with_mask=True)
+    model.train()
+    losses = model.loss(**model.data_preprocessor(inputs, training=True))
+    total = sum(v for value in losses.values() for v in (value if isinstance(value, list) else [value]) if v.ndim == 0)
+    total.backward()
+    assert total.isfinite()
+    assert total > 0
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused
+    model.eval()
+    with torch.no_grad():
+        predictions = model.predict(**model.data_preprocessor(inputs, training=False), rescale=True)
+    assert len(predictions) == 2
+    for sample in predictions:
+        found = sample.pred_instances
+        assert found.bboxes.shape == (len(found.scores), 4)
+        assert ((found.labels >= 0) & (found.labels < num_classes)).all()
+
+
+def _head(model):
+    return model.roi_head.bbox_head if 'roi_head' in model else model.bbox_head
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_leaf_configs_are_short(leaf):
+    assert len((ROOT / leaf).read_text().splitlines()) <= 25
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_metafile_mirrors_the_table_of_the_readme(folder):
+    readme = (ROOT / folder / 'README.md').read_text()
+    models = {m['Name']: m for m in yaml.safe_load((ROOT / folder / 'metafile.yml').read_text())['Models']}
+    configs = {Path(leaf).stem for leaf in LEAVES if str(Path(leaf).parent) == folder}
+    assert set(models) == configs
+    for name, model in models.items():
+        assert model['Config'] == f'configs/{folder}/{name}.py'
+        rows = [line for line in readme.splitlines() if line.startswith('|') and f'({name}.py)' in line]
+        assert len(rows) == 1, name
+        cells = re.findall(r'\d+\.\d+', re.sub(r'\([^)]*\)', '', rows[0]))
+        for result in model['Results']:
+            for value in result['Metrics'].values():
+                assert f'{value:.1f}' in cells or f'{value:.3f}' in cells, (name, value)
+
+
+PUBLISHED = [
+    # params (M) and FLOPs (G, with attention) of RetinaNet at 1280 x 800: arXiv 2201.00520, table of RetinaNet results
+    ('pvt/retinanet_pvt-t_fpn_1x_coco.py', 23.0, 221.0),
+    ('pvt/retinanet_pvt-s_fpn_1x_coco.py', 34.2, 286.0),
+    ('pvt/retinanet_pvt-m_fpn_1x_coco.py', 53.9, 373.0),
+    ('pvt/retinanet_pvt-l_fpn_1x_coco.py', 71.1, 475.0),
+]
+
+
+@pytest.mark.parametrize(('leaf', 'parameters', 'flops'), PUBLISHED)
+def test_parameters_and_flops_are_the_published_ones(leaf, parameters, flops):
+    counted = complexity(load_config(str(ROOT / leaf)), (800, 1280))
+    assert counted.parameters / 1e6 == pytest.approx(parameters, rel=0.02)
+    assert counted.flops / 1e9 == pytest.approx(flops, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ('leaf', 'flops'),
+    [  # without attention: arXiv 2107.00641, table of RetinaNet and Mask R-CNN results
+        ('pvt/retinanet_pvt-s_fpn_1x_coco.py', 226.5),
+        ('pvt/retinanet_pvt-m_fpn_1x_coco.py', 283.1),
+        ('pvt/retinanet_pvt-l_fpn_1x_coco.py', 345.7),
+    ],
+)
+def test_flops_without_attention_are_the_published_ones(leaf, flops):
+    counted = complexity(load_config(str(ROOT / leaf)), (800, 1280))
+    assert (counted.flops - counted.attention_flops) / 1e9 == pytest.approx(flops, rel=0.02)
+
+
+def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
+    """GFL + PVTv2-b2: 33.11 M and 260.65 G, README of the official detection code."""
+    cfg = load_config('mmdet::gfl/gfl_r50_fpn_1x_coco.py')
+    cfg.model.backbone = dict(type='vitdense.PVTv2', arch='b2')
+    cfg.model.neck.in_channels = [64, 128, 320, 512]
+    counted = complexity(cfg, (800, 1280))
+    assert counted.parameters / 1e6 == pytest.approx(33.11, abs=0.01)
+    assert counted.flops / 1e9 == pytest.approx(260.65, rel=0.02)
