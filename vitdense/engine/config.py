@@ -54,8 +54,8 @@ def load_config(name: str, options: dict | None = None) -> Config:
 
 def import_vitdense(cfg: Config) -> None:
     """Make a config import vitdense, so that its dumped copy runs under the tools of mmdet and mmseg as well."""
-    imports = cfg.setdefault('custom_imports', dict(imports=[]))
-    if isinstance(imports['imports'], str):
-        imports['imports'] = [imports['imports']]
-    if 'vitdense' not in imports['imports']:
-        imports['imports'] = [*imports['imports'], 'vitdense']
+    known = dict(cfg.get('custom_imports') or {})
+    imports = known.get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    if 'vitdense' not in imports:
+        cfg.custom_imports = dict(known, imports=[*imports, 'vitdense'])

@@ -88,8 +88,10 @@ def existing(path: str, option: str) -> str:
 
 def drop_pretrained(cfg: Config) -> str:
     """Train the backbone of ``cfg`` from random weights."""
-    dropped = cfg.model.backbone.pop('init_cfg', None)
-    return f'model.backbone.init_cfg: {dropped} -> random weights'
+    dropped = cfg.model.backbone.pop('init_cfg', None) or cfg.model.get('pretrained')
+    if 'pretrained' in cfg.model:
+        cfg.model.pretrained = None
+    return f'model.backbone: {dropped} -> random weights'
 
 
 def build_runner(cfg: Config) -> Runner:

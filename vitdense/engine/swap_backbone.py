@@ -62,6 +62,8 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     if old.get('with_cp'):
         new.with_cp = True
     model.backbone = new
+    if 'pretrained' in model:  # mmseg's way of naming the weights of the old backbone
+        model.pretrained = None
     source = f'ImageNet weights {RELEASES[name]}' if pretrained else 'random weights'
     changes = [f'model.backbone: {old.type} -> {name} (stages {list(indices)}, {source})']
     changes += _fit_channels(model, [backbone.ARCHS[arch].embed_dims[i] for i in indices])
@@ -76,10 +78,11 @@ def measure(cfg: Config, backbone: ConfigDict, size: int = 128) -> tuple[list[in
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     try:
         weightless = ConfigDict({k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained')})
-        module = ROOT_MODELS.build(weightless).eval()
+        module = ROOT_MODELS.build(weightless)
     finally:
         if scope is not None:
             init_default_scope(scope.scope_name)
+    module.eval()  # not chained: mmdet's train() returns None
     in_channels = backbone.get('in_channels', 3)
     with torch.no_grad():
         maps = module(torch.zeros(1, in_channels, size, size))

@@ -1,5 +1,5 @@
 # From scratch on small data: warm-up, cosine decay, and the average of the weights for validation.
-max_epochs = 48
+max_epochs = 40
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,0 +1,215 @@
+"""The tools end to end on small COCO data, and what they say about input that is wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from vitdense.datasets.checks import check_data
+from vitdense.engine.config import config_path, load_config
+
+ROOT = Path(__file__).parents[1]
+RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory) -> Path:
+    """Four images in the tree of COCO, two of its classes."""
+    root = tmp_path_factory.mktemp('coco')
+    (root / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i in range(4):
+            picture = np.random.default_rng(i).integers(0, 255, (60, 80, 3), np.uint8)
+            cv2.imwrite(str(root / split / f'{i}.jpg'), picture)
+            images.append(dict(id=i, file_name=f'{i}.jpg', height=60, width=80))
+            box = dict(id=i + 1, image_id=i, category_id=1 + 16 * (i % 2), bbox=[8, 10, 40, 36], area=1440, iscrowd=0)
+            annotations.append(box)
+        categories = [dict(id=1, name='person'), dict(id=17, name='cat')]
+        content = dict(images=images, annotations=annotations, categories=categories)
+        (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+    return root
+
+
+def options(coco: Path) -> list[str]:
+    return [
+        '--cfg-options',
+        *(f'{split}_dataloader.dataset.data_root={coco}' for split in ('train', 'val', 'test')),
+        *(f'{split}_evaluator.ann_file={coco}/annotations/instances_val2017.json' for split in ('val', 'test')),
+        *(f'{split}_dataloader.{key}' for split in ('train', 'val', 'test')
+          for key in ('num_workers=0', 'persistent_workers=False')),
+        'train_cfg.max_epochs=1',
+        'model.test_cfg.score_thr=0.0',
+        'train_dataloader.dataset.pipeline.2.scale=(96,64)',
+        'val_dataloader.dataset.pipeline.1.scale=(96,64)',
+        'test_dataloader.dataset.pipeline.1.scale=(96,64)',
+    ]  # fmt: skip
+
+
+def run(script: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess:
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '160'}
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(coco, tmp_path_factory) -> tuple[Path, str]:
+    """Work dir and output of one epoch of a stock mmdet config with ``--backbone pvt_tiny``."""
+    home = tmp_path_factory.mktemp('run')
+    result = run(
+        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', *options(coco), cwd=home
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return home / 'work_dirs/retinanet_r50_fpn_1x_coco_pvt_tiny', result.stdout + result.stderr
+
+
+def test_stock_mmdet_config_trains_with_another_backbone(trained):
+    work_dir, output = trained
+    assert (work_dir / 'epoch_1.pth').is_file()
+    assert 'model.backbone: ResNet -> pvt_tiny' in output
+    assert 'model.neck.in_channels: [256, 512, 1024, 2048] -> [64, 128, 320, 512]' in output
+    assert 'SGD -> AdamW' in output
+    assert re.search(r'loss: \d+\.\d+', output)
+    assert re.search(r'coco/bbox_mAP +│ +-?\d\.\d{3}', output)
+    assert f'work dir: {work_dir}' in output.replace('\n', '')
+
+
+def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, coco):
+    work_dir, _ = trained
+    dumped = work_dir / 'retinanet_r50_fpn_1x_coco.py'
+    cfg = Config.fromfile(dumped)
+    assert cfg.model.backbone.type == 'vitdense.PVT'
+    assert cfg.model.neck.in_channels == [64, 128, 320, 512]
+    out, drawn = work_dir / 'predictions.pkl', work_dir / 'drawn'
+    result = run(
+        ROOT / 'tools/test.py', dumped, work_dir / 'epoch_1.pth', '--out', out, '--show-dir', drawn, cwd=work_dir
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert out.is_file()
+    assert len(list(drawn.rglob('*.jpg'))) == 4
+    assert 'coco/bbox_mAP' in result.stdout
+
+
+def test_resume_goes_on_from_the_last_checkpoint(trained, coco):
+    work_dir, _ = trained
+    args = [*options(coco), 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    result = run(
+        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', '--resume', *args,
+        cwd=work_dir.parents[1],
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert 'resumed epoch: 1' in result.stdout + result.stderr
+    assert (work_dir / 'epoch_2.pth').is_file()
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_one_custom_imports_line_is_enough_for_the_tools_of_others(package, coco, tmp_path):
+    """Their ``tools/train.py`` as installed, in a process that imports vitdense only through the config."""
+    config = tmp_path / 'pvt.py'
+    if package == 'mmdet':
+        text = (
+            f"_base_ = '{RETINANET}'\n"
+            "model = dict(backbone=dict(_delete_=True, type='vitdense.PVT', arch='tiny'),\n"
+            '             neck=dict(in_channels=[64, 128, 320, 512]))\n'
+            'val_cfg = None\nval_dataloader = None\nval_evaluator = None\n'
+        )
+        args = [a for a in options(coco) if not a.startswith('val_')]
+    else:
+        make_ade20k(tmp_path / 'ade')
+        text = (
+            "_base_ = 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'\n"
+            "model = dict(pretrained=None, backbone=dict(_delete_=True, type='vitdense.PVTv2', arch='b0'),\n"
+            '             neck=dict(in_channels=[32, 64, 160, 256]))\n'
+            'train_cfg = dict(max_iters=1)\nval_cfg = None\nval_dataloader = None\nval_evaluator = None\n'
+            'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n'
+        )
+        args = [
+            '--cfg-options',
+            f'train_dataloader.dataset.data_root={tmp_path / "ade"}',
+            'model.data_preprocessor.size=(64,64)',
+        ]
+    config.write_text("custom_imports = dict(imports=['vitdense'])\n" + text)
+    tool = Path(find_spec(package).origin).parent / '.mim/tools/train.py'
+    result = run(tool, config, '--work-dir', tmp_path / 'work', *args, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert list((tmp_path / 'work').glob('*.pth'))
+
+
+def make_ade20k(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
+        folder = root / kind / 'training'
+        folder.mkdir(parents=True)
+        for i in range(2):
+            shape = (64, 80, 3) if kind == 'images' else (64, 80)
+            cv2.imwrite(str(folder / f'{i}.{suffix}'), rng.integers(0, 150, shape, np.uint8))
+
+
+def test_segmentation_config_trains(tmp_path):
+    make_ade20k(tmp_path / 'ade')
+    result = run(
+        ROOT / 'tools/train.py', 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
+        '--backbone', 'pvt_v2_b0', '--no-pretrained', '--cfg-options',
+        'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
+        *(f'{split}_dataloader.dataset.data_root={tmp_path / "ade"}' for split in ('train', 'val')),
+        'val_dataloader.dataset.data_prefix.img_path=images/training',
+        'val_dataloader.dataset.data_prefix.seg_map_path=annotations/training',
+        *(f'{split}_dataloader.{key}' for split in ('train', 'val') for key in ('num_workers=0', 'persistent_workers=False')),
+        'train_dataloader.batch_size=2', 'model.data_preprocessor.size=(64,64)',
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert re.search(r'mIoU +│ +\d+\.\d{3}', result.stdout)
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ([RETINANET], r'missing data/coco/annotations/instances_train2017.json[\s\S]*cocodataset.org'),
+        (['configs/pvt/retinanet_pvt-z_fpn_1x_coco.py'], r'no config .* nearest in .*: retinanet_pvt-'),
+        ([RETINANET, '--backbone', 'pvt_smal'], "unknown --backbone 'pvt_smal': did you mean 'pvt_small'"),
+        ([RETINANET, '--bakcbone', 'pvt_small'], 'unrecognized arguments: --bakcbone'),
+    ],
+)
+def test_wrong_input_is_named_before_anything_is_built(args, message, tmp_path):
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    result = run(ROOT / 'tools/train.py', *args, cwd=tmp_path)
+    assert result.returncode != 0
+    assert re.search(message, result.stderr)
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_missing_ade20k_names_tree_and_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config('mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py')
+    with pytest.raises(FileNotFoundError, match=r'images/training[\s\S]*ADEChallengeData2016.zip[\s\S]*data_root=PATH'):
+        check_data(cfg)
+
+
+def test_data_that_is_there_passes(coco):
+    cfg = load_config(RETINANET)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(coco)
+    check_data(cfg)
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+    cfg.train_dataloader.dataset.dataset.ann_file = 'annotations/typo.json'
+    with pytest.raises(FileNotFoundError, match=r'train_dataloader\.dataset\.dataset .*annotations/typo\.json'):
+        check_data(cfg)
+
+
+def test_packages_without_such_a_config():
+    assert config_path('vitdense::pvt/retinanet_pvt-t_fpn_1x_coco.py').is_file()
+    with pytest.raises(FileNotFoundError, match="package 'mmdett' is not installed"):
+        config_path('mmdett::a.py')
+    with pytest.raises(FileNotFoundError, match='nearest in .*retinanet_r50_fpn_1x_coco.py'):
+        config_path('mmdet::retinanet/retinanet_r50_fpn_1x_cocoo.py')
