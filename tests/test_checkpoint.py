@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch.nn import functional as F
 
 from vitdense.checkpoint import pretrained
@@ -117,7 +116,7 @@ def test_a_checkpoint_of_another_model_is_an_error(tmp_path):
     path = save(tmp_path, {'layer1.0.conv1.weight': torch.zeros(3)})
     with pytest.raises(ValueError, match=r'not a checkpoint of pvt \(known layouts: official, transformers, mmdet\)'):
         Pretrained(path)(PVT('tiny'))
-    with pytest.raises(ValueError, match="key 'decoder.weight' does not belong to the official layout"):
+    with pytest.raises(ValueError, match=r"key 'decoder\.weight' does not belong to the official layout"):
         convert({**release('pvt_v2_b0'), 'decoder.weight': torch.zeros(1)}, 'pvt_v2')
     with pytest.raises(ValueError, match='no tensors'):
         convert({'epoch': 3}, 'pvt')

@@ -107,7 +107,7 @@ def test_pvt_equals_transformers(arch):
 
 @pytest.mark.parametrize('arch', ['tiny', 'small'])
 def test_pvt_equals_mmdet(arch):
-    """mmdet pads remainders, so sizes are multiples of 32; its v1 has norms after the stages that the original lacks."""
+    """mmdet pads remainders, so sizes are multiples of 32; its v1 has norms after the stages (identity here)."""
     row = PVT.ARCHS[arch]
     theirs = randomize_(MMDetPVT(num_layers=list(row.depths)))
     official_eps_(theirs, r'(layers\.\d\.0|attn)\.norm$')
@@ -153,7 +153,7 @@ def test_pvt_v2_equals_mmdet():
 
 @pytest.mark.parametrize('name', ['pvt_tiny', 'pvt_small', 'pvt_v2_b0', 'pvt_v2_b2', 'pvt_v2_b2_li'])
 def test_names_and_shapes_equal_the_release(name):
-    """The detection backbone's; of ``pvt_*`` the table of the last stage has one entry less, that of the class token."""
+    """Of the detection backbone; the last position table of ``pvt_*`` is without the entry of the class token."""
     layout = json.loads((LAYOUTS / f'{name}.json').read_text())
     released = {key: tuple(shape) for key, shape, _ in layout['extra_layouts']['detection_backbone']}
     if 'pos_embed4' in released:

@@ -1,5 +1,6 @@
 """``type='vitdense.X'`` in configs of other scopes, and wrong names."""
 
+import mmdet.models
 import mmdet.registry
 import mmengine.registry
 import mmseg.registry
@@ -22,14 +23,12 @@ def test_wrong_name_answers_with_the_nearest(registry):
 
 
 def test_wrong_name_of_another_scope_answers_with_the_nearest():
-    import mmdet.models  # noqa: F401
-
     with pytest.raises(KeyError, match="'RetinaNett': did you mean 'RetinaNet'"), nearest_type_names():
         mmdet.registry.MODELS.build(dict(type='RetinaNett'))
 
 
 def test_other_key_errors_pass_unchanged():
-    with pytest.raises(KeyError, match='^.a.$'), nearest_type_names():
+    with pytest.raises(KeyError, match=r'^.a.$'), nearest_type_names():
         {}['a']
 
 

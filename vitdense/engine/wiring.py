@@ -56,7 +56,7 @@ def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
 
 
 def _levels(node: ConfigDict) -> tuple[int, ...] | None:
-    """Maps that the ``in_channels`` of a node speak of; mmseg's heads name them by ``in_index``, the last by default."""
+    """Maps that the ``in_channels`` of a node speak of; mmseg's heads name them by ``in_index``."""
     index = node.get('in_index')
     if index is None:
         return (-1,) if isinstance(node['in_channels'], int) else None

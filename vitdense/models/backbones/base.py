@@ -19,8 +19,8 @@ Arch = TypeVar('Arch')
 class Backbone(BaseModule):
     """Turns an image into a pyramid of maps.
 
-    A subclass sets ``depths`` and the channels and strides of its stages by calling this constructor, builds its layers,
-    and calls :meth:`freeze` last.
+    A subclass calls this constructor with the depths, channels and strides of its stages, builds its layers, and calls
+    :meth:`freeze` last.
 
     Attributes:
         out_channels: channels of the returned maps.

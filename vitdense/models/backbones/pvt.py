@@ -50,8 +50,8 @@ class PVTArch:
 class PyramidVisionTransformer(Backbone):
     """What PVT and PVTv2 share: four stages, each a patch embedding ``patch_embed{s}`` and blocks ``block{s}``.
 
-    Parameters are named as in the official release. Images below 32 pixels a side are padded with zeros to 32, the least
-    that the spatial reduction of the first stage needs.
+    Parameters are named as in the official release. Images below 32 pixels a side are padded with zeros to 32, which
+    the spatial reduction of the first stage needs.
 
     Args:
         arch: row of ``ARCHS``.
@@ -171,9 +171,9 @@ class PyramidVisionTransformer(Backbone):
 class PVT(PyramidVisionTransformer):
     """Pyramid Vision Transformer, version 1, as in the official detection code.
 
-    The last stage has no class token. Each stage adds a learned position embedding ``pos_embed{s}``, stored for images of
-    ``IMG_SIZE`` pixels and resized bilinearly to any other size. Maps are returned without a norm. Arguments are those
-    of :class:`PyramidVisionTransformer`.
+    The last stage has no class token. Each stage adds a learned position embedding ``pos_embed{s}``, stored for images
+    of ``IMG_SIZE`` pixels and resized bilinearly to any other size. Maps are returned without a norm. Arguments are
+    those of :class:`PyramidVisionTransformer`.
     """
 
     family = 'pvt'
