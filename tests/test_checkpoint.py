@@ -144,6 +144,11 @@ def test_damaged_and_missing_files(tmp_path):
         Pretrained('pvt_smal')(PVT('small'))
 
 
+def test_other_modules_are_refused(tmp_path):
+    with pytest.raises(TypeError, match='backbones of vitdense, not Linear'):
+        Pretrained(save(tmp_path, release('pvt_tiny')))(torch.nn.Linear(2, 2))
+
+
 def test_failed_download_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setitem(RELEASES, 'pvt_tiny', 'http://127.0.0.1:9/pvt_tiny.pth')

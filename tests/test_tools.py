@@ -215,6 +215,9 @@ def test_data_that_is_there_passes(coco):
     cfg = load_config(RETINANET)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.data_root = str(coco)
+    with pytest.raises(FileNotFoundError, match=r'val_evaluator\.ann_file is not there: data/coco'):
+        check_data(cfg)
+    cfg.val_evaluator.ann_file = f'{coco}/annotations/instances_val2017.json'
     check_data(cfg)
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
     cfg.train_dataloader.dataset.dataset.ann_file = 'annotations/typo.json'

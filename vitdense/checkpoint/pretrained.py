@@ -11,7 +11,7 @@ from filelock import FileLock
 from mmengine.logging import print_log
 from torch import nn
 
-from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.convert import LAYOUTS, convert
 from vitdense.checkpoint.resize import resize_tables
 from vitdense.names import nearest
 from vitdense.registry import WEIGHT_INITIALIZERS
@@ -50,6 +50,7 @@ class Pretrained:
         FileNotFoundError: no such file or release.
         ConnectionError: the download failed; the message says which file to fetch and where to put it.
         ValueError: not a checkpoint of this backbone, or less than ``min_loaded`` of it fits.
+        TypeError: the module is not a backbone of vitdense.
     """
 
     def __init__(self, checkpoint: str, min_loaded: float = 0.9) -> None:
@@ -57,13 +58,19 @@ class Pretrained:
         self.min_loaded = min_loaded
 
     def __call__(self, module: nn.Module) -> None:
+        family = getattr(module, 'family', None)
+        if family not in LAYOUTS:
+            raise TypeError(
+                f'vitdense.Pretrained initialises the backbones of vitdense, not {type(module).__name__}; '
+                "mmengine's initializer for others is type='Pretrained'"
+            )
         path = fetch(self.checkpoint)
         try:
-            state, dropped = convert(read(path), module.family)
+            state, dropped = convert(read(path), family)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
         own = module.state_dict()
-        state, resized = resize_tables(state, {key: value.shape for key, value in own.items()}, module.family)
+        state, resized = resize_tables(state, {key: value.shape for key, value in own.items()}, family)
         misfit = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
         fitting = {key: value for key, value in state.items() if key in own and key not in misfit}
         missing = [key for key in own if key not in fitting]

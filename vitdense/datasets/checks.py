@@ -31,11 +31,16 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
             and how to point the config at another place.
     """
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        for key, dataset in _datasets(loader, f'{split}_dataloader.dataset'):
-            missing = [path for path in _paths(dataset) if not path.exists()]
+        generated = False
+        for key, dataset in _datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'):
+            missing = _missing(dataset)
             if missing:
                 raise FileNotFoundError(_message(key, dataset, missing))
+            generated = _is_generated(dataset)
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if _missing(evaluator) and not generated:
+                raise FileNotFoundError(f'{split}_evaluator.ann_file is not there: {evaluator["ann_file"]}')
 
 
 def _datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:
@@ -53,14 +58,18 @@ def _datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, Config
             yield key, node
 
 
-def _paths(dataset: ConfigDict) -> list[Path]:
-    """Local files and folders that a data set reads, as mmengine's ``BaseDataset`` joins them."""
-    if str(dataset.get('type', '')).split('.')[-1] in GENERATED:
+def _is_generated(dataset: ConfigDict) -> bool:
+    return str(dataset.get('type', '')).split('.')[-1] in GENERATED
+
+
+def _missing(node: ConfigDict) -> list[Path]:
+    """Local files and folders of a data set or evaluator that are not there."""
+    if _is_generated(node):
         return []
-    root = dataset.get('data_root') or ''
-    named = [dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()]
+    root = node.get('data_root') or ''
+    named = [node.get('ann_file'), *(node.get('data_prefix') or {}).values()]
     joined = [str(Path(root) / name) for name in named if isinstance(name, str) and name]
-    return [Path(path) for path in joined if '://' not in root and ':/' not in path]
+    return [Path(path) for path in joined if '://' not in root and ':/' not in path and not Path(path).exists()]
 
 
 def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
