@@ -57,7 +57,7 @@ def test_layer_ids_count_the_blocks(family, arch):
 @pytest.mark.parametrize(('family', 'arch'), SMALL)
 @pytest.mark.parametrize('frozen', [-1, 0, 2])
 def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(family, arch, frozen):
-    model = build(family, arch, frozen_stages=frozen).train()
+    model = build(family, arch, frozen_stages=frozen, drop_rate=0.1).train()
     sum(m.sum() for m in model(torch.randn(1, 3, 64, 64))).backward()
     for name, parameter in model.named_parameters():
         stage = int(next(c for c in name if c.isdigit()))
@@ -82,6 +82,18 @@ def test_checkpointing_changes_neither_maps_nor_gradients(family, arch):
     for plain, recomputed in zip(results[0], results[1], strict=True):
         for a, b in zip(plain, recomputed, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_frozen_backbone_has_no_randomness():
+    model = build(PVT, 'tiny', frozen_stages=4, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
+    image = torch.randn(1, 3, 64, 64)
+    for first, second in zip(model(image), model(image), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_images_below_the_reduction_of_a_wider_arch_are_padded():
+    model = build(PVTv2, 'b0', sr_ratios=(16, 8, 4, 2)).eval()
+    assert [tuple(m.shape[2:]) for m in model(torch.randn(1, 3, 20, 70))] == [(16, 18), (8, 9), (4, 5), (2, 3)]
 
 
 @pytest.mark.parametrize(('family', 'arch'), SMALL)

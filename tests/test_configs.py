@@ -1,5 +1,7 @@
 """Every config builds, learns a step and predicts; the tables of the READMEs are those of the metafiles."""
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import pytest
 import torch
 import yaml
 from mmdet.testing import demo_mm_inputs
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from vitdense.datasets.checks import check_data
 from vitdense.engine.complexity import complexity
 from vitdense.engine.config import load_config
 from vitdense.engine.wiring import check_channels
@@ -114,3 +117,20 @@ def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
     counted = complexity(cfg, (800, 1280))
     assert counted.parameters / 1e6 == pytest.approx(33.11, abs=0.01)
     assert counted.flops / 1e9 == pytest.approx(260.65, rel=0.02)
+
+
+@pytest.mark.skipif('VITDENSE_DATA' not in os.environ, reason='VITDENSE_DATA names no folder of data')
+def test_blood_cell_config_reads_real_images():
+    cfg = load_config(str(ROOT / 'bccd/retinanet_pvtv2-b0_fpn_bccd.py'))
+    check_data(cfg)
+    init_default_scope(cfg.default_scope)
+    train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))
+    assert (len(train), len(val)) == (205, 87)
+    annotations = json.loads(Path(cfg.val_evaluator.ann_file).read_text())
+    assert sum(len(val.get_data_info(i)['instances']) for i in range(87)) == len(annotations['annotations'])
+    sample = train[0]
+    height, width = sample['data_samples'].img_shape
+    assert sample['inputs'].shape == (3, height, width)
+    boxes = sample['data_samples'].gt_instances.bboxes.tensor
+    assert (boxes >= 0).all()
+    assert (boxes <= torch.tensor([width, height, width, height])).all()

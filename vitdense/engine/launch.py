@@ -59,7 +59,7 @@ def test(args: argparse.Namespace) -> None:
     check_data(cfg, splits=('test',))
     set_up_run(cfg, args, Path(args.config).stem)
     cfg.load_from = existing(args.checkpoint, 'checkpoint')
-    cfg.model.backbone.pop('init_cfg', None)
+    cfg.model.get('backbone', {}).pop('init_cfg', None)
     if args.show_dir:
         draw_to(cfg, args.show_dir)
     if args.tta:

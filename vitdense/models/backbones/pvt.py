@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SpatialReductionAttention
 from vitdense.models.layers.block import Block
@@ -71,7 +72,6 @@ class PyramidVisionTransformer(Backbone):
 
     ARCHS: ClassVar[dict[str, PVTArch]]
     STRIDES = (4, 8, 16, 32)
-    MIN_SIZE = 32
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ class PyramidVisionTransformer(Backbone):
         row = self.arch
         super().__init__(row.depths, row.embed_dims, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
+        self.min_size = max(stride * ratio for stride, ratio in zip(self.STRIDES, row.sr_ratios, strict=True))
         rates = self.drop_path_rates(row.drop_path_rate, row.depths)
         for stage in range(len(self.depths)):
             previous = in_channels if stage == 0 else row.embed_dims[stage - 1]
@@ -142,7 +143,7 @@ class PyramidVisionTransformer(Backbone):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to maps (B, C, H/s, W/s), s = 4, 8, 16, 32 as far as ``out_indices`` names them."""
-        x = pad_to_minimum(image, self.MIN_SIZE)
+        x = pad_to_minimum(image, self.min_size)
         maps = []
         for stage in range(len(self.depths)):
             tokens, hw = getattr(self, f'patch_embed{stage + 1}')(x)
@@ -197,9 +198,9 @@ class PVT(PyramidVisionTransformer):
         table = nn.Parameter(torch.zeros(1, side * side, self.arch.embed_dims[stage]))
         nn.init.trunc_normal_(table, std=0.02)
         setattr(self, f'pos_embed{stage + 1}', table)
-        setattr(self, f'pos_drop{stage + 1}', nn.Dropout(self.drop_rate))
 
     def enter_stage(self, tokens: Tensor, hw: tuple[int, int], stage: int) -> Tensor:
         side = self.IMG_SIZE // self.STRIDES[stage]
         table = resize_grid(getattr(self, f'pos_embed{stage + 1}'), (side, side), hw)
-        return getattr(self, f'pos_drop{stage + 1}')(tokens + table)
+        training = getattr(self, f'patch_embed{stage + 1}').training  # a frozen stage has no dropout
+        return F.dropout(tokens + table, self.drop_rate, training)
