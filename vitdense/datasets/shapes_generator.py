@@ -28,8 +28,8 @@ CLASSES = ('circle', 'cross', 'square', 'star', 'triangle')
 PALETTE = [(230, 85, 60), (60, 140, 230), (95, 190, 80), (240, 190, 50), (170, 90, 210)]
 
 SIZES_HW = ((144, 192), (192, 144), (160, 200), (200, 160), (136, 180), (180, 150))
-DIAMETER = (26.0, 92.0)  # of the circle around an object, pixels
-OBJECT_COUNTS = (1, 6)
+DIAMETER = (26.0, 80.0)  # of the circle around an object, pixels
+OBJECT_COUNTS = (2, 9)
 MIN_VISIBLE = 0.35  # share of an object, parts outside the image included, that has to stay visible
 EMPTY_EVERY = 32  # one image in so many has no object
 MIN_CONTRAST = 75.0  # RGB distance between an object and nearly all of the pixels along its outline
