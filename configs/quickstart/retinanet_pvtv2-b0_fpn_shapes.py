@@ -6,9 +6,9 @@ _base_ = [
     '../_base_/runtime/default.py',
 ]
 
-max_epochs = 23
+max_epochs = 20
 model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
-train_cfg = dict(max_epochs=max_epochs, val_interval=8)
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
