@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mmengine.registry
-from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry as MMEngineRegistry
 
 from vitdense.names import unknown
@@ -34,11 +31,19 @@ class Registry(MMEngineRegistry):
         return found
 
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope=SCOPE, locations=['vitdense.models'])
-DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['vitdense.datasets'])
-WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=ROOT_WEIGHT_INITIALIZERS, scope=SCOPE, locations=['vitdense.checkpoint']
-)
+def _child(root: str, location: str) -> Registry:
+    parent = getattr(mmengine.registry, root)
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f'vitdense.{location}'])
+
+
+MODELS = _child('MODELS', 'models')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'checkpoint')
+DATASETS = _child('DATASETS', 'datasets')
+METRICS = _child('METRICS', 'evaluation')
+HOOKS = _child('HOOKS', 'engine')
+LOG_PROCESSORS = _child('LOG_PROCESSORS', 'engine')
+RUNNERS = _child('RUNNERS', 'engine')
+FUNCTIONS = _child('FUNCTIONS', 'engine')
 
 
 @contextmanager
