@@ -8,11 +8,11 @@ from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
-from mmengine.logging import print_log
 from torch import nn
 
 from vitdense.checkpoint.convert import LAYOUTS, convert
 from vitdense.checkpoint.resize import resize_tables
+from vitdense.console import say
 from vitdense.names import nearest
 from vitdense.registry import WEIGHT_INITIALIZERS
 
@@ -76,10 +76,10 @@ class Pretrained:
         missing = [key for key in own if key not in fitting]
         loaded = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())
         dropped += [key for key in state if key not in own]
-        report = [f'loaded {_percent(loaded)} of backbone parameters from {path}']
+        report = [f'loaded {percent(loaded)} of backbone parameters from {path}']
         for verb, keys in (('resized', resized), ('dropped', dropped), ('missing', missing)):
             if keys:
-                report.append(f'{verb} {_summary(keys)}')
+                report.append(f'{verb} {summary(keys)}')
         if loaded < self.min_loaded:
             shapes = ''.join(
                 f'\n  {key}: the model has {tuple(own[key].shape)}, the file {tuple(state[key].shape)}'
@@ -87,10 +87,10 @@ class Pretrained:
             )
             raise ValueError(
                 f'{path} does not fit {type(module).__name__}: {", ".join(report)}; at least '
-                f'{_percent(self.min_loaded)} must fit (argument min_loaded of vitdense.Pretrained).{shapes}'
+                f'{percent(self.min_loaded)} must fit (argument min_loaded of vitdense.Pretrained).{shapes}'
             )
         module.load_state_dict(fitting, strict=False)
-        print_log(', '.join(report), logger='current')
+        say(', '.join(report))
 
 
 def fetch(checkpoint: str) -> Path:
@@ -134,10 +134,10 @@ def read(path: Path) -> Mapping:
     return content
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f'{100 * share:.1f}'.removesuffix('.0') + ' %'
 
 
-def _summary(keys: list[str]) -> str:
+def summary(keys: list[str]) -> str:
     """Keys shortened to their first parts: ``head.*, norm.*, cls_token``."""
     return ', '.join(dict.fromkeys(f'{key.split(".")[0]}.*' if '.' in key else key for key in keys))

@@ -5,9 +5,10 @@ from .shapes_generator import ShapesSpec, ensure_shapes
 __all__ = ['ShapesSpec', 'ensure_shapes']
 
 if find_spec('mmdet'):
+    from .coco import CocoDataset as CocoDataset
     from .shapes import ShapesDataset as ShapesDataset
 
-    __all__.append('ShapesDataset')
+    __all__ += ['CocoDataset', 'ShapesDataset']
 if find_spec('mmseg'):
     from .shapes_seg import ShapesSegDataset as ShapesSegDataset
 

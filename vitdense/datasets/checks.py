@@ -32,7 +32,7 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """
     for split in splits:
         generated = False
-        for key, dataset in _datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'):
+        for key, dataset in leaf_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'):
             missing = _missing(dataset)
             if missing:
                 raise FileNotFoundError(_message(key, dataset, missing))
@@ -43,7 +43,7 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
                 raise FileNotFoundError(f'{split}_evaluator.ann_file is not there: {evaluator["ann_file"]}')
 
 
-def _datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:
+def leaf_datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:
     """The data sets of a loader with their config keys, wrappers such as RepeatDataset opened."""
     pending = [(key, loader.get('dataset'))] if loader else []
     while pending:

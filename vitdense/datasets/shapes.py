@@ -1,9 +1,8 @@
 from typing import ClassVar
 
-from mmdet.datasets import CocoDataset
-
 from vitdense.registry import DATASETS
 
+from .coco import CocoDataset
 from .shapes_generator import CLASSES, PALETTE, ShapesSpec, ensure_shapes, get_split
 
 
@@ -22,7 +21,7 @@ class ShapesDataset(CocoDataset):
         num_train: Images in the training split. All users of one ``data_root`` have to agree on the numbers.
         num_val: Images in the validation split.
         seed: Seed of the drawing.
-        **kwargs: As for ``mmdet.datasets.CocoDataset``.
+        **kwargs: As for ``CocoDataset``.
 
     Raises:
         ValueError: Unknown split, or a number out of range.

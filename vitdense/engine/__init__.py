@@ -1,1 +1,11 @@
 """What the tools do: read a config, swap its backbone, check it, run it."""
+
+import io
+from contextlib import redirect_stdout
+
+with redirect_stdout(io.StringIO()):  # onedl's packages print at import which optional parts they lack
+    from . import hooks
+    from .log_processor import LogProcessor
+    from .runner import Runner
+
+__all__ = ['LogProcessor', 'Runner', 'hooks']

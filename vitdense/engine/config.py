@@ -39,15 +39,13 @@ def _existing(path: Path, root: Path, name: str) -> Path:
     raise FileNotFoundError(f'no config {name!r}{found}')
 
 
-def load_config(name: str, options: dict | None = None) -> Config:
-    """Read a config and merge ``--cfg-options`` into it.
+def load_config(name: str) -> Config:
+    """Read a config, which imports vitdense from now on.
 
     Raises:
         FileNotFoundError: see :func:`config_path`.
     """
     cfg = Config.fromfile(config_path(name))
-    if options:
-        cfg.merge_from_dict(options)
     import_vitdense(cfg)
     return cfg
 

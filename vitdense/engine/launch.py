@@ -2,18 +2,24 @@
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
-from rich.console import Console
 from rich.table import Table
 
-from vitdense.datasets.checks import check_data
-from vitdense.engine.config import load_config
+from vitdense.console import CONSOLE, say
+from vitdense.datasets.scan import SplitReport
+from vitdense.engine.heads import check_class_counts
+from vitdense.engine.hooks.evaluation_files import per_class_table
+from vitdense.engine.hooks.start_report import data_line, versions
+from vitdense.engine.prepare import Preparation, existing
+from vitdense.engine.processes import join
+from vitdense.engine.runtime import log_to, read_config
 from vitdense.engine.swap_backbone import swap_backbone
 from vitdense.engine.wiring import check_channels
 from vitdense.models.backbones import Backbone
@@ -24,14 +30,57 @@ def train(args: argparse.Namespace) -> None:
     """Train as ``tools/train.py`` was told, see :func:`train_parser`.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: the config cannot be run as it is; raised before the first step.
+        FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: the config cannot be run as it is;
+            raised before the first step.
     """
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = read_config(args)
     changes = swap_backbone(cfg, args.backbone, args.pretrained) if args.backbone else []
     if not args.backbone and not args.pretrained:
         changes = [drop_pretrained(cfg)]
-    check_data(cfg)
-    set_up_run(cfg, args, '_'.join(filter(None, [Path(args.config).stem, args.backbone])))
+    set_options(cfg, args)
+    join(cfg, args.launcher)
+    splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
+    name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
+    with Preparation(cfg, args, splits, name) as ready:
+        runner = build_runner(cfg)
+        runner.data_reports = ready.reports
+        check_heads(runner, ready.reports)
+        check_disk(runner)
+        for change in changes + ready.changes:
+            say(change)
+        runner.train()
+        report(runner, 'val')
+
+
+def test(args: argparse.Namespace) -> None:
+    """Evaluate a checkpoint as ``tools/test.py`` was told, see :func:`test_parser`.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError, KeyError: the config cannot be run as it is; raised before the
+            first image.
+    """
+    cfg = read_config(args)
+    cfg.load_from, cfg.resume = existing(args.checkpoint, 'checkpoint'), False
+    cfg.model.get('backbone', {}).pop('init_cfg', None)
+    if args.show_dir:
+        draw_to(cfg, args.show_dir)
+    if args.tta:
+        use_tta(cfg)
+    join(cfg, args.launcher)
+    with Preparation(cfg, args, ('test',), f'{Path(args.config).stem}_test') as ready:
+        runner = build_runner(cfg)
+        check_heads(runner, ready.reports)
+        if args.out:
+            dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+            runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
+        for line in (versions(), *(f'data       test: {data_line(one)}' for one in ready.reports), *ready.changes):
+            say(line)
+        runner.test()
+        report(runner, 'test')
+
+
+def set_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the options of the command line into ``cfg``."""
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -39,51 +88,10 @@ def train(args: argparse.Namespace) -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr: the config does not say auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    cfg.resume = bool(args.resume)
-    if args.resume:
-        cfg.load_from = None if args.resume == 'auto' else existing(args.resume, '--resume')
-    runner = build_runner(cfg)
-    for change in changes:
-        print_log(change, logger='current')
-    runner.train()
-    report(runner, 'val')
-
-
-def test(args: argparse.Namespace) -> None:
-    """Evaluate a checkpoint as ``tools/test.py`` was told, see :func:`test_parser`.
-
-    Raises:
-        FileNotFoundError, ValueError, KeyError: the config cannot be run as it is; raised before the first image.
-    """
-    cfg = load_config(args.config, args.cfg_options)
-    check_data(cfg, splits=('test',))
-    set_up_run(cfg, args, Path(args.config).stem)
-    cfg.load_from = existing(args.checkpoint, 'checkpoint')
-    cfg.model.get('backbone', {}).pop('init_cfg', None)
-    if args.show_dir:
-        draw_to(cfg, args.show_dir)
-    if args.tta:
-        use_tta(cfg)
-    runner = build_runner(cfg)
-    if args.out:
-        dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
-        runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
-    runner.test()
-    report(runner, 'test')
-
-
-def set_up_run(cfg: Config, args: argparse.Namespace, name: str) -> None:
-    """Launcher and work dir: the option, else the config's, else ``work_dirs/name``."""
-    cfg.launcher = args.launcher
-    if args.work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = args.work_dir or os.path.join('work_dirs', name)
-
-
-def existing(path: str, option: str) -> str:
-    """``path``, which has to be a file unless it is a URL."""
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'{option}: no file {path!r}')
-    return path
+    given = dict(seed=args.seed, deterministic=args.deterministic or None)
+    given = {key: value for key, value in given.items() if value is not None}
+    cfg.randomness = {**cfg.get('randomness', {}), **given}
+    log_to(cfg, args.log)
 
 
 def drop_pretrained(cfg: Config) -> str:
@@ -97,12 +105,38 @@ def drop_pretrained(cfg: Config) -> str:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner and the model, and check that neck or heads fit the backbone."""
     with nearest_type_names():
-        runner = RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
-    model = getattr(runner.model, 'module', runner.model)
-    backbone = getattr(model, 'backbone', None)
+        runner = RUNNERS.build(cfg)
+    backbone = getattr(unwrapped(runner), 'backbone', None)
     if isinstance(backbone, Backbone):
         check_channels(cfg.model, backbone.out_channels)
     return runner
+
+
+def unwrapped(runner: Runner):
+    """The model itself, also where it runs on several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def check_heads(runner: Runner, reports: list[SplitReport]) -> None:
+    """Compare the classes of every head with those of the data."""
+    for one in reports:
+        if one.classes:
+            check_class_counts(unwrapped(runner), one.classes, one.key, runner.cfg.model)
+
+
+def check_disk(runner: Runner) -> None:
+    """Look whether the last and the best checkpoint, and one being written, fit on the disk.
+
+    Raises:
+        OSError: they do not.
+    """
+    sizes = [p.numel() * p.element_size() for p in unwrapped(runner).parameters()]
+    needed, free = 3 * 3 * sum(sizes), shutil.disk_usage(runner.work_dir).free  # weights and two moments of Adam
+    if free < needed:
+        raise OSError(
+            f'work dir {runner.work_dir} is on a disk with {free / 2**20:.0f} MB free, the checkpoints of this run '
+            f'need about {needed / 2**20:.0f} MB'
+        )
 
 
 def draw_to(cfg: Config, folder: str) -> None:
@@ -110,7 +144,7 @@ def draw_to(cfg: Config, folder: str) -> None:
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise ValueError('--show-dir: the config has no default_hooks.visualization')
-    hook.update(draw=True, test_out_dir=folder)
+    hook.update(draw=True, test_out_dir=os.path.abspath(folder))
 
 
 def use_tta(cfg: Config) -> None:
@@ -124,10 +158,9 @@ def use_tta(cfg: Config) -> None:
 
 
 def report(runner: Runner, split: str) -> None:
-    """Print the metrics of the last evaluation as a table, and the work dir."""
+    """Print the metrics of the last evaluation, those of the classes, and where the files are."""
     if not is_main_process():
         return
-    console = Console(soft_wrap=True)
     metrics = {
         key.removeprefix(f'{split}/'): log.current()
         for key, log in runner.message_hub.log_scalars.items()
@@ -139,5 +172,13 @@ def report(runner: Runner, split: str) -> None:
         table.add_column('value', justify='right')
         for key, value in metrics.items():
             table.add_row(key, f'{value:.3f}')
-        console.print(table)
-    console.print(f'work dir: {os.path.abspath(runner.work_dir)}')
+        CONSOLE.print(table)
+        evaluator = runner.val_evaluator if split == 'val' else runner.test_evaluator
+        for metric in evaluator.metrics:
+            if getattr(metric, 'report', None):
+                CONSOLE.print(per_class_table(metric.report))
+    names = sorted(
+        path.name for path in Path(runner.work_dir).iterdir() if path.suffix in ('.csv', '.png', '.jpg', '.pth')
+    )
+    CONSOLE.print('files: ' + ', '.join(names))
+    CONSOLE.print(f'work dir: {os.path.abspath(runner.work_dir)}')

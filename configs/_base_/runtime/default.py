@@ -1,4 +1,30 @@
-_base_ = 'mmdet::_base_/default_runtime.py'
-
+default_scope = 'mmdet'
 custom_imports = dict(imports=['vitdense'])
-default_hooks = dict(checkpoint=dict(save_best='auto', max_keep_ckpts=1))
+runner_type = 'vitdense.Runner'
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(type='vitdense.LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='vitdense.CheckpointHook', interval=1, save_best='auto', max_keep_ckpts=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='DetVisualizationHook'),
+    worker_seed=dict(type='vitdense.WorkerSeedHook'),
+    invalid_loss=dict(type='vitdense.InvalidLossHook'),
+    start_report=dict(type='vitdense.StartReportHook'),
+    progress=dict(type='vitdense.ProgressHook', interval=50),
+    results=dict(type='vitdense.ResultsHook'),
+    pictures=dict(type='vitdense.PicturesHook'),
+    evaluation_files=dict(type='vitdense.EvaluationFilesHook'),
+)

@@ -1,0 +1,192 @@
+"""Hooks and runner on a toy model: what must never pass in silence."""
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner as BareRunner
+from torch import nn
+from torch.utils.data import Dataset
+
+from vitdense.engine.hooks import CheckpointHook, InvalidLossError, InvalidLossHook, ProgressHook, WorkerSeedHook
+from vitdense.engine.log_processor import LogProcessor
+from vitdense.engine.runner import Runner
+
+
+class Numbers(Dataset):
+    """Random numbers, drawn where they are loaded."""
+
+    metainfo = {}
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        sample = SimpleNamespace(metainfo=dict(img_id=100 + index, img_path=f'{index}.jpg'))
+        return dict(inputs=torch.tensor([np.random.rand()]), data_samples=sample)
+
+
+class Toy(BaseModel):
+    """A line whose loss can be spoilt at one iteration."""
+
+    def __init__(self, bad: float | None = None, at: int = 4) -> None:
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+        self.bad, self.at, self.calls = bad, at, 0
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        out = self.line(torch.stack(inputs).float())
+        if mode != 'loss':
+            return [out]
+        self.calls += 1
+        loss = out.square().mean()
+        spoilt = loss * self.bad if self.bad is not None and self.calls == self.at else loss
+        return dict(loss_cls=loss, loss_bbox=spoilt)
+
+
+def make(runner_type, folder, model, hooks, **overrides):
+    return runner_type(
+        **{
+            'model': model,
+            'work_dir': str(folder),
+            'train_dataloader': dict(
+                batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Numbers()
+            ),
+            'train_cfg': dict(by_epoch=True, max_epochs=3),
+            'optim_wrapper': dict(optimizer=dict(type='SGD', lr=0.01)),
+            'default_hooks': hooks,
+            'randomness': dict(seed=0),
+            'experiment_name': f'{folder.name}{id(model)}',
+            **overrides,
+        }
+    )
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+def test_invalid_loss_ends_the_training_and_is_not_saved(bad, tmp_path):
+    make(BareRunner, tmp_path / 'bare', Toy(bad), {}).train()
+    saved = torch.load(tmp_path / 'bare/epoch_3.pth', weights_only=True)['state_dict']
+    assert not all(torch.isfinite(value).all() for value in saved.values()), 'mmengine alone saves what is not finite'
+
+    hooks = dict(invalid_loss=InvalidLossHook(), checkpoint=CheckpointHook(interval=1))
+    with pytest.raises(InvalidLossError) as raised:
+        make(Runner, tmp_path / 'ours', Toy(bad), hooks).train()
+    message = str(raised.value)
+    assert message.startswith(f'iteration 4: loss_bbox is {bad}. All terms: ')
+    assert 'images of the batch: 100 (0.jpg), 101 (1.jpg)' in message.lower()
+    assert 'loss_cls is' not in message
+    for name in ('epoch_1.pth', 'last.pth'):
+        state = torch.load(tmp_path / 'ours' / name, weights_only=True)
+        assert state['meta']['epoch'] == 1
+        assert all(torch.isfinite(value).all() for value in state['state_dict'].values())
+    assert not (tmp_path / 'ours/epoch_2.pth').exists()
+
+
+def test_invalid_weights_are_not_saved(tmp_path):
+    model = Toy()
+
+    class Spoil(Hook):
+        def after_train_iter(self, runner, *args, **kwargs):
+            if runner.iter == 2:
+                model.line.bias.data.fill_(float('nan'))
+
+    with pytest.raises(InvalidLossError, match=r'after iteration 3 1 tensors .* line\.bias'):
+        make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook()), custom_hooks=[Spoil()]).train()
+    assert not list(tmp_path.glob('*.pth*'))
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_augmentation_differs_between_epochs(persistent):
+    def epochs(hook, seed=3):
+        config = dict(
+            batch_size=2,
+            num_workers=2,
+            persistent_workers=persistent,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=Numbers(),
+        )
+        loader = BareRunner.build_dataloader(config, seed=seed)
+        runner = SimpleNamespace(train_dataloader=loader, seed=seed, epoch=0)
+        drawn = []
+        if hook:
+            hook.before_train(runner)
+        for runner.epoch in range(3):
+            if hook:
+                hook.before_train_epoch(runner)
+            drawn.append(torch.cat([torch.cat(batch['inputs']) for batch in loader]))
+        return drawn
+
+    bare, ours, again, other = (
+        epochs(None),
+        epochs(WorkerSeedHook()),
+        epochs(WorkerSeedHook()),
+        epochs(WorkerSeedHook(), 4),
+    )
+    assert torch.equal(bare[0], bare[1]) is not persistent, 'mmengine alone repeats itself'
+    assert len({tuple(epoch.tolist()) for epoch in ours}) == 3
+    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True)), 'the seed decides'
+    assert not any(torch.equal(a, b) for a, b in zip(ours, other, strict=True))
+    assert len(set(ours[0].tolist())) == 6, 'workers differ from each other'
+
+
+def test_best_and_last_have_fixed_names(tmp_path):
+    scores = iter([0.5, 0.7, 0.6])
+
+    val = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Numbers())
+
+    class Scores(Evaluator):
+        def __init__(self):
+            self.metrics = []
+
+        def process(self, data_samples, data_batch=None):
+            pass
+
+        def evaluate(self, size):
+            return dict(score=next(scores))
+
+    hooks = dict(checkpoint=CheckpointHook(interval=1, save_best='score', rule='greater', max_keep_ckpts=1))
+    make(
+        Runner, tmp_path, Toy(), hooks, val_dataloader=val, val_cfg=dict(), val_evaluator=Scores(),
+        train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1),
+    ).train()  # fmt: skip
+    read = {path.name: torch.load(path, weights_only=True) for path in tmp_path.glob('*.pth')}
+    assert set(read) == {'best.pth', 'last.pth', 'best_score_epoch_2.pth', 'epoch_3.pth'}
+    assert read['best.pth']['meta']['epoch'] == 2
+    assert read['last.pth']['meta']['epoch'] == 3
+    assert 'optimizer' in read['last.pth']
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    runner = make(Runner, tmp_path, Toy(), dict(checkpoint=CheckpointHook(interval=1, max_keep_ckpts=1)))
+    save = BareRunner.save_checkpoint
+
+    def full(self, out_dir, filename, *args, **kwargs):
+        if 'epoch_2' in filename:
+            Path(out_dir, filename).write_bytes(b'half')
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        save(self, out_dir, filename, *args, **kwargs)
+
+    monkeypatch.setattr(BareRunner, 'save_checkpoint', full)
+    with pytest.raises(OSError, match=r'disk full: checkpoint .*epoch_2\.pth was not saved.*--resume'):
+        runner.train()
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['last.pth']
+    assert torch.load(tmp_path / 'last.pth', weights_only=True)['meta']['epoch'] == 1
+
+
+def test_lines_of_a_run_that_is_piped(tmp_path, capsys):
+    hooks = dict(progress=ProgressHook(interval=2), checkpoint=None, runtime_info=dict(type='RuntimeInfoHook'))
+    runner = make(Runner, tmp_path, Toy(), hooks, log_processor=LogProcessor(by_epoch=True))
+    runner.train()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split('  ')[:2] for line in lines] == [[f'epoch {n}/3', 'step 2/3'] for n in (1, 2, 3)]
+    for part in ('eta 0:00:0', ' img/s', 'data ', 'mem ', 'lr 1.00e-02', 'loss ', 'loss_cls ', 'loss_bbox '):
+        assert part in lines[0]
+    log = next(tmp_path.rglob('*.log')).read_text()
+    assert 'Hooks will be executed' in log
+    assert all(line in log for line in lines)

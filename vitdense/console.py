@@ -1,0 +1,42 @@
+"""What people see while a tool runs: warnings, and what :func:`say` is told. The log file gets everything."""
+
+import logging
+import sys
+
+from mmengine.logging import MMLogger
+from rich.console import Console
+
+CONSOLE = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
+
+
+NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', '`save_param_scheduler` is True but')
+"""Beginnings of warnings that mmengine gives itself, about which a user can do nothing."""
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes through the console of rich, which keeps lines apart from a live progress bar."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        wanted = record.levelno >= logging.WARNING and not record.getMessage().startswith(NOISE)
+        return super().filter(record) and (wanted or getattr(record, 'to_console', False))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            CONSOLE.print(f'{record.levelname.lower()}: {text}', style='bold red' if record.levelno > 30 else 'yellow')
+        else:
+            CONSOLE.print(text)
+
+
+def say(message: str) -> None:
+    """A line for the console and the log file."""
+    MMLogger.get_current_instance().info(message, extra={'to_console': True})
+
+
+def quiet_console(logger: MMLogger) -> None:
+    """Put a :class:`ConsoleHandler` in the place of the handler with which mmengine writes all records to stdout."""
+    for i, handler in enumerate(logger.handlers):
+        if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.__stdout__):
+            ours = ConsoleHandler(handler.level)
+            ours.filters = handler.filters
+            logger.handlers[i] = ours

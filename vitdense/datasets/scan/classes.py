@@ -1,0 +1,61 @@
+"""Class names of a data set against the categories of its file."""
+
+from collections.abc import Sequence
+
+from vitdense.names import nearest
+
+from .report import Finding
+
+KIND = 'class names'
+
+
+def check_names(classes: object, where: str) -> list[Finding]:
+    """Faults of ``metainfo['classes']`` itself."""
+    if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
+        example = f', such as ({classes!r},)' if isinstance(classes, str) else ''
+        return [Finding(KIND, where, f'metainfo.classes is {classes!r}, expected a list of names{example}')]
+    again = sorted({name for name in classes if list(classes).count(name) > 1})
+    return [Finding(KIND, where, f'metainfo.classes has {again} more than once')] if again else []
+
+
+def check_categories(
+    classes: Sequence[str], categories: Sequence[str], where: str, is_default: bool, order: str
+) -> list[Finding]:
+    """Compare classes and categories by name.
+
+    Args:
+        classes: names in the order of the labels.
+        categories: names in the order of the file.
+        where: the annotation file.
+        is_default: whether the config leaves the classes to the data set's type.
+        order: what another order means: '' nothing, 'wrong' labels, or 'unknown'.
+    """
+    findings = []
+    missing = [name for name in classes if name not in categories]
+    extra = [name for name in categories if name not in classes]
+    lists = f'config {shorten(classes)}, file {shorten(categories)}'
+    if missing or extra:
+        parts = []
+        if missing:
+            hints = {name: nearest(name, extra)[0] for name in missing if extra}
+            named = [f'{name!r} (nearest: {hints[name]!r})' if name in hints else repr(name) for name in missing[:10]]
+            parts.append(f'{len(missing)} classes of the config are not in the file: {", ".join(named)}')
+        if extra:
+            parts.append(f'{len(extra)} categories of the file are no class of the config: {shorten(extra)}')
+        parts.append(lists)
+        if is_default:
+            parts.append("the config gives no metainfo=dict(classes=(...)), so the data set's own classes count")
+        findings.append(Finding(KIND, where, '; '.join(parts), True, 'classes'))
+    shared = [name for name in classes if name in categories]
+    if order and shared != [name for name in categories if name in classes]:
+        says = 'labels follow the file here' if order == 'wrong' else 'make sure that labels follow the config here'
+        message = f'{lists}; {says}, vitdense.CocoDataset goes by name'
+        fatal = order == 'wrong'
+        findings.append(Finding('class order', where, message, fatal, 'classes' if fatal else ''))
+    return findings
+
+
+def shorten(names: Sequence[str], most: int = 20) -> str:
+    """A list of names, not too long."""
+    shown = ', '.join(map(repr, names[:most]))
+    return f'[{shown}]' if len(names) <= most else f'[{shown}, and {len(names) - most} more]'

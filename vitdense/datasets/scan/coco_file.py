@@ -1,0 +1,206 @@
+"""A COCO file as columns, and what is wrong with its structure."""
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..garbage import no_collection
+from .report import Finding
+
+OFFICIAL = ('COCO 2014 Dataset', 'COCO 2017 Dataset')
+"""``info.description`` of the files that nobody can be asked to mend."""
+
+
+class FileFault(ValueError):
+    """Nothing of the file can be used."""
+
+
+@dataclass
+class CocoFile:
+    """Images (I), annotations (A) and categories (K) of a COCO file.
+
+    Attributes:
+        images, annotations, categories: the dicts of the file; those with missing fields are in ``findings``.
+        official: whether it is a file of the COCO release.
+        wh: (I, 2) width and height, NaN where they are unknown.
+        image_of: (A,) index of the image of each annotation, -1 for none.
+        category_of: (A,) index of its category, -1 for none.
+        boxes: (A, 4) xywh in pixels, NaN where ``malformed``.
+        malformed: (A,) whether a box is not four numbers.
+        areas: (A,) NaN where there is none.
+        crowd, ignored: (A,) flags.
+        findings: faults of the structure.
+    """
+
+    images: list[dict]
+    annotations: list[dict]
+    categories: list[dict]
+    official: bool
+    wh: np.ndarray = field(init=False)
+    image_of: np.ndarray = field(init=False)
+    category_of: np.ndarray = field(init=False)
+    boxes: np.ndarray = field(init=False)
+    malformed: np.ndarray = field(init=False)
+    areas: np.ndarray = field(init=False)
+    crowd: np.ndarray = field(init=False)
+    ignored: np.ndarray = field(init=False)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        annotations = self.annotations
+        self.boxes, self.malformed = _boxes(self.column('bbox'))
+        self.areas = _numbers(self.column('area'))
+        self.crowd = np.array([bool(ann.get('iscrowd')) for ann in annotations], bool)
+        self.ignored = np.array([bool(ann.get('ignore')) for ann in annotations], bool)
+        self.wh = np.stack([_numbers([image.get(key) for image in self.images]) for key in ('width', 'height')], 1)
+        index = self._check_images()
+        self.image_of = _lookup(self.column('image_id'), index)
+        self.category_of = _lookup(
+            self.column('category_id'), {category['id']: k for k, category in enumerate(self.categories)}
+        )
+        self._check_annotation_ids()
+
+    def column(self, key: str) -> list:
+        """A field of all annotations, ``None`` where it is missing."""
+        return [annotation.get(key) for annotation in self.annotations]
+
+    def name(self, annotation: int) -> str:
+        """Annotation and image, for people."""
+        found = self.annotations[annotation]
+        image = self.image_of[annotation]
+        file = f' ({self.images[image]["file_name"]})' if image >= 0 else ''
+        return f'annotation {found.get("id")!r} of image {found.get("image_id")!r}{file}'
+
+    def about(self, kind: str, mask: np.ndarray, message, remedy: str = 'annotation', fatal: bool = True) -> None:
+        """Note a finding for each annotation of ``mask`` (A,), with ``message(annotation index)``."""
+        self.findings += [
+            Finding(kind, self.name(i), message(i), fatal, remedy if fatal else '', i)
+            for i in np.flatnonzero(mask).tolist()
+        ]
+
+    def without_remedy(self, remedy: str) -> np.ndarray:
+        """Mask of the annotations or images that no fatal finding with this ``remedy`` speaks of."""
+        mask = np.ones(len(self.annotations if remedy == 'annotation' else self.images), bool)
+        mask[[finding.index for finding in self.findings if finding.fatal and finding.remedy == remedy]] = False
+        return mask
+
+    def _check_images(self) -> dict:
+        """Index of the image that has an id; faults of the images are noted."""
+        index: dict = {}
+        files: dict = {}
+        files_of = defaultdict(list)
+        for image in self.images:
+            if _is_id(image.get('id')):
+                files_of[image['id']].append(image.get('file_name'))
+        sized = (np.isfinite(self.wh) & (self.wh > 0)).all(1)
+        for i, image in enumerate(self.images):
+            identity, file = image.get('id'), image.get('file_name')
+            where = f'image {identity!r} ({file})'
+            if not _is_id(identity) or not isinstance(file, str) or not file or not sized[i]:
+                found = {key: image.get(key) for key in ('id', 'file_name', 'width', 'height')}
+                message = f'expected an id, a file name and a positive width and height, found {found}'
+                self.findings.append(Finding('image without needed fields', where, message, True, 'image', i))
+                continue
+            first = index.setdefault(identity, i)
+            same = files_of[identity]
+            if len(same) > 1 and (first != i or any(other != file for other in same)):  # whose are the annotations?
+                message = f'{len(same)} images have this id'
+                self.findings.append(Finding('duplicate image id', where, message, True, 'image', i))
+            elif files.setdefault(file, i) != i:
+                message = f'the file is that of image {self.images[files[file]]["id"]!r} as well'
+                self.findings.append(Finding('duplicate file name', where, message, True, 'image', i))
+        return index
+
+    def _check_annotation_ids(self) -> None:
+        ids = self.column('id')
+        usable = np.array([_is_id(identity) for identity in ids], bool)
+        self.about('annotation without id', ~usable, lambda i: f'expected a number, found {ids[i]!r}', 'id')
+        first: dict = {}
+        again = np.zeros(len(ids), bool)
+        again[usable] = [first.setdefault(ids[i], i) != i for i in np.flatnonzero(usable).tolist()]
+        self.about('duplicate annotation id', again, lambda i: f'{self.name(first[ids[i]])} has the same id', 'id')
+
+
+def read_coco(path: str | Path, content: bytes, needs_annotations: bool = True) -> CocoFile:
+    """Read the bytes of a COCO file.
+
+    Raises:
+        FileFault: it is no json, or no COCO file.
+    """
+    try:
+        with no_collection():
+            data = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise FileFault(f'{path} is no JSON file: {error}') from None
+    expected = f'{path} is no COCO file: expected a dict with lists of dicts "images", "annotations", "categories"'
+    if not isinstance(data, dict):
+        raise FileFault(f'{expected}, found a {type(data).__name__}')
+    if not needs_annotations:
+        data.setdefault('annotations', [])
+    lists = []
+    for key in ('images', 'annotations', 'categories'):
+        if key not in data:
+            raise FileFault(f'{expected}, found the keys {sorted(data)[:8]}')
+        if not isinstance(data[key], list) or not all(isinstance(entry, dict) for entry in data[key]):
+            raise FileFault(f'{expected}, but "{key}" is something else')
+        lists.append(data[key])
+    _check_categories(path, data['categories'])
+    info = data.get('info')
+    return CocoFile(*lists, official=isinstance(info, dict) and info.get('description') in OFFICIAL)
+
+
+def _check_categories(path: str | Path, categories: list[dict]) -> None:
+    for category in categories:
+        if not _is_id(category.get('id')) or not isinstance(category.get('name'), str):
+            raise FileFault(f'{path}: a category needs an id and a name, found {category}')
+    for key in ('id', 'name'):
+        counts = Counter(category[key] for category in categories)
+        again = [value for value, count in counts.items() if count > 1]
+        if again:
+            raise FileFault(f'{path}: several categories have the {key} {again[0]!r}')
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str)
+
+
+def _lookup(values: list, index: dict) -> np.ndarray:
+    return np.array([index.get(value, -1) if _is_id(value) else -1 for value in values], np.int64)
+
+
+def _numbers(values: list) -> np.ndarray:
+    """Values as (N,) floats, NaN for what is no number."""
+    try:
+        if all(type(value) in (int, float) for value in values):
+            return np.array(values, np.float64)
+    except OverflowError:
+        pass
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def _boxes(values: list) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as (N, 4) floats, and a mask (N,) of those that are not four numbers."""
+    lengths = np.array([len(value) if isinstance(value, list) else -1 for value in values], np.int64)
+    regular = lengths == 4
+    flat = [number for value in compress(values, regular) for number in value]
+    numeric = np.array([type(number) in (int, float) for number in flat], bool).reshape(-1, 4).all(1)
+    boxes = np.full((len(values), 4), np.nan)
+    boxes[regular] = _numbers(flat).reshape(-1, 4)
+    malformed = ~regular
+    malformed[np.flatnonzero(regular)[~numeric]] = True
+    boxes[malformed] = np.nan
+    return boxes, malformed

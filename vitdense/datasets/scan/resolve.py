@@ -1,0 +1,104 @@
+"""The data sets of a config, built without reading their files."""
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, DefaultScope
+
+from vitdense.registry import nearest_type_names
+
+from ..checks import leaf_datasets
+from ..shapes_generator import ShapesSpec, ensure_shapes
+from .pictures import Loader, find_loader
+
+
+@dataclass
+class Leaf:
+    """One data set of a config, without its wrappers.
+
+    Attributes:
+        key: its place in the config.
+        node: what stands there.
+        type: name of its type.
+        kind: 'coco', 'seg', or '' for one that is not scanned.
+        dataset: the data set, not initialised; ``None`` without a kind.
+        loader: how images are decoded, ``None`` if by something unknown.
+    """
+
+    key: str
+    node: ConfigDict
+    type: str
+    kind: str = ''
+    dataset: Any = None
+    loader: Loader | None = field(default_factory=Loader)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it may come without annotations."""
+        return self.key.startswith('test_')
+
+    def steps(self, kind: str) -> list[ConfigDict]:
+        """Steps of the pipeline of this type, whatever their scope."""
+        steps = self.node.get('pipeline') or []
+        return [step for step in steps if isinstance(step, dict) and str(step.get('type')).split('.')[-1] == kind]
+
+
+def find_leaves(cfg: Config, split: str) -> list[Leaf]:
+    """The data sets of ``cfg.{split}_dataloader``; generated ones are there afterwards.
+
+    Raises:
+        KeyError: a type is missing or not registered.
+    """
+    loader = f'{split}_dataloader'
+    return [_leaf(cfg, key, node) for key, node in leaf_datasets(cfg.get(loader), f'{loader}.dataset')]
+
+
+def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
+    if 'type' not in node:
+        raise KeyError(f'{key} has no type')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), nearest_type_names():
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            cls = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
+        leaf = Leaf(key, node, cls.__name__ if cls else str(node['type']), _kind(cls))
+        if leaf.kind or cls is None:
+            leaf.dataset = DATASETS.build({**node, 'pipeline': [], 'lazy_init': True})
+    leaf.loader = find_loader(node.get('pipeline') or [])
+    if isinstance(getattr(leaf.dataset, 'spec', None), ShapesSpec):
+        ensure_shapes(leaf.dataset.data_root, leaf.dataset.spec)
+    return leaf
+
+
+def _kind(cls: type | None) -> str:
+    """'coco' or 'seg' for the data sets whose files are known."""
+    if cls is not None and find_spec('mmdet'):
+        from mmdet.datasets import CocoDataset, CocoPanopticDataset, LVISV05Dataset
+
+        if issubclass(cls, CocoDataset) and not issubclass(cls, CocoPanopticDataset | LVISV05Dataset):
+            return 'coco'
+    if cls is not None and find_spec('mmseg'):
+        from mmseg.datasets import BaseSegDataset
+
+        if issubclass(cls, BaseSegDataset):
+            return 'seg'
+    return ''
+
+
+def is_remote(leaf: Leaf) -> bool:
+    """Whether the files are on another machine."""
+    backend = (leaf.dataset.backend_args or {}).get('backend', 'local')
+    places = [leaf.dataset.ann_file, *leaf.dataset.data_prefix.values()]
+    return backend != 'local' or any('://' in str(place) or ':/' in str(place)[2:] for place in places)
+
+
+def follows_file_order(dataset: Any) -> str:
+    """What another order of the categories does to the labels: '' nothing, 'wrong', or 'unknown'."""
+    from mmdet.datasets import Objects365V1Dataset, Objects365V2Dataset
+
+    from ..coco import CocoDataset
+
+    if isinstance(dataset, CocoDataset | Objects365V1Dataset | Objects365V2Dataset):
+        return ''
+    owner = next(cls for cls in type(dataset).__mro__ if 'load_data_list' in vars(cls))
+    return 'wrong' if owner.__module__.startswith('mmdet.') else 'unknown'

@@ -1,0 +1,105 @@
+"""The scan of a config's data sets."""
+
+import os
+from typing import Any
+
+from mmengine.config import Config
+
+from . import cache, coco, seg
+from .coco_file import FileFault
+from .report import Finding, SplitReport
+from .resolve import Leaf, find_leaves, is_remote
+
+MOST_OPENED = 500
+CHECKS = ('full', 'sample', 'off')
+KINDS = {'coco': coco, 'seg': seg}
+
+
+def scan_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val'), check: str = 'sample') -> list[SplitReport]:
+    """Look for mistakes in the annotations and images of ``cfg``'s data sets; nothing is raised for them.
+
+    What was found is kept in ``$VITDENSE_CACHE`` (``~/.cache/vitdense``), by the content of annotation files and the
+    names, sizes and times of image files. Generated data sets are there afterwards.
+
+    Args:
+        splits: of 'train', 'val' and 'test'; those that ``cfg`` does not have are passed over.
+        check: 'full' opens all images, 'sample' at most 500 of each data set, evenly spread, 'off' only counts.
+
+    Returns:
+        One report for each data set, those within wrappers such as RepeatDataset included.
+
+    Raises:
+        ValueError: unknown ``check``.
+        KeyError: the type of a data set is not registered.
+    """
+    if check not in CHECKS:
+        raise ValueError(f'check is {check!r}, expected one of {CHECKS}')
+    reports = [_scan(leaf, check) for split in splits for leaf in find_leaves(cfg, split)]
+    _find_leaks(reports)
+    return reports
+
+
+def _scan(leaf: Leaf, check: str) -> SplitReport:
+    report = SplitReport(leaf.key, leaf.type)
+    if not leaf.kind:
+        report.note = f'not scanned: type {leaf.type}'
+        return report
+    names = leaf.dataset.metainfo.get('classes') or ()
+    report.classes = tuple(names) if isinstance(names, list | tuple) else (str(names),)
+    report.ann_file = leaf.dataset.ann_file or ''
+    if is_remote(leaf):
+        report.note = 'not scanned: the files are not local'
+        return report
+    kind = KINDS[leaf.kind]
+    try:
+        content = kind.read(leaf)
+        if check == 'off':
+            kind.count(leaf, report, content)
+            report.note = report.note or 'not checked'
+            return report
+        key = cache.cache_key(content, {**_settings(leaf), 'check': check, 'most': MOST_OPENED})
+        known = cache.load(key)
+        if known:
+            known.key = leaf.key
+            return known
+        paths = kind.examine(leaf, report, content, MOST_OPENED if check == 'sample' else None)
+    except FileFault as fault:
+        if check == 'off':
+            report.note = f'not checked: {fault}'
+        else:
+            report.findings.append(Finding('annotation file', leaf.key, str(fault)))
+        return report
+    cache.store(key, report, paths)
+    return report
+
+
+def _settings(leaf: Leaf) -> dict[str, Any]:
+    """What the findings depend on besides the files."""
+    dataset = leaf.dataset
+    names = ('test_mode', 'filter_cfg', '_indices', 'img_suffix', 'seg_map_suffix', 'reduce_zero_label', 'ignore_index')
+    return {
+        'type': f'{type(dataset).__module__}.{leaf.type}',
+        'file': os.path.abspath(dataset.ann_file or ''),
+        'folders': {key: os.path.abspath(path or '') for key, path in dataset.data_prefix.items()},
+        'metainfo': {key: dataset.metainfo.get(key) for key in ('classes', 'label_map')},
+        'default_classes': type(dataset).METAINFO.get('classes'),
+        'loads': [dict(step) for kind in ('LoadImageFromFile', 'LoadAnnotations') for step in leaf.steps(kind)],
+        'loader': leaf.loader,
+        'split': leaf.key.split('_')[0],
+        **{name: getattr(dataset, name, None) for name in names},
+    }
+
+
+def _find_leaks(reports: list[SplitReport]) -> None:
+    """A remark for each image of another split that is one of the training images."""
+    trained = {}
+    for report in reports:
+        if report.key.startswith('train_'):
+            trained.update({digest: path for path, digest in report.digests.items()})
+    for report in reports:
+        if not report.key.startswith('train_'):
+            report.findings += [
+                Finding('leak', path, f'the same picture is in the training data: {trained[digest]}', False)
+                for path, digest in report.digests.items()
+                if digest in trained
+            ]

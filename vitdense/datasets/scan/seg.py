@@ -1,0 +1,138 @@
+"""The scan of a data set of semantic maps."""
+
+import os
+from collections import defaultdict
+
+from .classes import check_names
+from .coco_file import FileFault
+from .maps import LabelRule, SemanticMap, look_at_map
+from .pictures import Loader, Picture, in_threads, look, missing_files, size_fault, spread
+from .report import Finding, SplitReport
+from .resolve import Leaf
+from .same import same_pictures
+
+
+def read(leaf: Leaf) -> bytes:
+    """Names of all images and maps of the data set, which are kept in it as well.
+
+    Raises:
+        FileFault: the data set cannot list them.
+    """
+    try:
+        leaf.dataset.data_list = leaf.dataset.load_data_list()
+    except Exception as error:  # data sets of mmseg assert and raise all kinds of things
+        raise FileFault(f'{leaf.type} cannot list its images: {type(error).__name__}: {error}') from None
+    return '\n'.join(f'{info.get("img_path")}\t{info.get("seg_map_path")}' for info in leaf.dataset.data_list).encode()
+
+
+def count(leaf: Leaf, report: SplitReport, content: bytes) -> None:
+    """The number of images."""
+    report.images = len(_entries(leaf))
+
+
+def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -> list[str]:
+    """Fill ``report`` from at most ``most`` images and maps; the files and folders it rests on."""
+    report.findings += check_names(leaf.dataset.metainfo.get('classes'), leaf.key)
+    entries = _entries(leaf)
+    report.images = len(entries)
+    if report.findings or not entries:
+        report.findings += [] if entries else [_empty(leaf)]
+        return []
+    paths = [path for info in entries.values() for path in (info['img_path'], info.get('seg_map_path')) if path]
+    missing = missing_files(paths)
+    bad = set()
+    for i, info in entries.items():
+        for kind, key in (('missing image', 'img_path'), ('missing semantic map', 'seg_map_path')):
+            if info.get(key) in missing:
+                bad.add(i)
+                report.findings.append(Finding(kind, info[key], 'there is no such file', True, 'image', i))
+    opened = {}
+    if leaf.loader is None:
+        report.note = 'images not opened: the pipeline loads them in another way'
+    else:
+        opened = {i: entries[i] for i in spread([i for i in entries if i not in bad], most)}
+        _look_at(leaf, report, opened)
+    report.images -= len({finding.index for finding in report.fatal})
+    if not report.images:
+        report.findings.append(_empty(leaf))
+    folders = {os.path.dirname(path) for path in paths}
+    return [*folders, *(info[key] for info in opened.values() for key in ('img_path', 'seg_map_path') if info.get(key))]
+
+
+def _entries(leaf: Leaf) -> dict[int, dict]:
+    """Image and map of each entry of the data set that is used, by its position in the list of all."""
+    everything = dict(enumerate(leaf.dataset.data_list))
+    indices = leaf.dataset._indices
+    if isinstance(indices, int):
+        kept = list(everything)[:indices] if indices >= 0 else list(everything)[indices:]
+    else:
+        kept = list(everything) if indices is None else [i for i in indices if i in everything]
+    return {i: everything[i] for i in kept}
+
+
+def _empty(leaf: Leaf) -> Finding:
+    folder, suffix = leaf.dataset.data_prefix.get('img_path') or '.', leaf.dataset.img_suffix
+    there = sorted(os.listdir(folder))[:3] if os.path.isdir(folder) else 'no such folder'
+    return Finding('empty data set', leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
+
+
+def _look_at(leaf: Leaf, report: SplitReport, entries: dict[int, dict]) -> None:
+    """Open images and maps."""
+    title = f'{leaf.key}: images'
+    images = list(in_threads(lambda info: look(info['img_path'], leaf.loader), list(entries.values()), title))
+    steps = leaf.steps('LoadAnnotations')
+    with_maps = {i: info['seg_map_path'] for i, info in entries.items() if info.get('seg_map_path')}
+    maps = {}
+    if steps and with_maps:
+        loader = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
+        found = in_threads(lambda path: look_at_map(path, loader), list(with_maps.values()), f'{leaf.key}: maps')
+        maps = dict(zip(with_maps, found, strict=True))
+    rule = LabelRule.of(leaf.dataset)
+    images_of: dict[int, int] = defaultdict(int)
+    values: set[int] = set()
+    for (i, info), image in zip(entries.items(), images, strict=True):
+        if image.error:
+            report.findings.append(Finding('unreadable image', image.path, image.error, True, 'image', i))
+            continue
+        if i in maps:
+            report.findings += _map_findings(image, maps[i], info['seg_map_path'], rule, i)
+            values |= set(maps[i].values)
+            for label in rule.labels(maps[i].values):
+                images_of[label] += 1
+        elif fault := size_fault(image, image.loaded_wh, 'nothing'):
+            report.findings.append(Finding(fault[0], image.path, fault[1], False))
+    report.opened = len(images)
+    report.digests = {image.path: image.digest for image in images if image.digest}
+    report.findings += same_pictures(images)
+    if maps:
+        report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
+        report.findings += _absent(leaf, report, images_of, values, len(maps))
+
+
+def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule, index: int) -> list[Finding]:
+    if found.error:
+        return [Finding('unreadable semantic map', path, found.error, True, 'image', index)]
+    findings = []
+    fault = size_fault(image, found.wh, path)
+    if fault:
+        kind, message, fatal = fault
+        findings.append(Finding(kind, image.path, message, fatal, 'image' if fatal else '', index))
+    wrong = rule.wrong(found.values)
+    if wrong:
+        shown = ', '.join(map(str, wrong[:8])) + (f' and {len(wrong) - 8} more' if len(wrong) > 8 else '')
+        findings.append(Finding('value that is no class', path, f'found {shown}; {rule}', True, 'image', index))
+    return findings
+
+
+def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: set[int], opened: int) -> list[Finding]:
+    """Classes without a pixel: a remark, but masks of 0 and 255 with all of them ignored are a mistake."""
+    absent = [name for k, name in enumerate(report.classes) if not images_of[k]]
+    if not absent:
+        return []
+    where = leaf.dataset.data_prefix.get('seg_map_path') or leaf.key
+    message = f'no pixel of {absent} in the {opened} maps opened'
+    only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
+    if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
+        rule = LabelRule.of(leaf.dataset)
+        return [Finding('nothing to learn', where, f'{message}: the values are {sorted(values)}, and {rule}')]
+    return [Finding('class without pixels', where, message, False)]

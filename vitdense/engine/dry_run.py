@@ -1,0 +1,76 @@
+"""``tools/check.py``: the scan of the data, and one step."""
+
+import argparse
+import tempfile
+import time
+
+import torch
+
+from vitdense.console import CONSOLE
+from vitdense.datasets.checks import check_data
+from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
+from vitdense.engine.hooks.start_report import class_table, data_line, device, model_line, optimizer_lines, versions
+from vitdense.engine.launch import build_runner, check_heads
+from vitdense.engine.log_processor import peak_memory
+from vitdense.engine.runtime import read_config
+
+
+def check(args: argparse.Namespace) -> None:
+    """Scan the data, build the model, take one training step and evaluate one batch. Nothing of it is kept.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: what is wrong.
+    """
+    cfg = read_config(args)
+    splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
+    check_data(cfg, splits)
+    CONSOLE.print(versions())
+    CONSOLE.print(f'device     {device()}')
+    reports = scan_data(cfg, splits, args.check)
+    for one in reports:
+        CONSOLE.print(f'data       {one.key.split("_")[0]}: {data_line(one)}')
+    for line in class_table(reports, most=200):
+        CONSOLE.print(line)
+    if not args.lenient:
+        raise_findings(reports)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        for line in drop_findings(cfg, reports, f'{folder}/clean') if args.lenient else []:
+            CONSOLE.print(line)
+        runner = build_runner(cfg)
+        check_heads(runner, reports)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        CONSOLE.print(f'model      {model_line(runner)}')
+        for line in optimizer_lines(runner.optim_wrapper):
+            CONSOLE.print(f'optimizer  {line}')
+        CONSOLE.print(f'step       {train_step(runner)}')
+        if cfg.get('val_dataloader'):
+            CONSOLE.print(f'evaluation {val_step(runner)}')
+    CONSOLE.print('nothing wrong was found')
+
+
+def train_step(runner) -> str:
+    """One step on the first batch, from random weights."""
+    start = time.perf_counter()
+    batch = next(iter(runner.train_dataloader))
+    loaded = time.perf_counter()
+    runner.model.train()
+    losses = runner.model.train_step(batch, runner.optim_wrapper)
+    values = {key: float(value) for key, value in losses.items()}
+    if not all(map(torch.isfinite, map(torch.tensor, values.values()))):
+        raise ValueError(f'the losses of the first step are not finite: {values}')
+    terms = ', '.join(f'{key} {value:.4g}' for key, value in values.items())
+    return (
+        f'{terms}; loading {loaded - start:.1f} s, step {time.perf_counter() - loaded:.1f} s, '
+        f'{peak_memory() / 1024:.1f} GB'
+    )
+
+
+def val_step(runner) -> str:
+    """Prediction of the first validation batch."""
+    batch = next(iter(runner.val_dataloader))
+    runner.model.eval()
+    start = time.perf_counter()
+    with torch.no_grad():
+        outputs = runner.model.val_step(batch)
+    return f'{len(outputs)} images in {time.perf_counter() - start:.1f} s'

@@ -1,0 +1,22 @@
+"""What happens around the steps of a run."""
+
+from .checkpoint import CheckpointHook
+from .evaluation_files import EvaluationFilesHook
+from .invalid_loss import InvalidLossError, InvalidLossHook
+from .pictures import PicturesHook
+from .progress import ProgressHook
+from .results import ResultsHook
+from .start_report import StartReportHook
+from .worker_seed import WorkerSeedHook
+
+__all__ = [
+    'CheckpointHook',
+    'EvaluationFilesHook',
+    'InvalidLossError',
+    'InvalidLossHook',
+    'PicturesHook',
+    'ProgressHook',
+    'ResultsHook',
+    'StartReportHook',
+    'WorkerSeedHook',
+]

@@ -1,0 +1,70 @@
+"""What has to be in order before a run builds anything."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from vitdense.datasets.checks import check_data
+from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
+from vitdense.engine.processes import on_main_process
+from vitdense.engine.run_folder import LOCK, RunFolder
+
+
+class Preparation:
+    """Data without faults, and a folder that the run has for itself while this context lasts.
+
+    Attributes:
+        reports: what the scan of the data found.
+        changes: what was changed about the data, a line each.
+    """
+
+    def __init__(self, cfg: Config, args: argparse.Namespace, splits: tuple[str, ...], name: str) -> None:
+        self.cfg, self.args, self.splits, self.name = cfg, args, splits, name
+        self.folder: RunFolder | None = None
+
+    def __enter__(self) -> 'Preparation':
+        self.reports, self.changes, settings = on_main_process(self._prepare)
+        self.cfg._cfg_dict.update(settings)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.folder:
+            self.folder.lock.release()
+
+    def _prepare(self) -> tuple[list[SplitReport], list[str], dict]:
+        cfg, args = self.cfg, self.args
+        check_data(cfg, self.splits)
+        reports = scan_data(cfg, self.splits, args.check)
+        if not args.lenient:
+            raise_findings(reports)
+        self.folder = run_folder(cfg, args, self.name)
+        cfg.work_dir = str(self.folder.path)
+        changes = drop_findings(cfg, reports, self.folder.path / 'clean') if args.lenient else []
+        return reports, changes, cfg._cfg_dict
+
+
+def run_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
+    """The folder of this run, and in ``cfg`` the checkpoint that it goes on from."""
+    wanted = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
+    resume = getattr(args, 'resume', None)
+    if not resume:
+        return RunFolder.fresh(wanted, getattr(args, 'overwrite', False))
+    cfg.resume = True
+    if resume == 'auto':
+        folder = RunFolder.latest(wanted)
+        cfg.load_from = str(folder.path / 'last.pth')
+        return folder
+    cfg.load_from = existing(resume, '--resume')
+    home = Path(resume).parent
+    if args.work_dir or not (home / LOCK).is_file():
+        return RunFolder.fresh(wanted, args.overwrite)
+    return RunFolder(home)
+
+
+def existing(path: str, option: str) -> str:
+    """``path``, which has to be a file unless it is a URL."""
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'{option}: no file {path!r}')
+    return path

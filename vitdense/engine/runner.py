@@ -1,0 +1,119 @@
+"""mmengine's runner with a quiet console, checkpoints that are written whole and loaded only where they fit."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.utils.dl_utils import collect_env
+
+from vitdense.console import quiet_console, say
+from vitdense.datasets.scan import SplitReport
+from vitdense.engine.fit import check_fit, read_checkpoint
+from vitdense.engine.hooks import ProgressHook
+from vitdense.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class Runner(MMEngineRunner):
+    """Runs a config as ``mmengine.runner.Runner`` does, with the same arguments.
+
+    - The console shows what people ask for; all records go to the log file, the environment to ``environment.txt``.
+    - A checkpoint replaces its predecessor when it is complete. It is read without running code from it, and one that
+      does not fit the model is an error: for resuming and testing all parameters must be there, for ``load_from`` 90 %.
+
+    Attributes:
+        data_reports: what a scan of the data found, for the hook that reports at the start.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        self.data_reports: list[SplitReport] = []
+        super().__init__(*args, **kwargs)
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        quiet_console(logger)
+        return logger
+
+    def _log_env(self, env_cfg: dict) -> None:
+        if is_main_process():
+            settings = {**env_cfg, **self._randomness_cfg, 'seed': self._seed, 'launcher': self._launcher}
+            lines = [f'{key}: {value}' for key, value in {**collect_env(), **settings}.items()]
+            Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n')
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Register the default hooks; ``None`` leaves one out, also one that mmengine does not know."""
+        known = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+        super().register_default_hooks({name: hook for name, hook in (hooks or {}).items() if hook or name in known})
+
+    def train(self) -> torch.nn.Module:
+        try:
+            return super().train()
+        finally:
+            self._close_bar()
+
+    def test(self) -> dict:
+        try:
+            return super().test()
+        finally:
+            self._close_bar()
+
+    def _close_bar(self) -> None:
+        for hook in self.hooks:
+            if isinstance(hook, ProgressHook):
+                hook.after_run(self)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys=((r'^module\.', ''),),
+    ) -> dict:
+        """Load a checkpoint's weights into the model.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint, or not one of this model.
+        """
+        path, checkpoint = read_checkpoint(filename)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        purpose = '--resume' if self._resume else 'load_from' if self._train_loop is not None else 'checkpoint'
+        say(check_fit(model, checkpoint, path, least=0.9 if purpose == 'load_from' else 1.0, what=purpose))
+        checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
+        _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=list(revise_keys))
+        self._has_loaded = True
+        return checkpoint
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        """Save a checkpoint; a file of the same name is replaced once the new one is complete.
+
+        Raises:
+            OSError: it cannot be written; the one before it is left as it was.
+        """
+        path = Path(out_dir, filename)
+        if '://' in out_dir:
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        part = path.with_name(f'{path.name}.part')
+        try:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            if is_main_process():
+                os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(out_dir).free / 2**20
+            raise OSError(
+                errno.ENOSPC,
+                f'disk full: checkpoint {path} was not saved, {free:.0f} MB are free. Earlier checkpoints are '
+                'untouched: make room and go on with --resume',
+            ) from error

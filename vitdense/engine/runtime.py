@@ -1,0 +1,83 @@
+"""Configs of mmdet and mmseg with the hooks, the logging and the data sets of vitdense."""
+
+import argparse
+import importlib.util
+
+from mmengine.config import Config, ConfigDict
+
+from vitdense.engine.config import config_path, load_config
+from vitdense.engine.options import merge_options
+
+COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
+"""Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""
+
+LOGS = {
+    'tensorboard': dict(type='TensorboardVisBackend'),
+    'wandb': dict(type='WandbVisBackend'),
+}
+"""What ``--log`` takes, by the name of the package that it needs."""
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of a tool, with the runtime of vitdense and ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: nothing reads one of the options.
+    """
+    cfg = load_config(args.config)
+    use_runtime(cfg)
+    merge_options(cfg, args.cfg_options or {})
+    return cfg
+
+
+def use_runtime(cfg: Config) -> None:
+    """Give ``cfg`` what ``_base_/runtime/default.py`` has and it lacks; what it has is kept.
+
+    The classes of ``COUNTERPARTS`` are replaced, and the best checkpoint is kept by mAP or mIoU unless ``cfg`` says
+    otherwise.
+    """
+    default = Config.fromfile(config_path('vitdense::_base_/runtime/default.py'))
+    cfg.setdefault('runner_type', default.runner_type)
+    for key in ('log_processor', 'default_hooks', 'visualizer'):
+        cfg.setdefault(key, ConfigDict())
+    cfg.log_processor.setdefault('type', default.log_processor.type)
+    if not cfg.visualizer:
+        cfg.visualizer = ConfigDict(type='Visualizer', vis_backends=default.vis_backends)
+    for name, hook in default.default_hooks.items():
+        if hook.type.startswith('vitdense.'):
+            cfg.default_hooks.setdefault(name, hook)
+    replace_types(cfg._cfg_dict)
+    checkpoint, metrics = cfg.default_hooks.get('checkpoint'), _evaluators(cfg.get('val_evaluator'))
+    if checkpoint and checkpoint.get('save_best', 'auto') == 'auto':
+        segmentation = any(metric.get('type') == 'vitdense.IoUMetric' for metric in metrics)
+        checkpoint.save_best = 'mIoU' if segmentation else 'auto'
+
+
+def replace_types(node: ConfigDict | list) -> None:
+    """Replace the ``type`` of every config node that is one of ``COUNTERPARTS``."""
+    children = node.values() if isinstance(node, dict) else node
+    for child in children:
+        if isinstance(child, dict | list | tuple):
+            replace_types(child)
+    if isinstance(node, dict) and isinstance(node.get('type'), str):
+        package, _, name = node['type'].rpartition('.')
+        if name in COUNTERPARTS and package in ('', 'mmdet', 'mmseg', 'mmengine'):
+            node['type'] = f'vitdense.{name}'
+
+
+def _evaluators(node: ConfigDict | list | None) -> list[ConfigDict]:
+    return [node] if isinstance(node, dict) else list(node or [])
+
+
+def log_to(cfg: Config, names: list[str]) -> None:
+    """Send the scalars of a run to TensorBoard or Weights & Biases as well.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f'--log {name}: the package is missing, pip install {name}')
+        if all(backend.type != LOGS[name]['type'] for backend in cfg.visualizer.vis_backends):
+            cfg.visualizer.vis_backends = [*cfg.visualizer.vis_backends, ConfigDict(LOGS[name])]

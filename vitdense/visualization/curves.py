@@ -1,0 +1,97 @@
+"""The course of a training as a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .palette import distinct_colors, oklab
+
+MOST = 8
+"""Curves in one panel."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
+    """Losses, learning rate and validation metrics against the epoch, or where rows have none the iteration.
+
+    Args:
+        rows: at least one, as in ``results.csv``: ``iter``, ``epoch``, ``lr``, ``train/...``, ``val/...``; what is
+            missing is skipped.
+        title: at the top.
+
+    Returns:
+        A figure whose panels have the best value of each metric in the legend and as a star.
+    """
+    axis = 'epoch' if all('epoch' in row for row in rows) else 'iter'
+    keys = dict.fromkeys(key for row in rows for key in row)
+    curves = {key: _curve(rows, axis, key) for key in keys}
+    metrics = {
+        key: curve
+        for key, curve in curves.items()
+        if key.startswith('val/') and 'loss' not in key and len(curve[0]) and (curve[1] != -1).any()
+    }
+    panels = {
+        'loss': {key: curve for key, curve in curves.items() if 'loss' in key and len(curve[0])},
+        'learning rate': {key: curve for key, curve in curves.items() if key.endswith('lr') and len(curve[0])},
+        'validation': {key: curve for key, curve in metrics.items() if curve[1].max() <= 1},
+        'validation, above 1': {key: curve for key, curve in metrics.items() if curve[1].max() > 1},
+    }
+    panels = {name: panel for name, panel in panels.items() if panel}
+    lines = max((min(len(panel), MOST + 1) for panel in panels.values()), default=0)
+    width, height, legend = 5.4 * max(len(panels), 1), 3.4, 0.6 + 0.19 * lines
+    span = rows[0][axis], rows[-1][axis]
+    margin = 0.03 * (span[1] - span[0]) or 0.5
+    figure = Figure(figsize=(width, 0.7 + height + legend), dpi=100)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, x=0.2 / width, ha='left')
+    for i, (name, panel) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), i)
+        _draw_panel(axes, panel, axis, name)
+        axes.set_xlim(span[0] - margin, span[1] + margin)
+    bottom, top = legend / figure.get_figheight(), (legend + height) / figure.get_figheight()
+    figure.subplots_adjust(left=0.6 / width, right=1 - 0.2 / width, bottom=bottom, top=top, wspace=0.18)
+    return figure
+
+
+def _curve(rows: Sequence[Mapping[str, float]], axis: str, key: str) -> Curve:
+    """Finite values of a column and where they are."""
+    points = [(row[axis], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+    return np.array([x for x, _ in points], float), np.array([y for _, y in points], float)
+
+
+def _draw_panel(axes: Axes, panel: Mapping[str, Curve], axis: str, name: str) -> None:
+    unit = 'iteration' if axis == 'iter' else 'epoch'
+    metrics = name.startswith('validation')
+    shown = list(panel.items())[:MOST]
+    for (key, (x, y)), color in zip(shown, _dark_colors(len(shown)), strict=True):
+        label = key.removeprefix('val/' if metrics else 'train/')
+        if metrics:
+            top = int(y.argmax())
+            label += f': best {y[top]:.4g} at {unit} {x[top]:.0f}'
+            axes.plot(x[top], y[top], '*', color=color, ms=13, mec='black', mew=0.6, zorder=3)
+        style = '--' if key == f'val/{label}' else '-'
+        axes.plot(x, y, style, label=label, color=color, lw=1.6, marker='o' if len(x) <= 30 else None, ms=3.5)
+    if len(panel) > MOST:
+        axes.plot([], [], ' ', label=f'and {len(panel) - MOST} more in results.csv')
+    values = np.concatenate([y for _, (_, y) in shown])
+    if name == 'loss' and values.min() > 0 and values.max() > 30 * values.min():
+        axes.set_yscale('log')
+    axes.set_title(name, fontsize=11)
+    axes.set_xlabel(unit, fontsize=9, labelpad=1)
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.tick_params(labelsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    offset = -0.45 / axes.figure.get_figheight() / axes.get_position().height
+    axes.legend(loc='upper left', bbox_to_anchor=(0, offset), fontsize=8.5, frameon=False, borderpad=0)
+
+
+def _dark_colors(count: int) -> list[tuple[float, ...]]:
+    """Distinct colours that can be seen as thin lines on white; black first."""
+    dark = [color for color in distinct_colors(4 * count + 8) if oklab(np.array(color))[0] < 0.72]
+    return [(0.0, 0.0, 0.0), *(tuple(value / 255 for value in color) for color in dark)][:count]
