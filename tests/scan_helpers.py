@@ -7,8 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 
 from vitdense.datasets.scan import Finding, SplitReport, scan_data
+from vitdense.registry import DATASETS
 
 CLASSES = ('circle', 'square', 'triangle')
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
@@ -88,3 +90,19 @@ def only(report: SplitReport) -> Finding:
     """The one finding that there is."""
     assert len(report.findings) == 1, report.findings
     return report.findings[0]
+
+
+def load(node: dict) -> BaseDataset:
+    """The data set of a config node, without a pipeline."""
+    return DATASETS.build(dict(node, pipeline=[]))
+
+
+def instances(dataset: BaseDataset) -> list[tuple]:
+    """(image id, label, x1, y1, x2, y2) of all instances."""
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    return [(info['img_id'], one['bbox_label'], *one['bbox']) for info in infos for one in info['instances']]
+
+
+def build_mmdet(cfg: Config, split: str) -> BaseDataset:
+    """The data set of a split, with mmdet's own class."""
+    return DATASETS.build(dict(cfg[f'{split}_dataloader'].dataset, type='mmdet.CocoDataset', pipeline=[]))

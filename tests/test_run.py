@@ -135,7 +135,7 @@ def test_same_seed_same_run(first, shapes, tmp_path):
         row = next(csv.DictReader(one))
     with (tmp_path / 'work_dirs' / NAME / 'results.csv').open() as other:
         same = next(csv.DictReader(other))
-    assert row['loss'] == same['loss']
+    assert row['train/loss'] == same['train/loss']
 
 
 def test_checkpoint_of_another_model_is_refused(first, shapes, tmp_path):

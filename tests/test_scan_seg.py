@@ -307,3 +307,15 @@ def test_generated_shapes(tmp_path):
     (report,) = scan_data(cfg, ('train',))
     assert (report.images, report.opened, report.fatal) == (4, 4, [])
     assert report.per_class['background'] == (4, 0)
+
+
+def test_class_that_reads_no_list_of_names(seg):
+    class Stubborn(DATASETS.get('mmseg.BaseSegDataset')):
+        def load_data_list(self) -> list[dict]:
+            self.ann_file = ''
+            return super().load_data_list()
+
+    seg.map(0).unlink()
+    cfg = seg.config(type=Stubborn)
+    with pytest.raises(DataError, match=r'Stubborn has 5 images where its ann_file .*\.txt lists 4'):
+        drop_findings(cfg, scan_data(cfg, ('train',)), seg.root.parent / 'clean')

@@ -87,7 +87,7 @@ def test_stock_mmdet_config_trains_with_another_backbone(trained):
     assert 'model.backbone: ResNet -> pvt_tiny' in output
     assert 'model.neck.in_channels: [256, 512, 1024, 2048] -> [64, 128, 320, 512]' in output
     assert 'SGD -> AdamW' in output
-    assert re.search(r'loss: \d+\.\d+', output)
+    assert re.search(r'loss \d+\.\d+', output)
     assert re.search(r'coco/bbox_mAP +│ +-?\d\.\d{3}', output)
     assert f'work dir: {work_dir}' in output.replace('\n', '')
 
@@ -116,7 +116,7 @@ def test_resume_goes_on_from_the_last_checkpoint(trained, coco):
         cwd=work_dir.parents[1],
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 'resumed epoch: 1' in result.stdout + result.stderr
+    assert f'resumed from work_dirs/{work_dir.name}/last.pth' in result.stdout
     assert (work_dir / 'epoch_2.pth').is_file()
 
 

@@ -90,7 +90,7 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     given = dict(seed=args.seed, deterministic=args.deterministic or None)
     given = {key: value for key, value in given.items() if value is not None}
-    cfg.randomness = {**cfg.get('randomness', {}), **given}
+    cfg.randomness = {'seed': None, **cfg.get('randomness', {}), **given}
     log_to(cfg, args.log)
 
 

@@ -39,9 +39,10 @@ def check_categories(
         if missing:
             hints = {name: nearest(name, extra)[0] for name in missing if extra}
             named = [f'{name!r} (nearest: {hints[name]!r})' if name in hints else repr(name) for name in missing[:10]]
-            parts.append(f'{len(missing)} classes of the config are not in the file: {", ".join(named)}')
+            more = f' and {len(missing) - 10} more' if len(missing) > 10 else ''
+            parts.append(f'in the config but not in the file: {", ".join(named)}{more}')
         if extra:
-            parts.append(f'{len(extra)} categories of the file are no class of the config: {shorten(extra)}')
+            parts.append(f'in the file but no class of the config: {shorten(extra)}')
         parts.append(lists)
         if is_default:
             parts.append("the config gives no metainfo=dict(classes=(...)), so the data set's own classes count")

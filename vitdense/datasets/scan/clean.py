@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ..checks import leaf_datasets
-from .report import Finding, SplitReport, by_kind, raise_findings
+from .report import DataError, Finding, SplitReport, by_kind, raise_findings
 from .resolve import Leaf, find_leaves
 
 
@@ -36,15 +36,27 @@ def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.
         Path(folder).mkdir(parents=True, exist_ok=True)
     lines = []
     for report in reports:
-        split = report.key.split('_')[0]
-        leaf = next(leaf for leaf in find_leaves(cfg, split) if leaf.key == report.key)
+        leaf = _find(cfg, report.key)
         clean = _clean_coco if leaf.kind == 'coco' else _clean_list
         path, summary = clean(leaf, report, Path(folder).absolute() / report.key.replace('.', '_'))
         _point_at(cfg, leaf, str(path))
+        if leaf.kind == 'seg':
+            _check_list(_find(cfg, report.key), path)
         for kind, cases in by_kind(report.fatal).items():
             lines.append(f'{report.key}: {kind}: {len(cases)} left out or mended, first {cases[0].where}')
         lines.append(f'{report.key}: {summary}, in {path}')
     return lines
+
+
+def _find(cfg: Config, key: str) -> Leaf:
+    return next(leaf for leaf in find_leaves(cfg, key.split('_')[0]) if leaf.key == key)
+
+
+def _check_list(leaf: Leaf, path: Path) -> None:
+    """Make sure that a data set reads its list of names, which classes of users need not do."""
+    listed, found = len(path.read_text().splitlines()), len(leaf.dataset.load_data_list())
+    if listed != found:
+        raise DataError(f'{leaf.key}: {leaf.type} has {found} images where its ann_file {path} lists {listed}')
 
 
 def _point_at(cfg: Config, leaf: Leaf, path: str) -> None:

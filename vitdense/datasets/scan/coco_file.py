@@ -126,6 +126,7 @@ class CocoFile:
         self.about('duplicate annotation id', again, lambda i: f'{self.name(first[ids[i]])} has the same id', 'id')
 
 
+@no_collection()
 def read_coco(path: str | Path, content: bytes, needs_annotations: bool = True) -> CocoFile:
     """Read the bytes of a COCO file.
 
@@ -133,8 +134,7 @@ def read_coco(path: str | Path, content: bytes, needs_annotations: bool = True) 
         FileFault: it is no json, or no COCO file.
     """
     try:
-        with no_collection():
-            data = json.loads(content.decode())
+        data = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise FileFault(f'{path} is no JSON file: {error}') from None
     expected = f'{path} is no COCO file: expected a dict with lists of dicts "images", "annotations", "categories"'

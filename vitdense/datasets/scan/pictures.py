@@ -20,7 +20,7 @@ from vitdense.console import CONSOLE
 
 T = TypeVar('T')
 ORIENTATION = 0x0112
-PLAIN_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'PPM')  # that PIL and OpenCV agree about
+PLAIN_FORMATS = ('JPEG', 'PNG')  # of which PIL loads nothing that OpenCV does not
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def raise_findings(reports: Sequence[SplitReport]) -> None:
     if not all(finding.remedy for finding in findings):
         kinds = by_kind([finding for finding in findings if not finding.remedy])
         remedies.append(f'has to be mended by hand: {", ".join(kinds)}')
-    raise DataError('\n'.join([f'{len(findings)} faults in the data:', *map(_describe, reports), *remedies]))
+    title = f'{len(findings)} fault{"s" if len(findings) > 1 else ""} in the data:'
+    raise DataError('\n'.join([title, *map(_describe, reports), *remedies]))
 
 
 def _describe(report: SplitReport) -> str:

@@ -25,7 +25,7 @@ from .output import Harmless, Occasional, replacing
 class EvaluationFilesHook(Hook):
     """Writes the reports of the metrics into the work dir, those of the last validation or test.
 
-    After each: ``per_class.csv``. After the last, and before it as often as that takes under 1 % of the time:
+    After each: ``per_class.csv``. After the last, and before it as often as that takes under 0.3 % of the time:
     ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. A second metric with a report gets
     ``per_class_2.csv`` and so on; metrics without one are left alone.
     """
