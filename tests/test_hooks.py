@@ -1,6 +1,8 @@
 """Hooks and runner on a toy model: what must never pass in silence."""
 
 import errno
+import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +13,19 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner as BareRunner
+from rich.console import Console
 from torch import nn
 from torch.utils.data import Dataset
 
-from vitdense.engine.hooks import CheckpointHook, InvalidLossError, InvalidLossHook, ProgressHook, WorkerSeedHook
+from vitdense import console
+from vitdense.engine.hooks import (
+    CheckpointHook,
+    InvalidLossError,
+    InvalidLossHook,
+    ProgressHook,
+    WorkerSeedHook,
+    progress,
+)
 from vitdense.engine.log_processor import LogProcessor
 from vitdense.engine.runner import Runner
 
@@ -22,7 +33,8 @@ from vitdense.engine.runner import Runner
 class Numbers(Dataset):
     """Random numbers, drawn where they are loaded."""
 
-    metainfo = {}
+    def __init__(self, classes: tuple[str, ...] = ()) -> None:
+        self.metainfo = dict(classes=classes)
 
     def __len__(self):
         return 6
@@ -190,3 +202,39 @@ def test_lines_of_a_run_that_is_piped(tmp_path, capsys):
     log = next(tmp_path.rglob('*.log')).read_text()
     assert 'Hooks will be executed' in log
     assert all(line in log for line in lines)
+
+
+def test_a_live_bar_on_a_terminal(tmp_path, monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=150, color_system=None)
+    monkeypatch.setattr(console, 'CONSOLE', screen)
+    monkeypatch.setattr(progress, 'CONSOLE', screen)
+    hooks = dict(progress=ProgressHook(), checkpoint=None)
+    runner = make(Runner, tmp_path, Toy(), hooks, log_processor=LogProcessor(by_epoch=True))
+    runner.train()
+    shown = screen.file.getvalue()
+    assert re.search(r'epoch 3/3 .*3/3 .*step 3/3 .*loss ', shown)
+    assert not re.search(r'^epoch', shown, re.M), 'no lines beside the bar'
+    assert shown.count('\x1b[?25l') == shown.count('\x1b[?25h') == 1, 'the cursor is there again'
+
+
+def test_the_bar_is_taken_down_when_a_run_fails(tmp_path, monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=150)
+    monkeypatch.setattr(progress, 'CONSOLE', screen)
+    hooks = dict(invalid_loss=InvalidLossHook(), progress=ProgressHook(), checkpoint=None)
+    with pytest.raises(InvalidLossError):
+        make(Runner, tmp_path, Toy(float('nan')), hooks, log_processor=LogProcessor(by_epoch=True)).train()
+    assert '\x1b[?25h' in screen.file.getvalue(), 'the cursor is there again'
+
+
+def test_resuming_with_other_classes_is_refused(tmp_path):
+    def data(*classes):
+        sampler = dict(type='DefaultSampler', shuffle=False)
+        return dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Numbers(classes))
+
+    hooks = dict(checkpoint=CheckpointHook(interval=1))
+    make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog')).train()
+    again = dict(load_from=str(tmp_path / 'last.pth'), resume=True, train_cfg=dict(by_epoch=True, max_epochs=4))
+    with pytest.raises(ValueError, match=r"last\.pth was trained with the classes \('cat', 'dog'\).*\('dog', 'cat'\)"):
+        make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('dog', 'cat'), **again).train()
+    make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog'), **again).train()
+    assert torch.load(tmp_path / 'last.pth', weights_only=True)['meta']['epoch'] == 4

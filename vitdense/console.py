@@ -1,7 +1,9 @@
 """What people see while a tool runs: warnings, and what :func:`say` is told. The log file gets everything."""
 
 import logging
+import re
 import sys
+import warnings
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -9,8 +11,16 @@ from rich.console import Console
 CONSOLE = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
-NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', '`save_param_scheduler` is True but')
-"""Beginnings of warnings that mmengine gives itself, about which a user can do nothing."""
+NOISE = (
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    '`save_param_scheduler` is True but',
+    '`reduce_zero_label` will be deprecated',
+    'The prefix is not set in metric class',
+    'The draw is False',
+    'Default ``avg_non_ignore`` is False',
+)
+"""Beginnings of warnings that mmengine, mmdet and mmseg give at every run, whatever the user does."""
 
 
 class ConsoleHandler(logging.Handler):
@@ -34,7 +44,9 @@ def say(message: str) -> None:
 
 
 def quiet_console(logger: MMLogger) -> None:
-    """Put a :class:`ConsoleHandler` in the place of the handler with which mmengine writes all records to stdout."""
+    """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout, and ignore ``NOISE``."""
+    for beginning in NOISE:
+        warnings.filterwarnings('ignore', re.escape(beginning))
     for i, handler in enumerate(logger.handlers):
         if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.__stdout__):
             ours = ConsoleHandler(handler.level)

@@ -87,10 +87,22 @@ class Runner(MMEngineRunner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         purpose = '--resume' if self._resume else 'load_from' if self._train_loop is not None else 'checkpoint'
         say(check_fit(model, checkpoint, path, least=0.9 if purpose == 'load_from' else 1.0, what=purpose))
+        if purpose != 'load_from':
+            self._compare_classes(path, checkpoint.get('meta', {}))
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
         _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=list(revise_keys))
         self._has_loaded = True
         return checkpoint
+
+    def _compare_classes(self, path: Path, meta: dict) -> None:
+        loader = self.train_dataloader if self._resume else self.test_dataloader
+        trained = tuple((meta.get('dataset_meta') or {}).get('classes') or ())
+        present = tuple(getattr(loader.dataset, 'metainfo', {}).get('classes') or ())
+        if trained and present and trained != present:
+            difference = f'{path} was trained with the classes {trained}, the data set has {present}'
+            if self._resume:
+                raise ValueError(f'--resume: {difference}')
+            self.logger.warning(difference)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Save a checkpoint; a file of the same name is replaced once the new one is complete.

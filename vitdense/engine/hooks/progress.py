@@ -1,6 +1,7 @@
 """The console while a run goes on: a live bar on a terminal, plain lines elsewhere, and a row at each validation."""
 
 import time
+from numbers import Real
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -71,7 +72,7 @@ class ProgressHook(Hook):
             say(f'{name} {done}/{steps}')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        scalars = {key.rpartition('/')[2]: value for key, value in (metrics or {}).items() if isinstance(value, float)}
+        scalars = {key.rpartition('/')[2]: value for key, value in (metrics or {}).items() if isinstance(value, Real)}
         row = '  '.join(f'{key} {value:.4g}' for key, value in scalars.items())
         where = f' {position(runner)}' if isinstance(runner._train_loop, BaseLoop) else ''
         say(f'val{where}  {duration(time.monotonic() - self.started)}  {row or "no metrics"}')

@@ -95,14 +95,18 @@ def class_table(reports: Sequence, most: int) -> Iterator[str]:
     counted = [report for report in reports if report.per_class]
     if not counted:
         return
-    names = sorted(counted[0].per_class, key=lambda name: -counted[0].per_class[name][1])
+    names = sorted(counted[0].per_class, key=lambda name: [-count for count in counted[0].per_class[name][::-1]])
     shown = names if len(names) <= most else [*names[: most // 2], '...', *names[-(most // 2) :]]
     width = max(map(len, shown))
-    heads = [report.key.split('_')[0] for report in counted]
-    yield f'classes    {"":{width}}' + ''.join(f'  {head + " images":>14} {"instances":>10}' for head in heads)
+    has_instances = any(count for report in counted for _, count in report.per_class.values())
+
+    def row(cells: Sequence[tuple]) -> str:
+        return ''.join(f'  {images:>14}' + (f' {count:>10}' if has_instances else '') for images, count in cells)
+
+    yield f'classes    {"":{width}}' + row([(f'{report.key.split("_")[0]} images', 'instances') for report in counted])
     for name in shown:
-        counts = [report.per_class.get(name, (0, 0)) if name != '...' else ('', '') for report in counted]
-        yield f'           {name:{width}}' + ''.join(f'  {images:>14} {count:>10}' for images, count in counts)
+        cells = [report.per_class.get(name, (0, 0)) if name != '...' else ('', '') for report in counted]
+        yield f'           {name:{width}}' + row(cells)
 
 
 def draw_labels(reports: Sequence, path: Path) -> None:
