@@ -195,3 +195,28 @@ def test_tensorboard_on_request(tmp_path, shapes, monkeypatch):
     runtime.log_to(cfg, ['tensorboard', 'tensorboard', 'wandb'])
     types = [backend.type for backend in cfg.visualizer.vis_backends]
     assert types == ['LocalVisBackend', 'TensorboardVisBackend', 'WandbVisBackend']
+
+
+def test_faults_stop_a_run_and_lenient_leaves_them_out(shapes, tmp_path):
+    annotations = shapes / 'annotations/instances_train.json'
+    content = json.loads(annotations.read_text())
+    content['annotations'][0]['bbox'][2] = -5
+    content['annotations'][3]['bbox'][0] = float('nan')
+    broken = tmp_path / 'instances_broken.json'
+    broken.write_text(json.dumps(content))
+    before = broken.read_bytes()
+    arguments = [*options(shapes, epochs=1), f'train_dataloader.dataset.ann_file={broken}']
+    strict = run('train.py', QUICKSTART, *arguments, cwd=tmp_path)
+    assert strict.returncode != 0
+    first, second = (content['annotations'][i]['id'] for i in (0, 3))
+    for part in ('2 faults in the data', f'annotation {first} of image', f'annotation {second} of image', '--lenient'):
+        assert part in strict.stderr
+    assert not (tmp_path / 'work_dirs').exists()
+
+    lenient = run('train.py', QUICKSTART, '--lenient', *arguments, cwd=tmp_path)
+    assert lenient.returncode == 0, lenient.stderr[-3000:]
+    total = len(content['annotations'])
+    assert f'{total - 2} of {total} annotations are left' in lenient.stdout
+    assert f'{total - 2} instances' in lenient.stdout
+    assert broken.read_bytes() == before
+    assert len(list((tmp_path / 'work_dirs' / NAME / 'clean').iterdir())) == 1

@@ -7,11 +7,11 @@ import time
 import torch
 
 from vitdense.console import CONSOLE
-from vitdense.datasets.checks import check_data
-from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
-from vitdense.engine.hooks.start_report import class_table, data_line, device, model_line, optimizer_lines, versions
+from vitdense.datasets.scan import drop_findings
+from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
 from vitdense.engine.launch import build_runner, check_heads
 from vitdense.engine.log_processor import peak_memory
+from vitdense.engine.prepare import scan
 from vitdense.engine.runtime import read_config
 
 
@@ -23,16 +23,14 @@ def check(args: argparse.Namespace) -> None:
     """
     cfg = read_config(args)
     splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
-    check_data(cfg, splits)
     CONSOLE.print(versions())
     CONSOLE.print(f'device     {device()}')
-    reports = scan_data(cfg, splits, args.check)
+    reports = scan(cfg, args, splits)
     for one in reports:
-        CONSOLE.print(f'data       {one.key.split("_")[0]}: {data_line(one)}')
+        for line in data_lines(one):
+            CONSOLE.print(line)
     for line in class_table(reports, most=200):
         CONSOLE.print(line)
-    if not args.lenient:
-        raise_findings(reports)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         for line in drop_findings(cfg, reports, f'{folder}/clean') if args.lenient else []:

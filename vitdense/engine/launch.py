@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 
 from mmengine.config import Config
@@ -16,7 +17,7 @@ from vitdense.console import CONSOLE, say
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.heads import check_class_counts
 from vitdense.engine.hooks.evaluation_files import per_class_table
-from vitdense.engine.hooks.start_report import data_line, versions
+from vitdense.engine.hooks.start_report import data_lines, versions
 from vitdense.engine.prepare import Preparation, existing
 from vitdense.engine.processes import join
 from vitdense.engine.runtime import log_to, read_config
@@ -73,7 +74,7 @@ def test(args: argparse.Namespace) -> None:
         if args.out:
             dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
             runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
-        for line in (versions(), *(f'data       test: {data_line(one)}' for one in ready.reports), *ready.changes):
+        for line in (versions(), *chain.from_iterable(map(data_lines, ready.reports)), *ready.changes):
             say(line)
         runner.test()
         report(runner, 'test')

@@ -35,14 +35,27 @@ class Preparation:
 
     def _prepare(self) -> tuple[list[SplitReport], list[str], dict]:
         cfg, args = self.cfg, self.args
-        check_data(cfg, self.splits)
-        reports = scan_data(cfg, self.splits, args.check)
-        if not args.lenient:
-            raise_findings(reports)
+        reports = scan(cfg, args, self.splits)
         self.folder = run_folder(cfg, args, self.name)
         cfg.work_dir = str(self.folder.path)
         changes = drop_findings(cfg, reports, self.folder.path / 'clean') if args.lenient else []
         return reports, changes, cfg._cfg_dict
+
+
+def scan(cfg: Config, args: argparse.Namespace, splits: tuple[str, ...]) -> list[SplitReport]:
+    """Scan the data as ``--check`` and ``--lenient`` say.
+
+    Raises:
+        FileNotFoundError: files of the data are missing.
+        DataError: something is wrong with the data, and it is not to be left out.
+    """
+    check_data(cfg, splits)
+    reports = scan_data(cfg, splits, args.check)
+    if not args.lenient:
+        raise_findings(reports)
+    elif args.check == 'sample' and any(report.fatal for report in reports):
+        reports = scan_data(cfg, splits, 'full')  # what is wrong in the sample is wrong elsewhere as well
+    return reports
 
 
 def run_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:

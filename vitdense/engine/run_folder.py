@@ -90,4 +90,4 @@ class RunFolder:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    return folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()))

@@ -15,6 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from vitdense.console import say
+from vitdense.datasets.scan import SplitReport, by_kind
 from vitdense.engine.log_processor import batch_size
 from vitdense.registry import HOOKS
 from vitdense.version import __version__
@@ -48,7 +49,7 @@ class StartReportHook(Hook):
         yield f'device     {device()}'
         reports = getattr(runner, 'data_reports', [])
         for report in reports:
-            yield f'data       {report.key.split("_")[0]}: {data_line(report)}'
+            yield from data_lines(report)
         yield from class_table(reports, self.most_classes)
         yield f'model      {model_line(runner)}'
         yield f'weights    {weights_line(runner)}'
@@ -76,8 +77,8 @@ def device() -> str:
     return f'CPU, {shares}{torch.get_num_threads()} threads'
 
 
-def data_line(report) -> str:
-    """Counts of one split."""
+def data_lines(report: SplitReport) -> Iterator[str]:
+    """Counts of one split, and what is remarkable about it."""
     instances = sum(count for _, count in report.per_class.values())
     parts = [f'{report.images} images', f'{instances} instances'] if instances else [f'{report.images} images']
     parts.append(f'{len(report.classes)} classes')
@@ -85,12 +86,12 @@ def data_line(report) -> str:
         parts.append(report.note)
     elif report.opened:
         parts.append(f'{report.opened} files checked{" before" if report.cached else ""}')
-    if report.findings:
-        parts.append(f'{len(report.findings)} remarks')
-    return ', '.join(parts)
+    yield f'data       {report.key.split("_")[0]}: {", ".join(parts)}'
+    for kind, cases in by_kind([finding for finding in report.findings if not finding.fatal]).items():
+        yield f'remark     {kind}: {len(cases)}, first {cases[0].where}: {cases[0].message}'
 
 
-def class_table(reports: Sequence, most: int) -> Iterator[str]:
+def class_table(reports: Sequence[SplitReport], most: int) -> Iterator[str]:
     """Images and instances of each class, a column a split."""
     counted = [report for report in reports if report.per_class]
     if not counted:
@@ -109,7 +110,7 @@ def class_table(reports: Sequence, most: int) -> Iterator[str]:
         yield f'           {name:{width}}' + row(cells)
 
 
-def draw_labels(reports: Sequence, path: Path) -> None:
+def draw_labels(reports: Sequence[SplitReport], path: Path) -> None:
     """Write the histogram of the labels; semantic maps have no instances, only images with a class."""
     counts = {report.key.split('_')[0]: report.per_class for report in reports if report.per_class}
     if not counts:
