@@ -42,8 +42,8 @@ def train_line(runner: Runner, batch_idx: int, tag: dict) -> str:
         f'{tag["images_per_second"]:.3g} img/s',
         f'data {tag["data_share"]:.0%}',
         f'mem {tag["memory"] / 1024:.1f} GB',
-        f'lr {tag["lr"]:.2e}',
     ]
+    parts += [f'{key} {value:.2e}' for key, value in tag.items() if key.endswith('lr') and 'base_lr' not in key]
     parts += [f'{key} {value:.4g}' for key, value in tag.items() if 'loss' in key or key == 'grad_norm']
     return '  '.join(parts)
 
