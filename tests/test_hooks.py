@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
 
 
 def test_lines_of_a_run_that_is_piped(tmp_path, capsys):
-    hooks = dict(progress=ProgressHook(interval=2), checkpoint=None, runtime_info=dict(type='RuntimeInfoHook'))
+    hooks = dict(progress=ProgressHook(interval=2), checkpoint=None, pictures=None)
     runner = make(Runner, tmp_path, Toy(), hooks, log_processor=LogProcessor(by_epoch=True))
     runner.train()
     lines = capsys.readouterr().out.splitlines()
