@@ -8,7 +8,9 @@ import warnings
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-CONSOLE = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
+CONSOLE = Console(
+    width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False, emoji=False, markup=False
+)
 
 
 NOISE = (
