@@ -26,7 +26,7 @@ def release(name: str) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def log(monkeypatch):
     lines = []
-    monkeypatch.setattr(pretrained, 'print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr(pretrained, 'say', lines.append)
     return lines
 
 

@@ -53,7 +53,7 @@ def test_drop_in_for_mmseg(seed, images, classes, outside, metrics, nan_to_num):
     samples = make(seed, images, classes, outside and classes > 1)
     arguments = dict(iou_metrics=metrics, nan_to_num=nan_to_num, beta=2)
     theirs = run(MMSegIoUMetric(**arguments), samples, classes)
-    metric = METRICS.build(dict(type='IoUMetric', **arguments))
+    metric = METRICS.build(dict(type='vitdense.IoUMetric', **arguments))
     result = run(metric, samples, classes)
     assert list(result) == list(theirs)
     assert list(result.values()) == pytest.approx(list(theirs.values()), abs=0, nan_ok=True)
@@ -150,6 +150,7 @@ def work(rank):
         metric.process({{}}, [sample])
     result = metric.evaluate(5)
     print(rank, result, None if metric.report is None else metric.report.confusion.tolist(), flush=True)
+    torch.distributed.destroy_process_group()
 
 if __name__ == '__main__':
     torch.multiprocessing.spawn(work, nprocs=2)

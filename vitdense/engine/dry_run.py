@@ -1,10 +1,12 @@
 """``tools/check.py``: the scan of the data, and one step."""
 
 import argparse
+import math
 import tempfile
 import time
 
 import torch
+from mmengine.runner import Runner
 
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
@@ -47,7 +49,7 @@ def check(args: argparse.Namespace) -> None:
     CONSOLE.print('nothing wrong was found')
 
 
-def train_step(runner) -> str:
+def train_step(runner: Runner) -> str:
     """One step on the first batch, from random weights."""
     start = time.perf_counter()
     batch = next(iter(runner.train_dataloader))
@@ -55,7 +57,7 @@ def train_step(runner) -> str:
     runner.model.train()
     losses = runner.model.train_step(batch, runner.optim_wrapper)
     values = {key: float(value) for key, value in losses.items()}
-    if not all(map(torch.isfinite, map(torch.tensor, values.values()))):
+    if not all(map(math.isfinite, values.values())):
         raise ValueError(f'the losses of the first step are not finite: {values}')
     terms = ', '.join(f'{key} {value:.4g}' for key, value in values.items())
     return (
@@ -64,7 +66,7 @@ def train_step(runner) -> str:
     )
 
 
-def val_step(runner) -> str:
+def val_step(runner: Runner) -> str:
     """Prediction of the first validation batch."""
     batch = next(iter(runner.val_dataloader))
     runner.model.eval()

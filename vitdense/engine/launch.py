@@ -19,7 +19,7 @@ from vitdense.engine.heads import check_class_counts
 from vitdense.engine.hooks.evaluation_files import per_class_table
 from vitdense.engine.hooks.start_report import data_lines, versions
 from vitdense.engine.prepare import Preparation, existing
-from vitdense.engine.processes import join
+from vitdense.engine.processes import join, leave
 from vitdense.engine.runtime import log_to, read_config
 from vitdense.engine.swap_backbone import swap_backbone
 from vitdense.engine.wiring import check_channels
@@ -51,6 +51,7 @@ def train(args: argparse.Namespace) -> None:
             say(change)
         runner.train()
         report(runner, 'val')
+    leave()
 
 
 def test(args: argparse.Namespace) -> None:
@@ -78,6 +79,7 @@ def test(args: argparse.Namespace) -> None:
             say(line)
         runner.test()
         report(runner, 'test')
+    leave()
 
 
 def set_options(cfg: Config, args: argparse.Namespace) -> None:

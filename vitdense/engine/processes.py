@@ -27,6 +27,12 @@ def join(cfg: Config, launcher: str) -> None:
         )
 
 
+def leave() -> None:
+    """End what :func:`join` began; gloo's threads otherwise abort some processes at their exit."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
+
+
 def on_main_process(prepare: Callable[[], T]) -> T:
     """Result of ``prepare``, run by the main process, in all of them; an exception of it is raised in all as well."""
     outcome = [None, None]
