@@ -52,7 +52,7 @@ def test_drop_in_for_mmdet(arguments, from_file, write):
             if a['image_id'] == one['img_id']
         ]
     theirs = run(MMDetCocoMetric(**arguments), samples, names)
-    result = run(METRICS.build(dict(type='CocoMetric', **arguments)), samples, names)
+    result = run(METRICS.build(dict(type='vitdense.CocoMetric', **arguments)), samples, names)
     assert list(result) == list(theirs)
     assert list(result.values()) == pytest.approx(list(theirs.values()), abs=0, nan_ok=True)
 
