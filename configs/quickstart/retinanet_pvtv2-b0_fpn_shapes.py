@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/runtime/default.py',
 ]
 
-max_epochs = 22
+max_epochs = 20
 model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
