@@ -37,10 +37,15 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
             if missing:
                 raise FileNotFoundError(_message(key, dataset, missing))
             generated = _is_generated(dataset)
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        for evaluator in evaluators(cfg, split):
             if _missing(evaluator) and not generated:
                 raise FileNotFoundError(f'{split}_evaluator.ann_file is not there: {evaluator["ann_file"]}')
+
+
+def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
+    """The evaluators of a split, of which a config has none, one, or a list."""
+    found = cfg.get(f'{split}_evaluator') or []
+    return [found] if isinstance(found, dict) else list(found)
 
 
 def leaf_datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:

@@ -5,6 +5,7 @@ import importlib.util
 
 from mmengine.config import Config, ConfigDict
 
+from vitdense.datasets.checks import evaluators
 from vitdense.engine.config import config_path, load_config
 from vitdense.engine.options import merge_options
 
@@ -48,7 +49,7 @@ def use_runtime(cfg: Config) -> None:
         if hook.type.startswith('vitdense.'):
             cfg.default_hooks.setdefault(name, hook)
     replace_types(cfg._cfg_dict)
-    checkpoint, metrics = cfg.default_hooks.get('checkpoint'), _evaluators(cfg.get('val_evaluator'))
+    checkpoint, metrics = cfg.default_hooks.get('checkpoint'), evaluators(cfg, 'val')
     if checkpoint and checkpoint.get('save_best', 'auto') == 'auto':
         segmentation = any(metric.get('type') == 'vitdense.IoUMetric' for metric in metrics)
         checkpoint.save_best = 'mIoU' if segmentation else 'auto'
@@ -64,10 +65,6 @@ def replace_types(node: ConfigDict | list) -> None:
         package, _, name = node['type'].rpartition('.')
         if name in COUNTERPARTS and package in ('', 'mmdet', 'mmseg', 'mmengine'):
             node['type'] = f'vitdense.{name}'
-
-
-def _evaluators(node: ConfigDict | list | None) -> list[ConfigDict]:
-    return [node] if isinstance(node, dict) else list(node or [])
 
 
 def log_to(cfg: Config, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..checks import leaf_datasets
+from ..checks import evaluators, leaf_datasets
 from .report import DataError, Finding, SplitReport, by_kind, raise_findings
 from .resolve import Leaf, find_leaves
 
@@ -64,8 +64,7 @@ def _point_at(cfg: Config, leaf: Leaf, path: str) -> None:
     before = os.path.abspath(leaf.dataset.ann_file) if leaf.dataset.ann_file else None
     nodes = dict(leaf_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'))
     nodes[leaf.key].ann_file = path
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+    for evaluator in evaluators(cfg, split):
         given = evaluator.get('ann_file') if isinstance(evaluator, ConfigDict) else None
         if given and os.path.abspath(given) == before:
             evaluator.ann_file = path
