@@ -205,6 +205,7 @@ def test_lines_of_a_run_that_is_piped(tmp_path, capsys):
 
 
 def test_a_live_bar_on_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv('TERM', 'xterm')
     screen = Console(file=io.StringIO(), force_terminal=True, width=150, color_system=None)
     monkeypatch.setattr(console, 'CONSOLE', screen)
     monkeypatch.setattr(progress, 'CONSOLE', screen)
@@ -217,7 +218,18 @@ def test_a_live_bar_on_a_terminal(tmp_path, monkeypatch):
     assert shown.count('\x1b[?25l') == shown.count('\x1b[?25h') == 1, 'the cursor is there again'
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(tmp_path, monkeypatch):
+    monkeypatch.setenv('TERM', 'dumb')
+    screen = Console(file=io.StringIO(), force_terminal=True, width=150)
+    monkeypatch.setattr(console, 'CONSOLE', screen)
+    monkeypatch.setattr(progress, 'CONSOLE', screen)
+    hooks = dict(progress=ProgressHook(), checkpoint=None)
+    make(Runner, tmp_path, Toy(), hooks, log_processor=LogProcessor(by_epoch=True)).train()
+    assert len(re.findall(r'^epoch \d/3  step 3/3 ', screen.file.getvalue(), re.M)) == 3
+
+
 def test_the_bar_is_taken_down_when_a_run_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv('TERM', 'xterm')
     screen = Console(file=io.StringIO(), force_terminal=True, width=150)
     monkeypatch.setattr(progress, 'CONSOLE', screen)
     hooks = dict(invalid_loss=InvalidLossHook(), progress=ProgressHook(), checkpoint=None)

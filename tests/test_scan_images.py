@@ -317,4 +317,4 @@ def test_cache_that_cannot_be_written_is_done_without(coco, cache_dir):
 def test_progress_bar_only_on_a_terminal(coco, capsys, monkeypatch):
     coco.scan()
     assert capsys.readouterr().out == ''
-    assert pictures.CONSOLE.is_terminal is False
+    assert pictures.CONSOLE.is_interactive is False

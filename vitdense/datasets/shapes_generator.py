@@ -282,7 +282,7 @@ def _encode(suffix: str, image: np.ndarray, *options: int) -> bytes:
 def write_shapes(root: Path, spec: ShapesSpec) -> None:
     """Write a whole data set into ``root``, with a progress bar if standard output is a terminal."""
     console = Console()
-    show = console.is_terminal and os.environ.get('RANK', '0') == '0'
+    show = console.is_interactive and os.environ.get('RANK', '0') == '0'
     for split in SPLITS.values():
         (root / split.image_dir).mkdir(parents=True)
         (root / split.map_dir).mkdir(parents=True)

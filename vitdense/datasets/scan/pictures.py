@@ -152,7 +152,7 @@ def missing_files(paths: Sequence[str]) -> set[str]:
 def in_threads(work: Callable[[Any], T], items: Sequence[Any], title: str) -> Iterator[T]:
     """Results of ``work`` in the order of ``items``, with a progress bar on a terminal."""
     with _huge_images(), ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        shown = CONSOLE.is_terminal
+        shown = CONSOLE.is_interactive
         yield from track(
             pool.map(work, items), title, total=len(items), console=CONSOLE, transient=True, disable=not shown
         )

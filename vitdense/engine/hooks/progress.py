@@ -83,7 +83,7 @@ class ProgressHook(Hook):
             self.bar = None
 
     def _open_bar(self) -> None:
-        if is_main_process() and CONSOLE.is_terminal and self.bar is None:
+        if is_main_process() and CONSOLE.is_interactive and self.bar is None:
             self.bar = Progress(
                 TextColumn('{task.description}'),
                 BarColumn(24),
