@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +203,13 @@ def test_lines_of_a_run_that_is_piped(tmp_path, capsys):
     log = next(tmp_path.rglob('*.log')).read_text()
     assert 'Hooks will be executed' in log
     assert all(line in log for line in lines)
+
+
+def test_what_the_operators_report_is_shown_and_logged(tmp_path, capsys):
+    make(Runner, tmp_path, Toy(), dict(checkpoint=None))
+    logging.getLogger('vitdense').info('a back end was chosen')
+    assert 'a back end was chosen' in capsys.readouterr().out.splitlines()
+    assert 'a back end was chosen' in next(tmp_path.rglob('*.log')).read_text()
 
 
 def test_a_live_bar_on_a_terminal(tmp_path, monkeypatch):

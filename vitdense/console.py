@@ -45,8 +45,18 @@ def say(message: str) -> None:
     MMLogger.get_current_instance().info(message, extra={'to_console': True})
 
 
+class SayHandler(logging.Handler):
+    """Says what the operators report, who know nothing of mmengine's logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
 def quiet_console(logger: MMLogger) -> None:
     """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout, and ignore ``NOISE``."""
+    operators = logging.getLogger('vitdense')
+    operators.setLevel(logging.INFO)
+    operators.handlers[:] = [SayHandler()]
     for beginning in NOISE:
         warnings.filterwarnings('ignore', re.escape(beginning))
     for i, handler in enumerate(logger.handlers):
