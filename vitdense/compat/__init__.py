@@ -1,6 +1,6 @@
 """What the OpenMMLab packages need in order to run on current PyTorch, and nothing else."""
 
-from vitdense.compat import mmcv_ext, patches, requirements
+from vitdense.compat import deform_attn, mmcv_ext, patches, requirements
 
 
 def install() -> None:
@@ -13,6 +13,7 @@ def install() -> None:
     """
     requirements.check()
     mmcv_ext.install()
+    deform_attn.install()
     patches.apply()
 
 

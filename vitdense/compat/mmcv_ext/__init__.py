@@ -23,9 +23,9 @@ class StandInFinder(MetaPathFinder, Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        from vitdense.compat.mmcv_ext import boxes, deform_conv, focal_loss, info, roi
+        from vitdense.compat.mmcv_ext import boxes, deform_conv, focal_loss, info, ms_deform_attn, roi
 
-        for part in (boxes, deform_conv, focal_loss, info, roi):
+        for part in (boxes, deform_conv, focal_loss, info, ms_deform_attn, roi):
             vars(module).update({name: getattr(part, name) for name in part.__all__})
         module.__doc__ = __doc__
         module.__getattr__ = _missing_op
@@ -42,3 +42,9 @@ def install() -> None:
     """Let ``import mmcv._ext`` succeed; a compiled one is found first and is never replaced. Idempotent."""
     if StandInFinder not in sys.meta_path:
         sys.meta_path.append(StandInFinder)
+
+
+def is_stand_in() -> bool:
+    """Whether ``mmcv._ext`` is imported and is the stand-in."""
+    spec = getattr(sys.modules.get(NAME), '__spec__', None)
+    return spec is not None and isinstance(spec.loader, StandInFinder)

@@ -5,17 +5,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+
+from vitdense.folders import cache_folder
 
 from .report import SplitReport
 
 VERSION = 1
 """Of the checks: to be raised when they find something else in the same files."""
-
-
-def cache_folder() -> Path:
-    """``scan`` in ``$VITDENSE_CACHE``, else in ``~/.cache/vitdense``."""
-    return Path(os.environ.get('VITDENSE_CACHE') or '~/.cache/vitdense').expanduser() / 'scan'
 
 
 def cache_key(content: bytes, settings: dict) -> str:
@@ -37,7 +33,7 @@ def stamp(path: str) -> list[int]:
 def load(key: str) -> SplitReport | None:
     """The report of an earlier scan, if what it rests on has not changed since."""
     try:
-        content = json.loads((cache_folder() / f'{key}.json').read_text())
+        content = json.loads((cache_folder('scan') / f'{key}.json').read_text())
         report = SplitReport.from_json(content['report'])
         same = all(stamp(path) == then for path, then in content['stamps'].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -48,7 +44,7 @@ def load(key: str) -> SplitReport | None:
 
 def store(key: str, report: SplitReport, paths: Iterable[str]) -> None:
     """Keep a report until a file or folder at ``paths`` changes. A cache that cannot be written is done without."""
-    folder = cache_folder()
+    folder = cache_folder('scan')
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile('w', dir=folder, suffix='.part', delete=False) as file:
