@@ -27,7 +27,8 @@ Element element_of(const Tensor& value) {
   }
 }
 
-void check(const char* name, const Tensor& tensor, ScalarType dtype, int32_t device, const std::vector<int64_t>& sizes) {
+void check(const char* name, const Tensor& tensor, ScalarType dtype, int32_t device,
+           const std::vector<int64_t>& sizes) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, name, ": expected another dtype beside this value");
   STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == device, name, ": expected device cuda:", device);
   STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
@@ -57,8 +58,8 @@ Sizes checked_sizes(const Tensor& value, const std::vector<int64_t>& spatial_sha
                   spatial_shapes.size(), " numbers");
   STD_TORCH_CHECK(pixels * heads * width < kOutside, "value: expected less than 2^32 - 1 elements an image, found ",
                   pixels * heads * width);
-  STD_TORCH_CHECK(queries * heads <= INT32_MAX, "sampling_locations: expected less than 2^31 queries times heads, found ",
-                  queries * heads);
+  STD_TORCH_CHECK(queries * heads <= INT32_MAX,
+                  "sampling_locations: expected less than 2^31 queries times heads, found ", queries * heads);
   STD_TORCH_CHECK(levels * points <= kMaxSamples, "sampling_locations: expected at most ", kMaxSamples,
                   " levels times points, found ", levels * points);
   int64_t sum = 0;
@@ -102,7 +103,8 @@ class Starter {
   }
 
   template <typename Argument>
-  void operator()(void (*kernel)(Problem, Argument), const Grid& grid, const Problem& problem, Argument argument) const {
+  void operator()(void (*kernel)(Problem, Argument), const Grid& grid, const Problem& problem,
+                  Argument argument) const {
     const dim3 blocks(grid.blocks, grid.images);
     kernel<<<blocks, grid.threads, grid.shared, static_cast<cudaStream_t>(stream_)>>>(problem, argument);
     STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -79,8 +79,8 @@ VITDENSE_DEVICE void add(float* to, const float (&addends)[4], float factor) {
 }
 #endif
 
-// Sums over the lanes of a unit. In each step a lane keeps one half of its dots and gives the other half to a partner, so
-// that lane i of n ends with dot i * 4 / n, or, of 2 lanes, with two from i * 2 on.
+// Sums over the lanes of a unit. In each step a lane keeps one half of its dots and gives the other half to a partner,
+// so that lane i of n ends with dot i * 4 / n, or, of 2 lanes, with two from i * 2 on.
 template <int Lanes>
 VITDENSE_DEVICE void sum_over_lanes(float (&dots)[4], int lane) {
   int held = 4;
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kMaxThreads, 6)
     for (int i = 0; i < 2; ++i) {
       const Sample& sample = round.samples[i];
       if (sample.index < 0) continue;
-      const Corners<float>& d = stage.dots[(i * kWarp + place.in_warp) / Tile::round][place.in_warp % Tile::round];
+      const Corners<float>& d = stage.dots[place.staged_row(i)][place.staged_column()];
       const SampleGradient by = gradient(sample.cell, {d.at[0], d.at[1], d.at[2], d.at[3]}, sample.attention,
                                          round.level.height, round.level.width);
       grads.locations[sample.index] = make_float2(by.x, by.y);

@@ -1,8 +1,8 @@
 // What the kernels for CUDA share: how the work is dealt out, memory access, and the staging of samples.
 //
-// A unit is a head of a query. A warp works for a few units, and each lane carries 16 bytes of its unit's channels. Warps
-// know nothing of each other. They go through the samples in rounds: first each lane finds the pixels and weights of two
-// samples and puts them in shared memory, then every lane runs through the samples of its unit.
+// A unit is a head of a query. A warp works for a few units, and each lane carries 16 bytes of its unit's channels.
+// Warps know nothing of each other. They go through the samples in rounds: first each lane finds the pixels and weights
+// of two samples and puts them in shared memory, then every lane runs through the samples of its unit.
 #pragma once
 
 #include <type_traits>
@@ -19,9 +19,9 @@
 namespace vitdense {
 
 constexpr int kWarp = 32;
-constexpr int kMaxThreads = 128;  // of a block
+constexpr int kMaxThreads = 128;           // of a block
 constexpr int kMaxLevels = 32;
-constexpr int kMaxSamples = 1 << 20;  // of a unit; Problem::level_of is exact up to there
+constexpr int kMaxSamples = 1 << 20;       // of a unit; Problem::level_of is exact up to there
 constexpr uint32_t kOutside = 0xffffffff;  // in place of an element of an image
 
 struct Problem {
@@ -69,6 +69,10 @@ struct Place {
   const int64_t batch;
 
   VITDENSE_DEVICE explicit Place(const Problem& problem) : batch(problem.first_batch + blockIdx.y) {}
+
+  // Of the first or second sample that the lane puts in the stage.
+  VITDENSE_DEVICE int staged_row(int i) const { return (i * kWarp + in_warp) / Tile::round; }
+  VITDENSE_DEVICE int staged_column() const { return in_warp % Tile::round; }
 };
 
 // In the order top left, top right, bottom left, bottom right.
@@ -198,14 +202,14 @@ VITDENSE_DEVICE Corners<uint32_t> offsets_of(const Cell& cell, const Level& leve
 
 // Put the samples from number `first` on of the warp's units in the stage; those that are not there lie outside.
 template <typename Tile>
-VITDENSE_DEVICE Round stage_round(const Problem& problem, const Place<Tile>& place, uint32_t first, Stage<Tile>& stage) {
-  const int column = place.in_warp % Tile::round;
-  const uint32_t number = first + column, pixel = problem.heads * Tile::width(problem);
+VITDENSE_DEVICE Round stage_round(
+    const Problem& problem, const Place<Tile>& place, uint32_t first, Stage<Tile>& stage) {
+  const uint32_t number = first + place.staged_column(), pixel = problem.heads * Tile::width(problem);
   Round round{problem.levels[number < problem.samples ? problem.level_of(number) : 0]};
   float2 locations[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const uint32_t unit = place.first_unit + (i * kWarp + place.in_warp) / Tile::round;
+    const uint32_t unit = place.first_unit + place.staged_row(i);
     const bool there = unit < problem.units && number < problem.samples;
     const int64_t index = (place.batch * problem.units + unit) * problem.samples + number;
     locations[i] = there ? __ldg(problem.locations + index) : make_float2(-1.0f, -1.0f);
@@ -213,7 +217,7 @@ VITDENSE_DEVICE Round stage_round(const Problem& problem, const Place<Tile>& pla
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int row = (i * kWarp + place.in_warp) / Tile::round;
+    const int row = place.staged_row(i), column = place.staged_column();
     Sample& sample = round.samples[i];
     Corners<uint32_t> offsets = {kOutside, kOutside, kOutside, kOutside};
     if (find_cell(locations[i].x, locations[i].y, round.level.height, round.level.width, sample.cell)) {
