@@ -10,35 +10,17 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from vitdense.checkpoint.convert import LAYOUTS, convert
+from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.layouts import FAMILIES, RELEASES
 from vitdense.checkpoint.resize import resize_tables
 from vitdense.console import say
 from vitdense.names import nearest
 from vitdense.registry import WEIGHT_INITIALIZERS
 
-_PVT = 'https://github.com/whai362/PVT/releases/download/v2'
-RELEASES = {
-    name: f'{_PVT}/{name}.pth'
-    for name in (
-        'pvt_tiny',
-        'pvt_small',
-        'pvt_medium',
-        'pvt_large',
-        'pvt_v2_b0',
-        'pvt_v2_b1',
-        'pvt_v2_b2',
-        'pvt_v2_b2_li',
-        'pvt_v2_b3',
-        'pvt_v2_b4',
-        'pvt_v2_b5',
-    )
-}
-"""Official ImageNet-1K releases by the name that a config gives."""
-
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
-    """Initialise a backbone from a checkpoint of any layout in ``checkpoint/convert.py``.
+    """Initialise a backbone from a checkpoint of any layout in ``checkpoint/layouts``.
 
     Logs one line: the share of the backbone's parameters that was loaded, and what was resized, dropped or left out.
 
@@ -59,7 +41,7 @@ class Pretrained:
 
     def __call__(self, module: nn.Module) -> None:
         family = getattr(module, 'family', None)
-        if family not in LAYOUTS:
+        if family not in FAMILIES:
             raise TypeError(
                 f'vitdense.Pretrained initialises the backbones of vitdense, not {type(module).__name__}; '
                 "mmengine's initializer for others is type='Pretrained'"

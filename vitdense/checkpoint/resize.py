@@ -1,18 +1,11 @@
-"""Tables of a checkpoint that depend on the image size, brought to the size of the model."""
+"""Tables of a checkpoint that depend on the image size or the window, brought to the size of the model."""
 
-import math
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from vitdense.models.layers.pos_embed import resize_grid
-
-RULES: dict[str, tuple[tuple[str, dict], ...]] = {
-    'pvt': ((r'pos_embed\d$', dict(mode='bilinear')),),
-    'pvt_v2': (),
-}
-"""By family: pattern of the position tables (1, H*W, C) of square images, and how its release resizes them."""
+from vitdense.checkpoint.layouts import FAMILIES
 
 
 def resize_tables(
@@ -26,10 +19,10 @@ def resize_tables(
     resized = dict(state)
     names = []
     for key, table in state.items():
-        for pattern, how in RULES[family]:
-            wanted = shapes.get(key, table.shape)
-            if re.match(pattern, key) and table.shape != wanted and table.shape[2] == wanted[2]:
-                old, new = math.isqrt(table.shape[1]), math.isqrt(wanted[1])
-                resized[key] = resize_grid(table.float(), (old, old), (new, new), **how).to(table.dtype)
+        wanted = tuple(shapes.get(key, table.shape))
+        for pattern, resize in FAMILIES[family].tables:
+            # what differs in the number of channels or heads belongs to another model
+            if re.search(pattern, key) and table.shape != wanted and table.shape[-1] == wanted[-1]:
+                resized[key] = resize(table.float(), wanted).to(table.dtype)
                 names.append(key)
     return resized, names

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope, init_default_scope
 
-from vitdense.checkpoint.pretrained import RELEASES
+from vitdense.checkpoint.layouts import RELEASES
 from vitdense.engine.wiring import channel_fields, check_channels
 from vitdense.models.backbones import PVT, Backbone, PVTv2
 from vitdense.names import unknown

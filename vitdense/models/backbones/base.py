@@ -43,7 +43,7 @@ class Backbone(BaseModule):
     """
 
     family: ClassVar[str]
-    """Key of the layouts in ``checkpoint/convert.py`` that this backbone loads."""
+    """Key of ``checkpoint.layouts.FAMILIES``: the files that this backbone loads."""
 
     def __init__(
         self,
