@@ -1,26 +1,24 @@
-// The operators vitdense_cpu::forward and ::backward, on PyTorch's stable ABI.
+// The operators vitdense_cpu::forward and vitdense_cpu::backward, on the stable ABI of PyTorch.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <tuple>
 #include <vector>
 
 #include "cpu.h"
-
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#define VITDENSE_X86
-#endif
 
 #define VITDENSE_NAMESPACE width4
 #define VITDENSE_TARGET
 #define VITDENSE_WIDTH 4
 #include "cpu_kernels.h"
 
-#ifdef VITDENSE_X86
+#ifdef __x86_64__
+#include <immintrin.h>
+
 #define VITDENSE_NAMESPACE width8
 #define VITDENSE_TARGET __attribute__((target("avx2,fma,f16c")))
 #define VITDENSE_WIDTH 8
@@ -39,35 +37,32 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 int64_t widest() {
-#ifdef VITDENSE_X86
-  static const int64_t width = [] {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return 4;
-    for (const bool has : {__builtin_cpu_supports("avx512f") != 0, __builtin_cpu_supports("avx512bw") != 0,
-                           __builtin_cpu_supports("avx512dq") != 0, __builtin_cpu_supports("avx512vl") != 0}) {
-      if (!has) return 8;
-    }
-    return 16;
-  }();
-  return width;
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 4;  // all with AVX2 have F16C
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+             ? 16
+             : 8;
 #else
   return 4;
 #endif
 }
 
-// The widest vectors up to `preferred` of which a head is made.
-int64_t choose(int64_t asked, int64_t preferred, int64_t head_width) {
-  STD_TORCH_CHECK(asked == 0 || ((asked == 4 || asked == 8 || asked == 16) && asked <= widest()),
-                  "width: expected 0, or 4, 8 or 16 up to the ", widest(), " of this processor, found ", asked);
+// The widest vectors of which a head is made, unless the caller asks for others.
+int64_t choose_width(int64_t asked, int64_t head_width) {
+  const int64_t most = widest();
+  STD_TORCH_CHECK(asked == 0 || ((asked == 4 || asked == 8 || asked == 16) && asked <= most),
+                  "width: expected 4, 8 or 16 up to the ", most, " of this processor, or 0, found ", asked);
   if (asked != 0) return asked;
-  int64_t width = std::min(preferred, widest());
+  int64_t width = most;
   while (width > 4 && head_width % width != 0) width /= 2;
   return width;
 }
 
 template <class T>
-const Kernels<T>& kernels_of(int64_t width) {
-#ifdef VITDENSE_X86
+const Kernels<T>& kernels_of([[maybe_unused]] int64_t width) {
+#ifdef __x86_64__
   if (width == 16) return width16::kernels<T>;
   if (width == 8) return width8::kernels<T>;
 #endif
@@ -75,118 +70,131 @@ const Kernels<T>& kernels_of(int64_t width) {
 }
 
 std::vector<Level> to_levels(const std::vector<int64_t>& spatial_shapes, int64_t pixels) {
+  STD_TORCH_CHECK(!spatial_shapes.empty() && spatial_shapes.size() % 2 == 0,
+                  "spatial_shapes: expected a height and a width for each level, found ", spatial_shapes.size(),
+                  " numbers");
   std::vector<Level> levels;
   int64_t start = 0;
-  for (size_t i = 0; i + 1 < spatial_shapes.size(); i += 2) {
+  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
     const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
-    STD_TORCH_CHECK(0 < height && height <= INT32_MAX && 0 < width && width <= INT32_MAX,
-                    "spatial_shapes: expected sizes from 1 to 2^31 - 1, found ", height, " x ", width);
+    STD_TORCH_CHECK(0 < height && height < INT32_MAX && 0 < width && width < INT32_MAX &&
+                        height * width <= pixels - start,
+                    "spatial_shapes: expected sizes for the ", pixels, " pixels of value, found ", height, " x ", width,
+                    " from pixel ", start, " on");
     levels.push_back({static_cast<int32_t>(height), static_cast<int32_t>(width), start});
     start += height * width;
   }
-  STD_TORCH_CHECK(spatial_shapes.size() % 2 == 0 && !levels.empty(), "spatial_shapes: expected heights and widths");
   STD_TORCH_CHECK(start == pixels, "spatial_shapes: expected ", pixels, " pixels as in value, found ", start);
   return levels;
 }
 
 void check(const Tensor& tensor, const char* name, ScalarType dtype, const std::vector<int64_t>& sizes) {
-  STD_TORCH_CHECK(tensor.scalar_type() == dtype, name, ": expected another dtype than ",
-                  static_cast<int>(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), name, ": expected a contiguous tensor on the CPU");
-  bool fits = tensor.dim() == static_cast<int64_t>(sizes.size());
-  for (size_t i = 0; fits && i < sizes.size(); ++i) fits = tensor.size(i) == sizes[i];
-  STD_TORCH_CHECK(fits, name, ": its sizes do not fit the other arguments");
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == dtype, name,
+                  ": expected a contiguous tensor on the CPU, float32 or of the type of value");
+  const auto found = tensor.sizes();
+  STD_TORCH_CHECK(std::equal(found.begin(), found.end(), sizes.begin(), sizes.end()), name,
+                  ": its sizes do not fit the other arguments");
 }
 
-struct Call {
+// The arguments of both passes, checked.
+struct Inputs {
+  const Tensor &value, &locations, &weights;
   std::vector<Level> levels;
   int64_t images, pixels, heads, width, queries, points;
 
-  Call(const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations, const Tensor& weights) {
+  Inputs(const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations, const Tensor& weights)
+      : value(value), locations(locations), weights(weights) {
     STD_TORCH_CHECK(value.dim() == 4, "value: expected (B, S, M, D)");
     STD_TORCH_CHECK(weights.dim() == 5, "attention_weights: expected (B, Q, M, L, P)");
     images = value.size(0), pixels = value.size(1), heads = value.size(2), width = value.size(3);
     queries = weights.size(1), points = weights.size(4);
     levels = to_levels(spatial_shapes, pixels);
-    const int64_t count = static_cast<int64_t>(levels.size());
     check(value, "value", value.scalar_type(), {images, pixels, heads, width});
-    check(weights, "attention_weights", ScalarType::Float, {images, queries, heads, count, points});
-    check(locations, "sampling_locations", ScalarType::Float, {images, queries, heads, count, points, 2});
+    check(weights, "attention_weights", ScalarType::Float, {images, queries, heads, level_count(), points});
+    check(locations, "sampling_locations", ScalarType::Float, {images, queries, heads, level_count(), points, 2});
   }
 
+  int64_t level_count() const { return static_cast<int64_t>(levels.size()); }
+
   template <class T>
-  Arguments<T> arguments(const Tensor& value, const Tensor& locations, const Tensor& weights) const {
-    return {pixels, heads, width, queries, points, levels.data(), static_cast<int64_t>(levels.size()),
+  Arguments<T> arguments() const {
+    return {pixels, heads, width, queries, points, level_count(), levels.data(),
             static_cast<const T*>(value.const_data_ptr()), static_cast<const float*>(locations.const_data_ptr()),
             static_cast<const float*>(weights.const_data_ptr())};
   }
 };
 
-// Calls `function` with a number of the C++ type of `dtype`.
+// Calls `function` with a number of the type of `value`.
 template <class F>
-void with_type(ScalarType dtype, const F& function) {
-  if (dtype == ScalarType::Float) return function(float());
-  if (dtype == ScalarType::Half) return function(Half());
-  if (dtype == ScalarType::BFloat16) return function(BFloat16());
-  STD_TORCH_CHECK(false, "value: expected float32, float16 or bfloat16");
+void with_type_of(const Tensor& value, const F& function) {
+  switch (value.scalar_type()) {
+    case ScalarType::Float: return function(float());
+    case ScalarType::Half: return function(Half());
+    case ScalarType::BFloat16: return function(BFloat16());
+    default: STD_TORCH_CHECK(false, "value: expected float32, float16 or bfloat16");
+  }
 }
 
 Tensor forward(Tensor value, std::vector<int64_t> spatial_shapes, Tensor locations, Tensor weights, int64_t width) {
-  const Call call(value, spatial_shapes, locations, weights);
-  Tensor out = torch::stable::new_empty(value, {call.images, call.queries, call.heads * call.width});
-  with_type(value.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const Arguments<T> arguments = call.arguments<T>(value, locations, weights);
-    const Kernels<T>& kernels = kernels_of<T>(choose(width, 8, call.width));
+  const Inputs in(value, spatial_shapes, locations, weights);
+  Tensor out = torch::stable::new_empty(value, {in.images, in.queries, in.heads * in.width});
+  with_type_of(value, [&](auto number) {
+    using T = decltype(number);
+    const Kernels<T>& kernels = kernels_of<T>(choose_width(width, in.width));
+    const Arguments<T> arguments = in.arguments<T>();
     T* to = static_cast<T*>(out.mutable_data_ptr());
-    torch::stable::parallel_for(0, call.images * call.queries, 64, [&](int64_t begin, int64_t end) {
-      std::vector<Tap<T>> taps(4 * call.levels.size() * call.points + 1);
+    torch::stable::parallel_for(0, in.images * in.queries, 64, [&](int64_t begin, int64_t end) {
+      std::vector<Tap<T>> taps(4 * in.level_count() * in.points);
       kernels.forward(arguments, begin, end, taps.data(), to);
     });
   });
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(
-    Tensor grad_output, Tensor value, std::vector<int64_t> spatial_shapes, Tensor locations, Tensor weights,
-    int64_t width) {
-  const Call call(value, spatial_shapes, locations, weights);
-  check(grad_output, "grad_output", value.scalar_type(), {call.images, call.queries, call.heads * call.width});
-  Tensor grad_value = torch::stable::empty_like(value);
-  Tensor grad_locations = torch::stable::empty_like(locations);
-  Tensor grad_weights = torch::stable::empty_like(weights);
-
-  const int64_t threads = torch::stable::get_num_threads(), pairs = call.images * call.heads;
-  const int64_t L=call.levels.size(), levels = getenv("SPLIT") || pairs < threads ? 1 : L;
-  const auto size = [&](const Task& task) {
-    const Level& level = call.levels[task.end_level-1];
-    return level.start - call.levels[task.begin_level].start + static_cast<int64_t>(level.height) * level.width;
-  };
+// An image and head each. Where these are fewer than the threads, a level each, the largest first.
+std::vector<Task> backward_tasks(const Inputs& in, int64_t threads) {
+  const int64_t pairs = in.images * in.heads, levels = pairs < threads ? 1 : in.level_count();
   std::vector<Task> tasks;
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    for (int64_t level = 0; level < L; level += levels) {
-      tasks.push_back({pair / call.heads, pair % call.heads, level, level + levels});
+    for (int64_t l = 0; l < in.level_count(); l += levels) {
+      const Level& first = in.levels[l];
+      const Level& last = in.levels[l + levels - 1];
+      const int64_t pixels = last.start + static_cast<int64_t>(last.height) * last.width - first.start;
+      tasks.push_back({pair / in.heads, pair % in.heads, l, l + levels, first.start, pixels});
     }
   }
-  std::stable_sort(tasks.begin(), tasks.end(), [&](const Task& a, const Task& b) { return size(a) > size(b); });
+  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.pixels > b.pixels; });
+  return tasks;
+}
 
-  with_type(value.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const Arguments<T> arguments = call.arguments<T>(value, locations, weights);
+struct alignas(64) CacheLine {
+  float numbers[16];
+};
+
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, std::vector<int64_t> spatial_shapes,
+                                            Tensor locations, Tensor weights, int64_t width) {
+  const Inputs in(value, spatial_shapes, locations, weights);
+  check(grad_output, "grad_output", value.scalar_type(), {in.images, in.queries, in.heads * in.width});
+  Tensor grad_value = torch::stable::empty_like(value);
+  Tensor grad_locations = torch::stable::empty_like(locations), grad_weights = torch::stable::empty_like(weights);
+  const int64_t threads = torch::stable::get_num_threads();
+  const std::vector<Task> tasks = backward_tasks(in, threads);
+  const int64_t count = static_cast<int64_t>(tasks.size());
+  with_type_of(value, [&](auto number) {
+    using T = decltype(number);
+    const Kernels<T>& kernels = kernels_of<T>(choose_width(width, in.width));
+    const Arguments<T> arguments = in.arguments<T>();
     const Gradients<T> gradients = {
         static_cast<const T*>(grad_output.const_data_ptr()), static_cast<T*>(grad_value.mutable_data_ptr()),
         static_cast<float*>(grad_locations.mutable_data_ptr()), static_cast<float*>(grad_weights.mutable_data_ptr())};
-    const Kernels<T>& kernels = kernels_of<T>(choose(width, 16, call.width));
-    const int64_t count = static_cast<int64_t>(tasks.size());
     std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(
-        0, std::min(count, threads), 1, [&](int64_t, int64_t) {
-          std::vector<float> rows; std::vector<Sample<T>> samples(L*call.points);
-          for (int64_t i = next++; i < count; i = next++) {
-            rows.resize(std::max<size_t>(rows.size(), size(tasks[i]) * call.width + 16));
-            kernels.backward(arguments, gradients, tasks[i], (float*)(((uintptr_t)rows.data()+63)&~63ull), samples.data());
-          }
-        });
+    torch::stable::parallel_for(0, std::min(count, threads), 1, [&](int64_t, int64_t) {
+      std::vector<Sample<T>> samples(in.level_count() * in.points);
+      const std::unique_ptr<CacheLine[]> grad_rows(new CacheLine[tasks[0].pixels * in.width / 16 + 1]);
+      for (int64_t i = next++; i < count; i = next++) {
+        kernels.backward(arguments, gradients, tasks[i], grad_rows[0].numbers, samples.data());
+      }
+    });
   });
   return {grad_value, grad_locations, grad_weights};
 }

@@ -1,4 +1,4 @@
-// What the kernels of every vector width get and how they are called.
+// What the kernels of every vector width are given.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -11,48 +11,51 @@ namespace vitdense {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// The arguments of the operator: value (B, S, M, D), locations (B, Q, M, L, P, 2), weights (B, Q, M, L, P).
+// value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P).
 template <class T>
 struct Arguments {
-  int64_t pixels, heads, width, queries, points;
+  int64_t pixels, heads, width, queries, points, level_count;
   const Level* levels;
-  int64_t level_count;
   const T* value;
   const float *locations, *weights;
 };
 
+// The gradient of the output (B, Q, M * D), and where those of the arguments go.
 template <class T>
 struct Gradients {
-  const T* output;  // (B, Q, M * D)
+  const T* output;
   T* value;
   float *locations, *weights;
 };
 
-// A pixel that an output reads: where its row lies, counted from the first row of the image and head, and its weight.
+// A pixel that an output reads.
 template <class T>
 struct Tap {
-  const T* pixel;
+  const T* row;
   float weight;
 };
 
+// A sample of the backward pass, and its four pixels: whether they exist, their weights, values and gradients.
 template <class T>
 struct Sample {
-  int64_t pixel;
   Cell cell;
   bool inside, exists[4];
+  float weight[4];
+  const T* value[4];
+  float* grad[4];
 };
 
-// The part of the backward pass that has its gradients for itself.
+// A part of the backward pass; nothing else writes what it writes.
 struct Task {
-  int64_t image, head, begin_level, end_level;
+  int64_t image, head, begin_level, end_level, first_pixel, pixels;
 };
 
 template <class T>
 struct Kernels {
-  // Outputs of all heads for (image, query) number `begin` to `end`; `taps` has room for 4 * L * P.
+  // All heads of the queries number `begin` to `end` of the B * Q; `taps` has room for 4 * L * P.
   void (*forward)(const Arguments<T>&, int64_t begin, int64_t end, Tap<T>* taps, T* out);
-  // `rows` has room for the pixels of the task's level times D.
-  void (*backward)(const Arguments<T>&, const Gradients<T>&, const Task&, float* rows, Sample<T>* samples);
+  // `grad_rows` has room for D numbers of each pixel of the task, `samples` for the task's levels times P.
+  void (*backward)(const Arguments<T>&, const Gradients<T>&, const Task&, float* grad_rows, Sample<T>* samples);
 };
 
 }  // namespace vitdense
