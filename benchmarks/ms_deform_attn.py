@@ -5,7 +5,7 @@ back end ``reference`` and the bandwidth are made of the minima over the rounds.
 first. Others than ours get half-precision locations and weights with half-precision values, as they require.
 
 On a GPU the time is that between two events, after a write of 256 MiB that empties the L2 cache; a call whose work on
-the host takes longer than that write is timed by the host. On a CPU it is the wall time, with warm caches.
+the host takes longer than that write is timed by the host. On a CPU it is the wall time of the second of two calls.
 
 Extra memory is the growth at its peak, results included: of what the allocator of PyTorch has given out on a GPU, of
 the resident memory of the process on a CPU (Linux only), where scratch memory of compiled code counts too.
@@ -145,6 +145,7 @@ def candidates(pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, mis
 
 
 def time_cpu(step: Callable) -> float:
+    step()  # its inputs are in the cache, as those are which a layer has just computed
     start = time.perf_counter()
     step()
     return (time.perf_counter() - start) * 1e3
