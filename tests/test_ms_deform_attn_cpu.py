@@ -71,6 +71,19 @@ def test_conversions_of_half_types(width, dtype):
 
 
 @pytest.mark.parametrize('dtype', HALVES)
+def test_outputs_are_rounded_as_pytorch_does(width, dtype):
+    """A pixel of ones times weights of any bits: ties go to even, and no NaN becomes a number."""
+    bits = torch.randint(-(2**31), 2**31, (20000,), generator=torch.Generator().manual_seed(0)).int()
+    bits[::2] &= ~0xFFF  # every 16th of these is a tie of bfloat16, and half of them of float16
+    weights = torch.cat([bits, torch.tensor([-1, 2**31 - 1], dtype=torch.int32)]).view(torch.float32)
+    case = torch.ones(1, 1, 1, 21, dtype=dtype), [1, 1], torch.full((1, len(weights), 1, 1, 1, 2), 0.5)
+    out = torch.ops.vitdense_cpu.forward(*case, weights.view(1, -1, 1, 1, 1), width)
+    finite = torch.where(weights.isinf(), torch.nan, weights)  # a weight of infinity times a share of 0
+    expected = finite.to(dtype)[:, None].expand(-1, 21)
+    torch.testing.assert_close(out[0], expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize('dtype', HALVES)
 def test_gradients_of_values_are_summed_in_float32(dtype):
     """2000 queries on one pixel, gradients of mean twice their deviation: 16-bit sums would lose whole percents."""
     queries = 2000

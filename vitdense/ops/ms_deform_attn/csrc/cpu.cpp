@@ -102,9 +102,11 @@ struct Inputs {
   std::vector<Level> levels;
   int64_t images, pixels, heads, width, queries, points;
 
-  Inputs(const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations, const Tensor& weights)
+  Inputs(const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations,
+         const Tensor& weights)
       : value(value), locations(locations), weights(weights) {
-    STD_TORCH_CHECK(value.dim() == 4, "value: expected (B, S, M, D)");
+    STD_TORCH_CHECK(value.dim() == 4 && value.size(2) > 0 && value.size(3) > 0,
+                    "value: expected (B, S, M, D) with at least one head and channel");
     STD_TORCH_CHECK(weights.dim() == 5, "attention_weights: expected (B, Q, M, L, P)");
     images = value.size(0), pixels = value.size(1), heads = value.size(2), width = value.size(3);
     queries = weights.size(1), points = weights.size(4);
@@ -144,7 +146,7 @@ Tensor forward(Tensor value, std::vector<int64_t> spatial_shapes, Tensor locatio
     const Arguments<T> arguments = in.arguments<T>();
     T* to = static_cast<T*>(out.mutable_data_ptr());
     torch::stable::parallel_for(0, in.images * in.queries, 64, [&](int64_t begin, int64_t end) {
-      std::vector<Tap<T>> taps(4 * in.level_count() * in.points);
+      std::vector<Tap<T>> taps(8 * in.level_count() * in.points);
       kernels.forward(arguments, begin, end, taps.data(), to);
     });
   });

@@ -52,7 +52,7 @@ struct Task {
 
 template <class T>
 struct Kernels {
-  // All heads of the queries number `begin` to `end` of the B * Q; `taps` has room for 4 * L * P.
+  // All heads of the queries number `begin` to `end` of the B * Q, at least one; `taps` has room for 8 * L * P.
   void (*forward)(const Arguments<T>&, int64_t begin, int64_t end, Tap<T>* taps, T* out);
   // `grad_rows` has room for D numbers of each pixel of the task, `samples` for the task's levels times P.
   void (*backward)(const Arguments<T>&, const Gradients<T>&, const Task&, float* grad_rows, Sample<T>* samples);

@@ -1,6 +1,6 @@
 // The kernels for one set of instructions: vectors of VITDENSE_WIDTH floats, functions with the attribute
-// VITDENSE_TARGET, in the namespace VITDENSE_NAMESPACE. cpu.cpp includes this once for each. The width cannot be a template
-// argument: in a function without the attribute, wide vectors are taken apart before it is inlined into one that has it.
+// VITDENSE_TARGET, in the namespace VITDENSE_NAMESPACE. cpu.cpp includes this once for each. The width cannot be an
+// argument of templates: where a function lacks the attribute, its wide vectors are taken apart before it is inlined.
 
 #define VITDENSE_INLINE VITDENSE_TARGET __attribute__((always_inline)) inline
 
@@ -22,11 +22,12 @@ VITDENSE_INLINE bool in_image(const Cell& cell, const Level& level) {
   return cell.has_top() && cell.has_left() && cell.has_bottom(level.height) && cell.has_right(level.width);
 }
 
-// Lists the pixels that an output reads, and has them fetched. Returns their number.
+// Lists the pixels that output number `i` of the B * Q * M reads, and has them fetched. Returns how many they are.
 template <class T>
-VITDENSE_INLINE int64_t list_taps(const Arguments<T>& a, const T* value, int64_t sample, Tap<T>* taps) {
-  const int64_t right = a.heads * a.width;
-  int64_t count = 0;
+VITDENSE_INLINE int64_t list_taps(const Arguments<T>& a, int64_t i, Tap<T>* taps) {
+  const int64_t image = i / (a.queries * a.heads), head = i % a.heads, right = a.heads * a.width;
+  const T* value = a.value + image * a.pixels * right + head * a.width;
+  int64_t sample = i * a.level_count * a.points, count = 0;
   for (int64_t l = 0; l < a.level_count; ++l) {
     const Level level = a.levels[l];
     const int64_t below = level.width * right;
@@ -76,10 +77,13 @@ VITDENSE_INLINE void gather(const Tap<T>* taps, int64_t count, int64_t c, T* out
 
 template <class T>
 VITDENSE_TARGET void forward(const Arguments<T>& a, int64_t begin, int64_t end, Tap<T>* taps, T* out) {
-  for (int64_t i = begin * a.heads; i < end * a.heads; ++i) {  // of the B * Q * M
-    const int64_t image = i / (a.queries * a.heads), head = i % a.heads;
-    const T* value = a.value + (image * a.pixels * a.heads + head) * a.width;
-    const int64_t count = list_taps(a, value, i * a.level_count * a.points, taps);
+  Tap<T>* next = taps + 4 * a.level_count * a.points;
+  int64_t next_count = list_taps(a, begin * a.heads, next);
+  for (int64_t i = begin * a.heads; i < end * a.heads; ++i) {
+    const int64_t count = next_count;
+    Tap<T>* const listed = next;
+    next = taps, taps = listed;
+    if (i + 1 < end * a.heads) next_count = list_taps(a, i + 1, next);  // fetched while this output is summed
     T* row = out + i * a.width;
     int64_t c = 0;
     for (; c + kBlock * kWidth <= a.width; c += kBlock * kWidth) gather<kBlock>(taps, count, c, row);
@@ -124,7 +128,7 @@ VITDENSE_INLINE Dots scatter(const Sample<T>& sample, const T* grad_output, int6
   return {dots[0], dots[1], dots[2], dots[3]};
 }
 
-// The memory that a task uses for one query and head, from `row` of the output and `index` of the samples on.
+// What a task reads and writes for one query: `row` of the output and its gradient, and the samples from `index` on.
 template <class T>
 VITDENSE_INLINE void prefetch_query(const Arguments<T>& a, const Gradients<T>& g, int64_t row, int64_t index) {
   prefetch(g.output + row * a.width, a.width);
@@ -160,25 +164,31 @@ VITDENSE_INLINE void find_sample(const Arguments<T>& a, const Level& level, int6
   }
 }
 
+// The samples of one query that are the task's, number `first` and following.
+template <class T>
+VITDENSE_INLINE void find_samples(const Arguments<T>& a, const Task& task, int64_t first, float* grad_rows,
+                                  Sample<T>* samples) {
+  const int64_t stride = a.heads * a.width;
+  const T* value = a.value + task.image * a.pixels * stride + task.head * a.width;
+  for (int64_t l = task.begin_level, i = 0; l < task.end_level; ++l) {
+    const Level level = a.levels[l];
+    float* grad = grad_rows + (level.start - task.first_pixel) * a.width;
+    for (int64_t p = 0; p < a.points; ++p, ++i) {
+      find_sample(a, level, first + i, value + level.start * stride, grad, samples[i]);
+    }
+  }
+}
+
 template <class T>
 VITDENSE_TARGET void backward(const Arguments<T>& a, const Gradients<T>& g, const Task& task, float* grad_rows,
                               Sample<T>* samples) {
-  const int64_t stride = a.heads * a.width;
-  const int64_t offset = (task.image * a.pixels + task.first_pixel) * stride + task.head * a.width;
+  const int64_t query_samples = a.heads * a.level_count * a.points;
+  int64_t row = task.image * a.queries * a.heads + task.head;  // of the B * Q * M
+  int64_t first = (row * a.level_count + task.begin_level) * a.points;
   __builtin_memset(grad_rows, 0, task.pixels * a.width * sizeof(float));
-  for (int64_t q = 0; q < a.queries; ++q) {
-    const int64_t row = (task.image * a.queries + q) * a.heads + task.head;
-    const int64_t first = (row * a.level_count + task.begin_level) * a.points;
-    if (q + kAhead < a.queries) {
-      prefetch_query(a, g, row + kAhead * a.heads, first + kAhead * a.heads * a.level_count * a.points);
-    }
-    for (int64_t l = task.begin_level, i = 0; l < task.end_level; ++l) {
-      const int64_t pixel = a.levels[l].start - task.first_pixel;
-      const T* value = a.value + offset + pixel * stride;
-      for (int64_t p = 0; p < a.points; ++p, ++i) {
-        find_sample(a, a.levels[l], first + i, value, grad_rows + pixel * a.width, samples[i]);
-      }
-    }
+  for (int64_t q = 0; q < a.queries; ++q, row += a.heads, first += query_samples) {
+    if (q + kAhead < a.queries) prefetch_query(a, g, row + kAhead * a.heads, first + kAhead * query_samples);
+    find_samples(a, task, first, grad_rows, samples);
     for (int64_t l = task.begin_level, i = 0; l < task.end_level; ++l) {
       const Level level = a.levels[l];
       for (int64_t p = 0; p < a.points; ++p, ++i) {
@@ -193,9 +203,11 @@ VITDENSE_TARGET void backward(const Arguments<T>& a, const Gradients<T>& g, cons
       }
     }
   }
+  const int64_t stride = a.heads * a.width;
+  T* grad_value = g.value + (task.image * a.pixels + task.first_pixel) * stride + task.head * a.width;
   for (int64_t i = 0; i < task.pixels; ++i) {
     const float* from = grad_rows + i * a.width;
-    T* to = g.value + offset + i * stride;
+    T* to = grad_value + i * stride;
     int64_t c = 0;
     for (; c + kWidth <= a.width; c += kWidth) store(to + c, load(from + c));
     for (; c < a.width; ++c) to[c] = from[c];

@@ -77,7 +77,7 @@ VITDENSE_INLINE void store(Half* to, Vector v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
 #else
-// The bits of a half are shifted into place and a product corrects the bias of the exponent; infinity and NaN keep theirs.
+// The bits are shifted into place, and a product corrects the bias of the exponent; infinity and NaN keep all its ones.
 VITDENSE_INLINE Vector load(const Half* from) {
   const Bits bits = load_bits(from), magnitude = (bits & 0x7fff) << 13;
   const Bits not_finite = (Bits)(magnitude >= 0x0f800000) & 0x7f800000;
