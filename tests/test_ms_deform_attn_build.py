@@ -91,7 +91,9 @@ def test_it_can_be_switched_off(cache_dir, monkeypatch):
 
 
 def test_no_compiler(cache_dir, monkeypatch):
-    monkeypatch.setenv('CXX', 'g++-of-another-machine')
+    monkeypatch.setenv('CXX', 'sh -c g++')
+    assert compile.compiler('cpu') == ['sh', '-c', 'g++']
+    monkeypatch.setenv('CXX', 'g++-of-another-machine -Wall')
     assert 'there is no C++ compiler, neither $CXX nor c++' in library.load('cpu')
     monkeypatch.delenv('CXX')
     monkeypatch.setenv('PATH', '')

@@ -102,10 +102,10 @@ def ops(request, tmp_path_factory) -> Emulation | Gpu:
     if request.param == 'gpu':
         return request.getfixturevalue('gpu')
     compiler = compile.compiler('cpu')
-    if compiler is None:
+    if not compiler:
         pytest.skip('there is no C++ compiler')
     path = tmp_path_factory.mktemp('emulation') / f'emulation_{request.param}.so'
-    command = [compiler, '-std=c++17', '-O1', '-fPIC', '-shared', '-Wno-unknown-pragmas', f'-I{SOURCES}']
+    command = [*compiler, '-std=c++17', '-O1', '-fPIC', '-shared', '-Wno-unknown-pragmas', f'-I{SOURCES}']
     command += [f'-D__CUDA_ARCH__={request.param}', TESTS / 'cuda_warp_emulation.cpp', '-o', path]
     subprocess.run(command, check=True)
     return Emulation(path)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,20 +57,23 @@ def obstacle(name: str) -> str | None:
         return 'there are no headers of PyTorch 2.10 or newer: pip install "torch>=2.10"'
     if name == 'cuda' and not (folder / 'lib/libtorch_cuda.so').is_file():
         return 'the installed PyTorch is built without CUDA'
-    if compiler(name) is None:
+    if not compiler(name):
         if name == 'cuda':
             return 'there is no nvcc on the PATH or in $CUDA_HOME/bin: install the CUDA toolkit'
         return 'there is no C++ compiler, neither $CXX nor c++, g++ or clang++: apt install g++, or conda install gxx'
     return None
 
 
-def compiler(name: str) -> str | None:
-    """Path of the compiler."""
+def compiler(name: str) -> list[str]:
+    """Command of the compiler, empty where there is none; ``$CXX`` may hold several words."""
     if name == 'cuda':
         home = os.environ.get('CUDA_HOME')
-        return shutil.which('nvcc') or (home and shutil.which(f'{home}/bin/nvcc')) or None
-    asked = os.environ.get('CXX')
-    return shutil.which(asked) if asked else next(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))), None)
+        found = shutil.which('nvcc') or (home and shutil.which(f'{home}/bin/nvcc'))
+        return [found] if found else []
+    asked = shlex.split(os.environ.get('CXX', ''))
+    if asked:
+        return asked if shutil.which(asked[0]) else []
+    return list(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))))[:1]
 
 
 def make(name: str, path: Path) -> str | None:
@@ -77,7 +81,7 @@ def make(name: str, path: Path) -> str | None:
     folder = torch_folder()
     unfinished = path.with_name(f'{path.name}.{os.getpid()}')
     command = (
-        *(compiler(name), *FLAGS[name], str(FOLDER / 'csrc' / SOURCES[name]), '-o', str(unfinished)),
+        *(*compiler(name), *FLAGS[name], str(FOLDER / 'csrc' / SOURCES[name]), '-o', str(unfinished)),
         *(f'-I{folder}/include', f'-I{folder}/include/torch/csrc/api/include', f'-L{folder}/lib', *LINKED[name]),
     )
     result = subprocess.run(command, capture_output=True, text=True)

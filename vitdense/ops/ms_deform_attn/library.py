@@ -56,7 +56,7 @@ def _compile(path: Path) -> str | None:
                 return None
             logger.warning(
                 'ms_deform_attn: compiling its CPU library with %s, once, some seconds (%s=0 switches this off)',
-                compile.compiler('cpu'),
+                ' '.join(compile.compiler('cpu')),
                 SWITCH,
             )
             failure = compile.make('cpu', path)
