@@ -75,6 +75,17 @@ assert torch.ops.vitdense_cpu.widest() in (4, 8, 16)
     assert b'compiling' not in later.stderr
 
 
+def test_importing_compiles_nothing(tmp_path):
+    env = {
+        **os.environ,
+        'CXX': script_as_compiler(tmp_path, f'touch {tmp_path}/called'),
+        'VITDENSE_CACHE': str(tmp_path),
+    }
+    program = 'import vitdense, mmcv.ops, mmdet.models, vitdense.ops.ms_deform_attn'
+    subprocess.run([sys.executable, '-c', program], env=env, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['compiler']
+
+
 def test_sources_and_names_change_together(cache_dir):
     before = {name: compile.file_name(name) for name in ('cpu', 'cuda')}
     with (compile.FOLDER / 'csrc/cpu.cpp').open('a') as file:
