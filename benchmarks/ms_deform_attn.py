@@ -15,21 +15,15 @@ in forward and in backward, in the types of our operator (locations, weights and
 """
 
 import argparse
-import contextlib
-import ctypes
-import gc
-import importlib.metadata
 import itertools
-import platform
 import statistics
-import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import clock_of, describe, extra_memory, write_markdown
 from rich.table import Table
 from torch import Tensor
 
@@ -144,52 +138,11 @@ def candidates(pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, mis
     return found
 
 
-def time_cpu(step: Callable) -> float:
-    step()  # its inputs are in the cache, as those are which a layer has just computed
-    start = time.perf_counter()
-    step()
-    return (time.perf_counter() - start) * 1e3
-
-
-def time_cuda(step: Callable, cache: Tensor) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    cache.zero_()
-    start.record()
-    step()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end)
-
-
-def extra_memory(step: Callable, device: str) -> float:
-    """Megabytes at the peak of ``step`` beyond those before; NaN where they cannot be known."""
-    gc.collect()
-    if device == 'cuda':
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    if sys.platform != 'linux':
-        return float('nan')
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already must not be taken for what is in use
-    Path('/proc/self/clear_refs').write_text('5')  # the peak becomes what is resident now
-    before = peak_resident()
-    step()
-    return (peak_resident() - before) / 1e6
-
-
-def peak_resident() -> int:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))
-
-
 def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], dict]:
     """Rows of the table by case, and what could not be measured."""
     tensor = torch.tensor(LEVELS, device=args.device)
     pyramid = Pyramid(LEVELS, tensor, tensor.prod(1).cumsum(0) - tensor.prod(1))
-    clock = time_cpu
-    if args.device == 'cuda':
-        clock = partial(time_cuda, cache=torch.empty(2**28, dtype=torch.uint8, device='cuda'))
+    clock = clock_of(args.device)
     cases, missing = [], {}
     for case in itertools.product(args.shapes, args.dtypes, ('local', 'uniform'), ('forward', 'forward and backward')):
         shape, dtype, locations, passes = case
@@ -205,19 +158,6 @@ def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], dict
             cells = (f'{x:.3f}' for x in (median, least[name], least[name] / least['reference']))
             cases[-1].append((*case, name, *cells, f'{extra_memory(step, args.device):.1f}', f'{bandwidth:.3g}'))
     return cases, missing
-
-
-def describe(args: argparse.Namespace) -> list[str]:
-    """Command, machine and versions."""
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    cpu = next((line.split(': ')[1] for line in lines if line.startswith('model name')), platform.processor())
-    device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{cpu}, {torch.get_num_threads()} threads'
-    versions = []
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f'{name} {importlib.metadata.version(name)}')
-    return [f'`python {" ".join(sys.argv)}`', device, f'Python {platform.python_version()}, {", ".join(versions)}']
 
 
 def main() -> None:
@@ -236,13 +176,11 @@ def main() -> None:
         for row in rows:
             table.add_row(*row)
         table.add_section()
-    notes = describe(args)
+    notes = describe(args.device, PACKAGES)
     notes += [f'Not measured: {name} ({", ".join(sorted(types))}): {why}' for (name, why), types in missing.items()]
     CONSOLE.print(table, *notes, sep='\n')
     if args.out:
-        lines = [HEADER, ['---'] * len(HEADER), *(row for rows in cases for row in rows)]
-        text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-        args.out.write_text('\n\n'.join([*notes[:3], text, *notes[3:]]) + '\n')
+        write_markdown(args.out, HEADER, [row for rows in cases for row in rows], notes)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import nn
@@ -49,10 +50,10 @@ class Pretrained:
         path = fetch(self.checkpoint)
         try:
             state, dropped = convert(read(path), family)
+            state, resized = resize_tables(state, module)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
         own = module.state_dict()
-        state, resized = resize_tables(state, {key: value.shape for key, value in own.items()}, family)
         misfit = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
         fitting = {key: value for key, value in state.items() if key in own and key not in misfit}
         missing = [key for key in own if key not in fitting]
@@ -105,8 +106,11 @@ def _download(url: str, path: Path) -> None:
 
 
 def read(path: Path) -> Mapping:
-    """Read a checkpoint file without running code from it (``weights_only=True``)."""
+    """Read a checkpoint file, also an ``.npz`` of JAX, without running code from it (``weights_only=True``)."""
     try:
+        if path.suffix == '.npz':
+            with np.load(path, allow_pickle=False) as arrays:
+                return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:

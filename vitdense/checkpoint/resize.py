@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.models.backbones import Backbone
 
 
-def resize_tables(
-    state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], family: str
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Resize the tables in ``state`` that differ in size from ``shapes``, the model's own.
+def resize_tables(state: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
+    """Resize the tables in ``state`` that differ in size from those of ``backbone``.
 
     Returns:
         The state dict with resized tables, and their names.
     """
+    own = backbone.state_dict()
     resized = dict(state)
     names = []
     for key, table in state.items():
-        wanted = tuple(shapes.get(key, table.shape))
-        for pattern, resize in FAMILIES[family].tables:
+        wanted = own[key].shape if key in own else table.shape
+        for pattern, resize in FAMILIES[backbone.family].tables:
             # what differs in the number of channels or heads belongs to another model
             if re.search(pattern, key) and table.shape != wanted and table.shape[-1] == wanted[-1]:
-                resized[key] = resize(table.float(), wanted).to(table.dtype)
+                resized[key] = resize(table.float(), wanted, **backbone.table_args(key)).to(table.dtype)
                 names.append(key)
     return resized, names

@@ -8,22 +8,12 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope, init_default_scope
 
 from vitdense.checkpoint.layouts import RELEASES
+from vitdense.engine.backbone_choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
+from vitdense.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from vitdense.engine.swap_neck import fit_column, remove_pyramid, set_channels
 from vitdense.engine.wiring import channel_fields, check_channels
-from vitdense.models.backbones import PVT, Backbone, PVTv2
+from vitdense.models.backbones import Backbone
 from vitdense.names import unknown
-
-BACKBONES: dict[str, tuple[type[Backbone], str]] = {
-    f'{backbone.family}_{arch}': (backbone, arch) for backbone in (PVT, PVTv2) for arch in backbone.ARCHS
-}
-"""Names that ``--backbone`` takes."""
-
-NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-"""What the ImageNet releases were trained with."""
-
-OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=1e-4)
-"""Published for PVT + RetinaNet at a batch of 16."""
-
-NO_DECAY = dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'pos_embed': dict(decay_mult=0.0)})
 
 
 def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
@@ -50,29 +40,42 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     old = ConfigDict(model.backbone)
     channels, strides = measure(cfg, old)
     check_channels(model, channels)
-    if not list(channel_fields(model)):
+    strides, changes = remove_pyramid(model, strides)
+    fields = list(channel_fields(model))
+    if not fields:
         raise ValueError('--backbone: found no in_channels in the neck or the heads, so they cannot be made to fit')
-    backbone, arch = BACKBONES[name]
-    indices = matching_stages(strides, old.get('out_indices'), backbone.STRIDES)
-    new = ConfigDict(type=f'vitdense.{backbone.__name__}', arch=arch)
-    if indices != tuple(range(len(backbone.STRIDES))):
-        new.out_indices = indices
-    if pretrained:
-        new.init_cfg = dict(type='vitdense.Pretrained', checkpoint=name)
+    choice = BACKBONES[name]
+    with torch.device('meta'):
+        module = choice.backbone(**choice.arguments)
+    if _is_column(module):
+        count, fitted = fit_column(model, strides, module.out_channels[0], module.out_strides[0])
+        indices = tuple(len(module.depths) * (i + 1) // count - 1 for i in range(count))
+    else:
+        indices = matching_stages(strides, old.get('out_indices'), module.out_strides)
+        fitted = set_channels(fields, [module.out_channels[i] for i in indices])
+    model.backbone = ConfigDict(type=f'vitdense.{choice.backbone.__name__}', **choice.arguments)
+    if indices != module.out_indices:
+        model.backbone.out_indices = indices
+    source = 'random weights'
+    if pretrained and choice.release:
+        model.backbone.init_cfg = dict(type='vitdense.Pretrained', checkpoint=choice.release)
+        source = f'ImageNet weights {RELEASES[choice.release]}'
     if old.get('with_cp'):
-        new.with_cp = True
-    model.backbone = new
+        model.backbone.with_cp = True
     if 'pretrained' in model:  # mmseg's way of naming the weights of the old backbone
         model.pretrained = None
-    source = f'ImageNet weights {RELEASES[name]}' if pretrained else 'random weights'
-    changes = [f'model.backbone: {old.type} -> {name} (stages {list(indices)}, {source})']
-    changes += _fit_channels(model, [backbone.ARCHS[arch].embed_dims[i] for i in indices])
-    changes += _fit_normalisation(model)
-    changes += _fit_optimizer(cfg)
+    changes += [f'model.backbone: {old.type} -> {name} (stages {list(indices)}, {source})', *fitted]
+    changes += _fit_normalisation(model, choice.normalisation)
+    changes += _fit_optimizer(cfg, module)
     return changes
 
 
-def measure(cfg: Config, backbone: ConfigDict, size: int = 128) -> tuple[list[int], list[int]]:
+def _is_column(backbone: Backbone) -> bool:
+    """Do all stages have the same stride?"""
+    return len(set(backbone.out_strides)) == 1
+
+
+def measure(cfg: Config, backbone: ConfigDict) -> tuple[list[int], list[int]]:
     """Channels and strides of the maps that a backbone config returns, found by running it on an empty image."""
     scope = DefaultScope.get_current_instance()
     init_default_scope(cfg.get('default_scope') or 'mmengine')
@@ -82,11 +85,14 @@ def measure(cfg: Config, backbone: ConfigDict, size: int = 128) -> tuple[list[in
     finally:
         if scope is not None:
             init_default_scope(scope.scope_name)
+    if isinstance(module, Backbone):
+        return list(module.out_channels), list(module.out_strides)
     module.eval()  # not chained: mmdet's train() returns None
-    in_channels = backbone.get('in_channels', 3)
+    size = backbone.get('img_size', 128)  # mmseg's MAE and BEiT take no other
+    height, width = (size, size) if isinstance(size, int) else size
     with torch.no_grad():
-        maps = module(torch.zeros(1, in_channels, size, size))
-    return [m.shape[1] for m in maps], [round(size / m.shape[3]) for m in maps]
+        maps = module(torch.zeros(1, backbone.get('in_channels', 3), height, width))
+    return [m.shape[1] for m in maps], [round(width / m.shape[3]) for m in maps]
 
 
 def matching_stages(strides: Sequence[int], old_indices: Sequence[int] | None, ours: Sequence[int]) -> tuple[int, ...]:
@@ -109,39 +115,39 @@ def matching_stages(strides: Sequence[int], old_indices: Sequence[int] | None, o
     )
 
 
-def _fit_channels(model: ConfigDict, channels: Sequence[int]) -> list[str]:
-    changes = []
-    for field in channel_fields(model):
-        before = field.stated
-        field.set(channels)
-        changes.append(f'model.{field.path}: {before} -> {field.stated}')
-    return changes
-
-
-def _fit_normalisation(model: ConfigDict) -> list[str]:
+def _fit_normalisation(model: ConfigDict, normalisation: dict) -> list[str]:
     node = model.get('data_preprocessor')
-    if node is None or all(node.get(key) == value for key, value in NORMALISATION.items()):
+    if node is None or all(node.get(key) == value for key, value in normalisation.items()):
         return []
-    node.update(NORMALISATION)
+    node.update(normalisation)
     node.pop('rgb_to_bgr', None)
-    return ['model.data_preprocessor: mean and std of ImageNet in RGB, as the weights expect']
+    mean, std = normalisation['mean'], normalisation['std']
+    return [f'model.data_preprocessor: mean {mean} and std {std} in RGB, as the weights expect']
 
 
-def _fit_optimizer(cfg: Config) -> list[str]:
-    """AdamW without decay on norms, biases and position embeddings; an Adam of the config keeps its rates."""
+def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
+    """AdamW as published for the backbone; an Adam of the config keeps its rates, and a rate of the backbone stays."""
     wrapper = cfg.optim_wrapper
     changes = []
     if 'Adam' not in wrapper.optimizer.type:
-        changes.append(f'optim_wrapper.optimizer: {wrapper.optimizer.type} -> AdamW {_rates(OPTIMIZER)}')
-        wrapper.optimizer = ConfigDict(OPTIMIZER)
-    if wrapper.pop('constructor', None):
-        changes.append('optim_wrapper.constructor: removed, it knows the layers of the old backbone')
-        wrapper.paramwise_cfg = {}
+        adamw = ConfigDict(type='AdamW', lr=1e-4, weight_decay=WEIGHT_DECAY[backbone.family])
+        rates = f'(lr {adamw.lr:g}, weight decay {adamw.weight_decay:g})'
+        changes.append(f'optim_wrapper.optimizer: {wrapper.optimizer.type} -> AdamW {rates}')
+        wrapper.optimizer = adamw
+    wrapper.optimizer.setdefault('weight_decay', 0.01 if 'AdamW' in wrapper.optimizer.type else 0.0)  # as in PyTorch
     rules = wrapper.get('paramwise_cfg') or ConfigDict()
-    custom = {**NO_DECAY['custom_keys'], **rules.get('custom_keys', {})}
-    wrapper.paramwise_cfg = ConfigDict({**rules, **NO_DECAY, 'custom_keys': custom})
+    if wrapper.get('constructor'):
+        changes.append(
+            f'optim_wrapper.constructor: {wrapper.constructor} removed, it knows the layers of the old backbone'
+        )
+        rules = ConfigDict()
+    kept = ConfigDict({key: rules[key] for key in ('bias_lr_mult', 'custom_keys') if key in rules})
+    custom = kept.get('custom_keys', {})
+    if custom.get('backbone', {}).get('decay_mult') == 1:  # said of a ResNet, which has nothing to leave out
+        del custom.backbone['decay_mult']
+    if _is_column(backbone) and 'backbone' not in custom:
+        kept.decay_rate = LAYER_DECAY[min(LAYER_DECAY, key=lambda depth: abs(depth - backbone.num_layers))]
+        changes.append(f'optim_wrapper.paramwise_cfg: learning rates of the backbone fall by {kept.decay_rate} a block')
+    wrapper.constructor = f'vitdense.{LayerDecayOptimWrapperConstructor.__name__}'
+    wrapper.paramwise_cfg = kept
     return [*changes, 'optim_wrapper.paramwise_cfg: no weight decay on norms, biases and position embeddings']
-
-
-def _rates(optimizer: dict) -> str:
-    return f'(lr {optimizer["lr"]:g}, weight decay {optimizer["weight_decay"]:g})'

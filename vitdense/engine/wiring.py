@@ -36,35 +36,40 @@ class ChannelField:
 
     def set(self, channels: Sequence[int]) -> None:
         """State the channels of a backbone."""
-        expected = self.expected(channels)
-        self.node[self.key] = expected[0] if isinstance(self.node[self.key], int) else expected
+        expected, kind = self.expected(channels), type(self.node[self.key])
+        self.node[self.key] = expected[0] if kind is int else kind(expected)  # mmseg's JPU takes tuples only
 
 
 def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
     """All places in ``model`` that state channels of its backbone: in the neck, or without one in the heads."""
     if model.get('neck'):
-        name, neck = _first('neck', model.neck)
-        if 'in_channels' in neck:
-            yield ChannelField(f'{name}.in_channels', neck, 'in_channels', _levels(neck))
+        name, neck = first_neck(model)
+        key = 'in_channels' if 'in_channels' in neck else 'embed_dim'  # the latter in mmseg's Feature2Pyramid
+        if key in neck:
+            yield ChannelField(f'{name}.{key}', neck, key, _levels(neck, key))
         return
     for head in HEADS:
         for name, node in _each(head, model.get(head)):
             if 'in_channels' in node:
-                yield ChannelField(f'{name}.in_channels', node, 'in_channels', _levels(node))
+                yield ChannelField(f'{name}.in_channels', node, 'in_channels', _levels(node, 'in_channels'))
             if 'c1_in_channels' in node:
                 yield ChannelField(f'{name}.c1_in_channels', node, 'c1_in_channels', (0,))
 
 
-def _levels(node: ConfigDict) -> tuple[int, ...] | None:
-    """Maps that the ``in_channels`` of a node speak of; mmseg's heads name them by ``in_index``."""
+def first_neck(model: ConfigDict) -> tuple[str, ConfigDict] | tuple[None, None]:
+    """Place and config of the neck that takes the backbone's maps; None and None without necks."""
+    neck = model.get('neck')
+    if not neck:
+        return None, None
+    return ('neck[0]', neck[0]) if isinstance(neck, list | tuple) else ('neck', neck)
+
+
+def _levels(node: ConfigDict, key: str) -> tuple[int, ...] | None:
+    """Maps that the channels under ``key`` speak of; mmseg's heads name them by ``in_index``."""
     index = node.get('in_index')
     if index is None:
-        return (-1,) if isinstance(node['in_channels'], int) else None
+        return (-1,) if isinstance(node[key], int) else None
     return (index,) if isinstance(index, int) else tuple(index)
-
-
-def _first(name: str, node: ConfigDict | list) -> tuple[str, ConfigDict]:
-    return (f'{name}[0]', node[0]) if isinstance(node, list | tuple) else (name, node)
 
 
 def _each(name: str, node: ConfigDict | list | None) -> list[tuple[str, ConfigDict]]:

@@ -1,5 +1,5 @@
 """The flow of a model: image -> backbones -> necks -> heads."""
 
-from vitdense.models import backbones
+from vitdense.models import backbones, necks
 
-__all__ = ['backbones']
+__all__ = ['backbones', 'necks']

@@ -52,9 +52,9 @@ class Family:
         layouts: each way in which their weights are published.
         releases: URL of each official file by the name that a config gives.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
-            another shape as its release does.
+            another shape as its release does. It gets the table, the shape and ``Backbone.table_args`` of its name.
     """
 
     layouts: tuple[Layout, ...]
     releases: Mapping[str, str] = field(default_factory=dict)
-    tables: tuple[tuple[str, Callable[[Tensor, tuple[int, ...]], Tensor]], ...] = ()
+    tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

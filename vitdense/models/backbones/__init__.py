@@ -3,5 +3,8 @@
 from .base import Backbone
 from .pvt import PVT
 from .pvt_v2 import PVTv2
+from .swin import Swin
+from .swin_v2 import SwinV2
+from .vit import ViT
 
-__all__ = ['PVT', 'Backbone', 'PVTv2']
+__all__ = ['PVT', 'Backbone', 'PVTv2', 'Swin', 'SwinV2', 'ViT']

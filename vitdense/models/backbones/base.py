@@ -76,6 +76,10 @@ class Backbone(BaseModule):
     def layer_id(self, name: str) -> int:
         """Depth of the parameter ``name``: 0 for the stem, n for the n-th block (layer decay and freezing ask it)."""
 
+    def table_args(self, name: str) -> dict[str, Any]:
+        """What resizing a foreign table to the parameter ``name`` needs beyond its shape (see ``Family.tables``)."""
+        return {}
+
     @property
     def num_layers(self) -> int:
         """Number of blocks, the largest :meth:`layer_id`."""

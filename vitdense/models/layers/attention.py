@@ -3,14 +3,85 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import to_map, to_tokens
+from .layout import from_windows, to_map, to_tokens, to_windows
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int, dropout: float = 0.0) -> Tensor:
-    """Multi-head attention of queries (B, N, C) over keys and values (B, N', C), as (B, N, C); scale 1 / sqrt(D)."""
-    q, k, v = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, M, N, D)
-    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return out.transpose(1, 2).flatten(2)
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, dropout: float = 0.0, bias: Tensor | None = None
+) -> Tensor:
+    """Multi-head attention of queries (B, N, C) over keys and values (B, N', C), as (B, N, C); scale 1 / sqrt(D).
+
+    ``bias``, of a shape that broadcasts to (B, M, N, N'), is added to the logits.
+    """
+    q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
+    return merge_heads(F.scaled_dot_product_attention(q, k, v, bias, dropout))
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, N, C) to (B, M, N, D), a view."""
+    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, M, N, D) to (B, N, C)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Attention of all tokens over each other, or of those of each window (ViT; ViTDet, section 3).
+
+    A window has ``window_size`` tokens a side, 0 for no windows. A map that they do not divide is padded at the right
+    and the bottom with zeros, before ``qkv`` and unmasked. Only that which ``qkv`` makes of a zero is ever computed
+    for the padding, which is its bias.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        window_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.window_size = window_size
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C)."""
+        return self.mix(self.project(x), hw)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to their queries, keys and values (B, N, 3C)."""
+        return F.linear(x, self.qkv.weight, self.bias)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Bias of queries, keys and values (3C,)."""
+        return self.qkv.bias
+
+    def mix(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Queries, keys and values (B, N, 3C) of a map ``hw`` to tokens (B, N, C)."""
+        if self.window_size:
+            windows = to_windows(qkv, hw, self.window_size, self.bias)
+            x = from_windows(self.attend(windows, (self.window_size, self.window_size)), hw, self.window_size)
+        else:
+            x = self.attend(qkv, hw)
+        return self.proj_drop(self.proj(x))
+
+    def attend(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Queries, keys and values (B, N, 3C) of a map or a window ``hw`` to mixed values (B, N, C)."""
+        return attention(*qkv.chunk(3, dim=2), self.num_heads, self.dropout)
+
+    @property
+    def dropout(self) -> float:
+        """Dropout of the attention weights, as it applies now."""
+        return self.attn_drop if self.training else 0.0
 
 
 class SpatialReductionAttention(nn.Module):

@@ -1,5 +1,6 @@
 """The only place that converts between the two layouts: tokens (B, N, C) with ``hw``, and maps (B, C, H, W)."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,3 +22,34 @@ def pad_to_minimum(image: Tensor, size: int) -> Tensor:
     if height >= size and width >= size:
         return image
     return F.pad(image, (0, max(size - width, 0), 0, max(size - height, 0)))
+
+
+def pad_to_multiple(image: Tensor, size: int) -> Tensor:
+    """Zero-pad an image (B, C, H, W) at the right and the bottom until both sides are multiples of ``size``."""
+    height, width = image.shape[2:]
+    if height % size == 0 and width % size == 0:
+        return image
+    return F.pad(image, (0, -width % size, 0, -height % size))
+
+
+def to_windows(tokens: Tensor, hw: tuple[int, int], window: int, fill: Tensor | None = None) -> Tensor:
+    """Tokens (B, N, C) of a map ``hw`` to those of its windows (B * windows, window ** 2, C).
+
+    A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros.
+    """
+    x = tokens.unflatten(1, hw)
+    for dim in (1, 2):
+        missing = -x.shape[dim] % window
+        if missing:
+            shape = [*x.shape[:dim], missing, *x.shape[dim + 1 :]]
+            x = torch.cat([x, x.new_zeros(shape) if fill is None else fill.to(x.dtype).expand(shape)], dim)
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, window, columns, window, C)
+    return x.transpose(2, 3).reshape(-1, window**2, x.shape[-1])
+
+
+def from_windows(windows: Tensor, hw: tuple[int, int], window: int) -> Tensor:
+    """Tokens of windows (B * windows, window ** 2, C) to those of the map ``hw`` (B, N, C), without the padding."""
+    rows, columns = (-(-side // window) for side in hw)
+    x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
+    x = x.reshape(-1, rows * window, columns * window, x.shape[-1])
+    return x[:, : hw[0], : hw[1]].flatten(1, 2)

@@ -4,25 +4,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layout import to_map, to_tokens
+from .linear import Linear
+from .recompute import recompute
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
+    """Two linear layers with a GELU between them. The output of the GELU is not kept for the backward pass."""
 
     def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.fc1 = Linear(channels, hidden_channels)
+        self.fc2 = Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
-        x = self.activate(self.fc1(x), hw)
-        return self.drop(self.fc2(self.drop(x)))
+        return self.contract(self.expand(x, hw))
 
-    def activate(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """What stands between the two linear layers: (B, N, C') to (B, N, C')."""
-        return F.gelu(x)
+    def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Everything before the GELU: (B, N, C) to (B, N, C')."""
+        return self.fc1(x)
+
+    def contract(self, hidden: Tensor) -> Tensor:
+        """The GELU and everything after it: (B, N, C') to (B, N, C)."""
+        random = self.training and self.drop.p > 0
+        return self.drop(recompute(lambda h: self.fc2(self.drop(F.gelu(h))), hidden, random))
 
 
 class DepthwiseConv(nn.Module):
@@ -48,5 +54,6 @@ class ConvMlp(Mlp):
         self.dwconv = DepthwiseConv(hidden_channels)
         self.relu = relu
 
-    def activate(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        return F.gelu(self.dwconv(F.relu(x) if self.relu else x, hw))
+    def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        x = self.fc1(x)
+        return self.dwconv(F.relu(x) if self.relu else x, hw)

@@ -1,0 +1,464 @@
+"""ViT, DeiT and BEiT against implementations of others with the same weights, and the contract of backbones."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from vitdense.checkpoint import pretrained
+from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.models.backbones import ViT
+from vitdense.models.layers.recompute import recompute
+
+LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
+TOLERANCE = 1e-4
+BEIT = dict(pos_embed=None, rel_pos='bias_table', layer_scale=0.1)
+VITDET = dict(class_token=False, pos_resize='bicubic', rel_pos='decomposed', window_size=3, global_blocks=(1,))
+KINDS = [dict(), dict(dist_token=True, reg_tokens=2, layer_scale=0.1), BEIT, VITDET]
+
+
+def randomize_(module: nn.Module) -> nn.Module:
+    """Weights that make every path count: biases, norms and tables are not left at zero or one."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        fan_in = parameter[0].numel() if parameter.ndim in (2, 4) else 1
+        parameter.data = parameter.data + 0.05 * noise if parameter.ndim == 1 else noise * 0.5 / fan_in**0.5
+    return module.eval()
+
+
+def load(model: nn.Module, state: dict) -> nn.Module:
+    model.load_state_dict(convert(state, 'vit')[0], strict=True)
+    return model.eval()
+
+
+def image(hw: tuple[int, int], batch: int = 1) -> torch.Tensor:
+    return torch.randn(batch, 3, *hw, generator=torch.Generator().manual_seed(1))
+
+
+def assert_maps_close(ours, theirs) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        assert b.std() > 1e-2
+        assert (a - b).abs().max() <= TOLERANCE
+
+
+def small(depth: int = 2, **kwargs) -> ViT:
+    """A narrow model of images of 48 pixels."""
+    torch.manual_seed(0)
+    return ViT('tiny', **{'embed_dims': 48, 'num_heads': 3, 'depth': depth, 'img_size': 48, **kwargs})
+
+
+@pytest.mark.parametrize(
+    ('name', 'kwargs', 'theirs', 'sizes'),
+    [
+        ('vit_tiny_patch16_224', dict(arch='tiny'), dict(), [(224, 224), (160, 352), (112, 448)]),
+        ('vit_small_patch8_224', dict(arch='small', patch_size=8), dict(depth=2), [(96, 128)]),
+        ('vit_small_patch32_224', dict(arch='small', patch_size=32), dict(depth=2), [(224, 320)]),
+        ('vit_base_patch16_224', dict(arch='base'), dict(depth=3), [(256, 320)]),
+        ('vit_large_patch14_224', dict(arch='large', patch_size=14), dict(depth=2), [(224, 308)]),
+        ('vit_base_patch16_224', dict(arch='base', img_size=(96, 256)), dict(depth=2, img_size=(96, 256)), [(80, 64)]),
+        ('vit_base_patch16_224', dict(arch='base', qkv_bias=False), dict(depth=2, qkv_bias=False), [(64, 96)]),
+        ('vit_base_patch16_224', dict(arch='base', pos_embed=None), dict(depth=2, pos_embed='none'), [(64, 96)]),
+        (
+            'vit_base_patch16_224',
+            dict(arch='base', class_token=False),
+            dict(depth=2, class_token=False, global_pool='avg', fc_norm=False),
+            [(96, 64)],
+        ),
+        (
+            'vit_small_patch14_reg4_dinov2',
+            dict(arch='small', patch_size=14, img_size=518, reg_tokens=4, layer_scale=1.0, pos_embed='patches'),
+            dict(depth=2),
+            [(224, 280)],
+        ),
+        (
+            'vit_base_patch16_224',
+            dict(arch='base', reg_tokens=3, layer_scale=0.1),
+            dict(depth=2, reg_tokens=3, init_values=0.1),
+            [(160, 224)],
+        ),
+        (
+            'deit_small_distilled_patch16_224',
+            dict(arch='small', dist_token=True),
+            dict(depth=3),
+            [(224, 224), (112, 320)],
+        ),
+    ],
+)  # fmt: skip
+def test_equals_timm(name, kwargs, theirs, sizes):
+    reference = randomize_(timm.create_model(name, num_classes=0, dynamic_img_size=True, **theirs))
+    depth = theirs.get('depth', 12)
+    model = ViT(depth=depth, out_indices=range(depth), final_norm=True, **kwargs)
+    load(model, reference.state_dict())
+    for hw in sizes:
+        with torch.no_grad():
+            ours = model(image(hw))
+            last, maps = reference.forward_intermediates(image(hw))
+            prefix = last[:, model.arch.num_prefix :].transpose(1, 2)
+            assert_maps_close(ours, [*maps[:-1], prefix.unflatten(2, ours[-1].shape[2:])])
+
+
+@pytest.mark.parametrize('name', ['beit_base_patch16_224', 'beitv2_large_patch16_224'])
+def test_beit_equals_timm(name):
+    reference = randomize_(timm.create_model(name, num_classes=0, depth=3))
+    model = load(ViT(name.split('_')[1], depth=3, out_indices=(0, 1, 2), **BEIT), reference.state_dict())
+    with torch.no_grad():
+        theirs = reference.forward_intermediates(image((224, 224)), intermediates_only=True)
+        assert_maps_close(model(image((224, 224))), theirs)
+
+
+def test_beit_of_a_wide_image_equals_timm():
+    options = dict(num_classes=0, depth=2, img_size=(96, 160))
+    reference = randomize_(timm.create_model('beit_base_patch16_224', **options))
+    model = load(ViT('base', depth=2, out_indices=(0, 1), img_size=(96, 160), **BEIT), reference.state_dict())
+    with torch.no_grad():
+        theirs = reference.forward_intermediates(image((96, 160)), intermediates_only=True)
+        assert_maps_close(model(image((96, 160))), theirs)
+
+
+def test_beit_at_another_size_resizes_its_bias_table():
+    model = randomize_(small(**BEIT))
+    larger = small(img_size=(64, 96), **BEIT)
+    state = model.state_dict()
+    for key in [key for key in state if key.endswith('bias_table')]:
+        grid = state[key][:-3].T.unflatten(1, (5, 5))[None]
+        grid = F.interpolate(grid, size=(7, 11), mode='bilinear', align_corners=False)[0].flatten(1).T
+        state[key] = torch.cat([grid, state[key][-3:]])
+    larger.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image((64, 96))), larger.eval()(image((64, 96))))
+
+
+@pytest.mark.parametrize('kind', ['ViT', 'DeiT'])
+def test_equals_transformers(kind):
+    sizes = dict(hidden_size=96, num_attention_heads=3, num_hidden_layers=2, intermediate_size=384)
+    config = getattr(transformers, f'{kind}Config')(**sizes, layer_norm_eps=1e-6)
+    reference = randomize_(getattr(transformers, f'{kind}Model')(config))
+    options = dict(pos_resize='bicubic', dist_token=kind == 'DeiT', final_norm=True)
+    model = load(ViT('tiny', embed_dims=96, depth=2, **options), reference.state_dict())
+    for hw in [(224, 224), (112, 320)]:
+        with torch.no_grad():
+            theirs = reference(image(hw), interpolate_pos_encoding=True).last_hidden_state[:, model.arch.num_prefix :]
+            assert_maps_close(model(image(hw)), [theirs.transpose(1, 2).unflatten(2, (hw[0] // 16, hw[1] // 16))])
+
+
+@pytest.mark.parametrize(
+    ('name', 'kwargs'),
+    [
+        ('deit_tiny_patch16_224', dict(arch='tiny')),
+        ('deit_small_patch16_224', dict(arch='small')),
+        ('deit_base_patch16_224', dict(arch='base')),
+        ('deit_base_patch16_224/deit_base_distilled_patch16_384', dict(arch='base', dist_token=True, img_size=384)),
+        ('vit_small_patch16_224_augreg', dict(arch='small')),
+        ('vit_base_patch16_224', dict(arch='base')),
+        ('vit_large_patch16_384', dict(arch='large', img_size=384)),
+        ('mae_vit_base', dict(arch='base')),
+    ],
+)
+def test_names_and_shapes_equal_the_release(name, kwargs):
+    name, _, extra = name.partition('/')
+    layout = json.loads((LAYOUTS / f'{name}.json').read_text())
+    keys = layout['extra_layouts'][extra] if extra else layout['keys']
+    with torch.device('meta'):
+        state = ViT(final_norm=True, **kwargs).state_dict()
+    released = {key: tuple(shape) for key, shape, *_ in keys if not key.startswith('head')}
+    assert {key: tuple(value.shape) for key, value in state.items()} == released
+
+
+@pytest.mark.parametrize(('arch', 'patch', 'millions'), [('huge', 14, 630.8), ('large', 32, 305.5), ('base', 32, 87.5)])
+def test_parameter_count_is_the_published_one(arch, patch, millions):
+    """As published for the encoder, with its final norm."""
+    with torch.device('meta'):
+        model = ViT(arch, patch_size=patch, final_norm=True)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize('rule', ['bicubic', 'bilinear'])
+def test_position_table_is_resized_by_the_rule_of_the_release(rule):
+    """Twice the size in both directions: interpolation by hand at the pixel centres, the class entry as it is."""
+    model = small(pos_resize=rule, out_indices=(0,), depth=1)
+    patches = torch.zeros(1, 36, 48)
+    placed = model.place(patches, (6, 6))
+    table = model.pos_embed[:, 1:].unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+    expected = F.interpolate(table, scale_factor=2, mode=rule, align_corners=False).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(placed[:, 1:], expected)
+    torch.testing.assert_close(placed[:, :1], model.cls_token + model.pos_embed[:, :1])
+
+
+def test_a_table_of_as_many_places_in_another_shape_is_resized():
+    model = small(img_size=(64, 256))
+    assert not torch.allclose(model.place(torch.zeros(1, 64, 48), (8, 8))[:, 1:], model.pos_embed[:, 1:], atol=1e-3)
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(pretrained, 'say', lines.append)
+    return lines
+
+
+def save(tmp_path: Path, content) -> str:
+    path = tmp_path / 'weights.pth'
+    torch.save(content, path)
+    return str(path)
+
+
+def release(name: str) -> dict[str, torch.Tensor]:
+    """A state dict with the keys and shapes of an official file, random values."""
+    torch.manual_seed(0)
+    return {key: torch.randn(shape) for key, shape, _ in json.loads((LAYOUTS / f'{name}.json').read_text())['keys']}
+
+
+def test_official_file_loads_unmodified(tmp_path, log):
+    state = release('deit_tiny_patch16_224')
+    path = save(tmp_path, {'model': state})
+    model = ViT('tiny', init_cfg=dict(type='vitdense.Pretrained', checkpoint=path))
+    model.init_weights()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert log == [f'loaded 100 % of backbone parameters from {path}, dropped head.*, norm.*']
+
+
+def test_decoder_of_mae_is_dropped():
+    state = release('deit_tiny_patch16_224')
+    decoder = {key: torch.zeros(1) for key in ('mask_token', 'decoder_pos_embed', 'decoder_blocks.0.norm1.weight')}
+    converted, dropped = convert({'model': {**state, **decoder}}, 'vit')
+    assert dropped == ['head.weight', 'head.bias', *decoder]
+    assert converted.keys() == ViT('tiny', final_norm=True).state_dict().keys()
+
+
+@pytest.mark.parametrize(('rule', 'antialias'), [('bicubic', False), ('bicubic_antialias', True)])
+def test_position_table_of_a_file_is_resized_by_the_rule_of_the_model(tmp_path, log, rule, antialias):
+    state = release('deit_tiny_patch16_224')
+    model = ViT('tiny', img_size=(128, 288), pos_resize=rule)
+    Pretrained(save(tmp_path, state))(model)
+    grid = state['pos_embed'][:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(8, 18), mode='bicubic', antialias=antialias).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.pos_embed.data, torch.cat([state['pos_embed'][:, :1], grid], dim=1))
+    assert 'resized pos_embed' in log[0]
+
+
+def test_entries_of_tokens_that_the_model_lacks_are_dropped(tmp_path, log):
+    state = release('deit_tiny_patch16_224')
+    for kwargs in (dict(class_token=False), dict(pos_embed='patches')):
+        model = ViT('tiny', **kwargs)
+        Pretrained(save(tmp_path, state))(model)
+        assert torch.equal(model.pos_embed.data, state['pos_embed'][:, 1:])
+
+
+def test_table_that_cannot_be_resized_is_an_error(tmp_path):
+    state = release('deit_tiny_patch16_224')
+    with pytest.raises(ValueError, match=r'has 1 entries before those of the 14 x 14 patches, not 2'):
+        Pretrained(save(tmp_path, state))(ViT('tiny', dist_token=True))
+    state['pos_embed'] = torch.zeros(1, 1 + 50 * 84, 192)
+    with pytest.raises(ValueError, match=r'weights.pth: pos_embed with 4201 entries is not the table of a square'):
+        Pretrained(save(tmp_path, state))(ViT('tiny'))
+
+
+def test_shared_bias_of_a_beit_before_fine_tuning_goes_to_every_block(tmp_path, log):
+    model = small(img_size=80, **BEIT)
+    state = {
+        key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): torch.randn_like(value)
+        for key, value in model.state_dict().items()
+        if 'bias_table' not in key
+    }
+    shared = torch.randn(9 * 9 + 3, 3)
+    state['rel_pos_bias.relative_position_bias_table'] = shared
+    state['rel_pos_bias.relative_position_index'] = torch.zeros(26, 26, dtype=torch.long)
+    path = save(tmp_path, state)
+    Pretrained(path)(model)
+    for block in model.blocks:
+        assert torch.equal(block.attn.relative_position_bias_table.data, shared)
+    assert torch.equal(model.blocks[1].ls2.gamma.data, state['blocks.1.gamma_2'])
+    other = small(img_size=48, **BEIT)
+    Pretrained(path)(other)
+    grid = F.interpolate(shared[:-3].T.unflatten(1, (9, 9))[None], size=(5, 5), mode='bilinear')[0].flatten(1).T
+    torch.testing.assert_close(other.blocks[0].attn.relative_position_bias_table.data, torch.cat([grid, shared[-3:]]))
+
+
+def test_jax_file_loads_as_timm_loads_it(tmp_path, log):
+    reference = timm.create_model('vit_tiny_patch16_224', depth=2)
+    generator = np.random.default_rng(0)
+    channels, heads, width, hidden = 192, 3, 64, 768
+    block = {
+        'LayerNorm_0/scale': (channels,),
+        'LayerNorm_0/bias': (channels,),
+        'LayerNorm_2/scale': (channels,),
+        'LayerNorm_2/bias': (channels,),
+        **{f'MultiHeadDotProductAttention_1/{n}/kernel': (channels, heads, width) for n in ('query', 'key', 'value')},
+        **{f'MultiHeadDotProductAttention_1/{n}/bias': (heads, width) for n in ('query', 'key', 'value')},
+        'MultiHeadDotProductAttention_1/out/kernel': (heads, width, channels),
+        'MultiHeadDotProductAttention_1/out/bias': (channels,),
+        'MlpBlock_3/Dense_0/kernel': (channels, hidden),
+        'MlpBlock_3/Dense_0/bias': (hidden,),
+        'MlpBlock_3/Dense_1/kernel': (hidden, channels),
+        'MlpBlock_3/Dense_1/bias': (channels,),
+    }
+    shapes = {
+        'cls': (1, 1, channels),
+        'embedding/kernel': (16, 16, 3, channels),
+        'embedding/bias': (channels,),
+        'Transformer/posembed_input/pos_embedding': (1, 197, channels),
+        'Transformer/encoder_norm/scale': (channels,),
+        'Transformer/encoder_norm/bias': (channels,),
+        'head/kernel': (channels, 1000),
+        'head/bias': (1000,),
+        **{f'Transformer/encoderblock_{i}/{key}': shape for i in range(2) for key, shape in block.items()},
+    }
+    path = tmp_path / 'weights.npz'
+    np.savez(path, **{key: generator.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()})
+    reference.load_pretrained(str(path))
+    model = ViT('tiny', depth=2, final_norm=True)
+    Pretrained(str(path))(model)
+    theirs = reference.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
+    assert log[0] == f'loaded 100 % of backbone parameters from {path}, dropped head/kernel, head/bias'
+
+
+@pytest.mark.parametrize('kwargs', KINDS)
+@settings(max_examples=8, deadline=None)
+@given(height=st.integers(1, 100), width=st.integers(1, 100))
+def test_any_image_size(kwargs, height, width):
+    model = small(out_indices=(0, 1), **kwargs).eval()
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, height, width))
+    assert [tuple(m.shape) for m in maps] == [(1, 48, math.ceil(height / 16), math.ceil(width / 16))] * 2
+    assert all(m.isfinite().all() and m.is_contiguous() for m in maps)
+
+
+def test_contract_of_channels_strides_and_layers():
+    model = small(depth=4, out_indices=(1, 2), patch_size=8, final_norm=True)
+    assert (model.out_channels, model.out_strides, model.depths) == ((48, 48), (8, 8), (1, 1, 1))
+    assert model.num_layers == 3
+    ids = {name: model.layer_id(name) for name, _ in model.named_parameters()}
+    assert {ids[name] for name in ('cls_token', 'pos_embed', 'patch_embed.proj.weight')} == {0}
+    for block in range(3):
+        assert {v for k, v in ids.items() if k.startswith(f'blocks.{block}.')} == {block + 1}
+    assert ids['norm.weight'] == 3
+    with pytest.raises(ValueError, match=r"no parameter 'head\.weight'"):
+        model.layer_id('head.weight')
+
+
+@pytest.mark.parametrize('kwargs', KINDS)
+def test_every_parameter_is_used(kwargs):
+    model = small(**kwargs).train()
+    model(torch.randn(1, 3, 64, 64))[-1].square().sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize('frozen', [-1, 0, 2])
+def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(frozen):
+    model = small(depth=3, frozen_stages=frozen, drop_rate=0.1).train()
+    model(torch.randn(1, 3, 48, 48))[0].sum().backward()
+    for name, parameter in model.named_parameters():
+        is_frozen = model.layer_id(name) <= frozen
+        assert parameter.requires_grad != is_frozen, name
+        assert (parameter.grad is None) == is_frozen, name
+    assert [block.training for block in model.blocks] == [frozen < stage for stage in (1, 2, 3)]
+    assert model.patch_embed.training == (frozen < 0)
+
+
+def test_frozen_backbone_has_no_randomness():
+    model = small(frozen_stages=2, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
+    assert torch.equal(model(image((64, 64)))[0], model(image((64, 64)))[0])
+
+
+@pytest.mark.parametrize('kwargs', KINDS)
+def test_checkpointing_changes_neither_maps_nor_gradients(kwargs):
+    results = []
+    for with_cp in (False, True):
+        model = small(with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1, **kwargs).train()
+        torch.manual_seed(1)
+        maps = model(torch.ones(2, 3, 64, 96))
+        sum(m.square().mean() for m in maps).backward()
+        results.append([*(m.detach() for m in maps), *(p.grad for p in model.parameters())])
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-6)
+
+
+def test_recomputation_changes_no_gradient_and_repeats_no_product():
+    torch.manual_seed(0)
+    norm, linear = nn.LayerNorm(8), nn.Linear(8, 16)
+    products = []
+    linear.register_forward_hook(lambda *_: products.append(1))
+    gradients = []
+    for run in (lambda f, x: f(x), recompute):
+        x = torch.randn(5, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        run(lambda x: linear(norm(x)), x).square().sum().backward()
+        gradients.append([x.grad, *(p.grad.clone() for p in (*norm.parameters(), *linear.parameters()))])
+        for parameter in (*norm.parameters(), *linear.parameters()):
+            parameter.grad = None
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert len(products) == 2
+
+
+def test_out_indices_select_maps_and_leave_later_blocks_out():
+    full = small(depth=4, out_indices=(0, 1, 2, 3), drop_path_rate=0.3).eval()
+    part = small(depth=4, out_indices=(0, 2), drop_path_rate=0.3).eval()
+    part.load_state_dict({k: v for k, v in full.state_dict().items() if k in part.state_dict()})
+    with torch.no_grad():
+        maps = full(image((48, 64)))
+        torch.testing.assert_close(part(image((48, 64))), (maps[0], maps[2]))
+    assert len(part.blocks) == 3
+    assert [block.drop_path.rate for block in part.blocks] == pytest.approx([0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize('kwargs', KINDS)
+def test_compiles_without_graph_breaks(kwargs):
+    model = small(**kwargs).eval()
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend='eager')(image((64, 80)))
+        torch.testing.assert_close(compiled, model(image((64, 80))))
+
+
+@pytest.mark.parametrize('kwargs', KINDS)
+def test_bfloat16_autocast_is_close_to_float32(kwargs):
+    model = small(**kwargs).eval()
+    with torch.no_grad():
+        (exact,) = model(image((64, 80)))
+        with torch.autocast('cpu', torch.bfloat16):
+            (half,) = model(image((64, 80)))
+    assert (half.float() - exact).norm() / exact.norm() < 0.03
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(arch='bsae'), ValueError, "unknown arch 'bsae': did you mean 'base'"),
+        (dict(img_szie=384), TypeError, "unknown argument 'img_szie': did you mean 'img_size'"),
+        (dict(img_size=225), ValueError, 'img_size must be multiples of patch_size 16, got 225'),
+        (dict(img_size=(224, 100)), ValueError, r'img_size must be multiples of patch_size 16, got \(224, 100\)'),
+        (dict(patch_size=15), ValueError, 'img_size must be multiples of patch_size 15, got 224'),
+        (dict(pos_resize='bicubc'), ValueError, "unknown pos_resize 'bicubc': did you mean 'bicubic'"),
+        (dict(pos_embed='patch'), ValueError, "unknown pos_embed 'patch': did you mean 'patches'"),
+        (dict(rel_pos='bias'), ValueError, "unknown rel_pos 'bias': did you mean 'bias_table'"),
+        (dict(num_heads=5), ValueError, 'embed_dims 192 must be a multiple of num_heads 5'),
+        (dict(class_token=False, dist_token=True), ValueError, 'dist_token=True needs class_token=True'),
+        (dict(window_size=14), ValueError, 'window_size=14 needs class_token=False'),
+        (dict(window_size=14, class_token=False, reg_tokens=4), ValueError, 'reg_tokens=0'),
+        (dict(rel_pos='decomposed'), ValueError, "rel_pos='decomposed' needs class_token=False"),
+        (dict(rel_pos='bias_table', class_token=False, window_size=7), ValueError, 'no dist_token, .* or window_size'),
+        (dict(rel_pos='bias_table', reg_tokens=1), ValueError, 'one class token'),
+        (dict(rel_pos_size=1024), ValueError, "rel_pos_size needs rel_pos='decomposed', got rel_pos=None"),
+        (dict(global_blocks=(2, 5)), ValueError, r'global_blocks \(2, 5\) need a window_size'),
+        (dict(class_token=False, window_size=7, global_blocks=(12,)), ValueError, r'0 to 11, got \(12,\)'),
+        (dict(out_indices=(12,)), ValueError, r'0 to 11, got \(12,\)'),
+        (dict(frozen_stages=13), ValueError, 'from -1 to 12, got 13'),
+        (dict(drop_path_rate=1.0), ValueError, r'in \[0, 1\)'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        ViT(**{'arch': 'tiny', **kwargs})

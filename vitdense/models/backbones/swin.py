@@ -1,0 +1,273 @@
+"""Swin Transformer (Liu et al., ICCV 2021, https://arxiv.org/abs/2103.14030)."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitdense.models.layers.drop_path import DropPath
+from vitdense.models.layers.init import init_linear_
+from vitdense.models.layers.layout import pad_to_multiple, to_map
+from vitdense.models.layers.linear import Linear, by_rows
+from vitdense.models.layers.mlp import Mlp
+from vitdense.models.layers.patch_embed import PatchEmbed
+from vitdense.models.layers.recompute import recompute
+from vitdense.models.layers.window import Windows, cut_windows, position_bias, window_attention
+from vitdense.registry import MODELS
+
+from .base import Backbone, resolve_arch
+
+
+@dataclass(frozen=True)
+class SwinArch:
+    """A row of section 3.3 of the paper; the channels double from stage to stage.
+
+    ``drop_path_rate`` is that of the official detection code's 3x schedules, which differs from classification.
+    """
+
+    embed_dims: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_size: int = 7
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    drop_path_rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        lengths = {column: len(getattr(self, column)) for column in ('depths', 'num_heads')}
+        if set(lengths.values()) != {4}:
+            raise ValueError(f'a pyramid has 4 stages, got {lengths}')
+        if any(channels % heads for channels, heads in zip(self.channels, self.num_heads, strict=True)):
+            raise ValueError(f'channels {self.channels} must be multiples of num_heads {self.num_heads}')
+        if self.window_size < 2:
+            raise ValueError(f'window_size must be at least 2, got {self.window_size}')
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.embed_dims * 2**stage for stage in range(4))
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows, with a bias for each relative position; what versions 1 and 2 share."""
+
+    def __init__(self, channels: int, num_heads: int, window: int, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.attn_drop = attn_drop
+        self.proj = Linear(channels, channels)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens in windows (W, n, C) to their queries, keys and values (W, n, 3C)."""
+
+    @abstractmethod
+    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+        """Queries, keys and values (W, n, 3, M, D) to mixed values (W, n, C)."""
+
+    def mix(self, qkv: Tensor, windows: Windows) -> Tensor:
+        """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
+        qkv = qkv.unflatten(2, (3, self.num_heads, -1))
+        mixed = self.attend(qkv, windows, self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(windows.join(mixed)))
+
+
+class BiasTableAttention(WindowAttention):
+    """Attention with a learned bias for each relative position (section 3.2)."""
+
+    def __init__(self, channels: int, num_heads: int, window: int, qkv_bias: bool, **drops: float) -> None:
+        super().__init__(channels, num_heads, window, **drops)
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+        bias = position_bias(self.relative_position_bias_table, self.window)
+        return window_attention(qkv, bias, windows, qkv.shape[-1] ** -0.5, dropout)
+
+
+class SwinBlock(nn.Module):
+    """Attention within windows, which every other block has shifted by half a window, and a feed-forward network.
+
+    What comes out of the norms and of the GELU is not kept for the backward pass.
+    """
+
+    def __init__(self, channels: int, attn: nn.Module, mlp: Mlp, shift: int, drop_path: float) -> None:
+        super().__init__()
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
+        windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
+        qkv = recompute(lambda x: self.attn.project(windows.split(self.norm1(x))), x)
+        x = x + self.drop_path(self.attn.mix(qkv, windows))
+        return x + self.drop_path(by_rows(self.feed_forward, x, self.mlp.fc1.out_features))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) through norm and feed-forward network."""
+        return self.mlp.contract(recompute(lambda x: self.mlp.expand(self.norm2(x), ()), x))
+
+
+class PatchMerging(nn.Module):
+    """Joins 2 x 2 tokens, those of a column first, and halves their channels: norm, then linear layer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
+        self.norm = nn.LayerNorm(4 * channels)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, N, C) of a map ``hw`` to (B, N', 2C) and their ``hw``; odd sides are padded with zeros."""
+        return recompute(lambda x: self.reduce(merge(x, hw)), x), (-(-hw[0] // 2), -(-hw[1] // 2))
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """Joined tokens (B, N', 4C) to (B, N', 2C)."""
+        return self.reduction(self.norm(x))
+
+
+def merge(x: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Tokens (B, N, C) of a map ``hw`` to those of 2 x 2 blocks (B, N', 4C)."""
+    x = pad_to_multiple(to_map(x, hw), 2).movedim(1, 3)
+    x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H', 2, W', 2, C)
+    return x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)
+
+
+class SwinStage(nn.Module):
+    """Blocks, and what leads to the next stage."""
+
+    def __init__(self, blocks: list[SwinBlock], downsample: PatchMerging | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+@MODELS.register_module()
+class Swin(Backbone):
+    """Swin Transformer, as in the official detection code.
+
+    Maps are padded with zeros at the right and the bottom: images to multiples of 4, maps to whole windows within each
+    block and to even sides before patches are merged. As in the release, the padding takes part in attention, and its
+    keys and values are the bias of ``qkv``; so features near the right and bottom edges depend on the padding of a
+    batch, by the shifted windows of all stages also far from it. Every other block is shifted, whatever the size of the
+    map (classification models do not shift a map of one window).
+
+    The map of stage s, counted from 0, is returned through a LayerNorm ``norm{s}``; the next stage gets it without.
+    Parameters are named as in the official release.
+
+    Args:
+        arch: row of ``ARCHS``.
+        out_indices: stages to return; later ones are not built.
+        frozen_stages: -1 for none, 0 the patch embedding, s the stages 1 to s (see :class:`Backbone`).
+        with_cp: activation checkpointing of the blocks.
+        in_channels: channels of the image.
+        drop_rate: dropout of projections, feed-forward layers and patch embeddings.
+        attn_drop_rate: dropout of attention weights.
+        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='swin_tiny')``.
+        overrides: columns of ``ARCHS`` to replace, e.g. ``window_size=12``.
+
+    Raises:
+        ValueError: unknown ``arch`` or stages, or an arch whose columns do not fit each other.
+        TypeError: an argument that does not exist.
+    """
+
+    family = 'swin'
+    BLOCK, MERGING = SwinBlock, PatchMerging
+    STRIDES = (4, 8, 16, 32)
+    ARCHS: ClassVar[dict[str, SwinArch]] = {
+        'tiny': SwinArch(96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+        'small': SwinArch(96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+        'base': SwinArch(128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.3),
+        'large': SwinArch(192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), drop_path_rate=0.3),
+    }
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+        **overrides,
+    ) -> None:
+        self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        super().__init__(row.depths, row.channels, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
+        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
+        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4)
+        rates = self.drop_path_rates(row.drop_path_rate, row.depths)
+        self.layers = nn.ModuleList()
+        for stage in range(len(self.depths)):
+            blocks = [
+                self.build_block(stage, shifted=i % 2 == 1, drop_path=rate) for i, rate in enumerate(rates[stage])
+            ]
+            is_last = stage == len(self.depths) - 1
+            self.layers.append(SwinStage(blocks, None if is_last else self.MERGING(row.channels[stage])))
+        for stage in self.out_indices:
+            self.add_module(f'norm{stage}', nn.LayerNorm(row.channels[stage]))
+        self.apply(init_linear_)
+        self.freeze()
+
+    def build_block(self, stage: int, shifted: bool, drop_path: float) -> SwinBlock:
+        """A block of ``stage``."""
+        row, channels = self.arch, self.arch.channels[stage]
+        mlp = Mlp(channels, int(channels * row.mlp_ratio), self.drop_rate)
+        shift = row.window_size // 2 if shifted else 0
+        return self.BLOCK(channels, self.build_attention(stage), mlp, shift, drop_path)
+
+    def build_attention(self, stage: int) -> WindowAttention:
+        """Attention of a block of ``stage``."""
+        return BiasTableAttention(qkv_bias=self.arch.qkv_bias, **self.attention_args(stage))
+
+    def attention_args(self, stage: int) -> dict:
+        """What every attention of ``stage`` takes."""
+        return dict(
+            channels=self.arch.channels[stage],
+            num_heads=self.arch.num_heads[stage],
+            window=self.arch.window_size,
+            attn_drop=self.attn_drop_rate,
+            proj_drop=self.drop_rate,
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, 3, H, W) to maps (B, C, H/s, W/s), rounded up, s = 4, 8, 16, 32 as ``out_indices`` names them."""
+        tokens, hw = self.patch_embed(pad_to_multiple(image, 4))
+        tokens = F.dropout(tokens, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        maps = []
+        for stage, layer in enumerate(self.layers):
+            for block in layer.blocks:
+                tokens = self.run_block(block, tokens, hw)
+            if stage in self.out_indices:
+                maps.append(to_map(getattr(self, f'norm{stage}')(tokens), hw).contiguous())
+            if layer.downsample is not None:
+                tokens, hw = layer.downsample(tokens, hw)
+        return tuple(maps)
+
+    def layer_id(self, name: str) -> int:
+        """Depth of the parameter ``name``; what follows the blocks of a stage counts to its last block."""
+        found = re.match(r'(patch_embed)\.|layers\.(\d)\.blocks\.(\d+)\.|(?:layers\.(\d)\.downsample|norm(\d))\.', name)
+        if not found:
+            raise ValueError(f'{type(self).__name__} has no parameter {name!r}')
+        stem, stage, block, *after = found.groups()
+        before = list(accumulate(self.depths, initial=0))
+        if stem:
+            return 0
+        return before[int(stage)] + int(block) + 1 if stage else before[int(after[0] or after[1]) + 1]

@@ -1,0 +1,141 @@
+"""Swin Transformer V2 (Liu et al., CVPR 2022, https://arxiv.org/abs/2111.09883)."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitdense.models.layers.linear import by_rows, linear
+from vitdense.models.layers.recompute import recompute
+from vitdense.models.layers.window import Windows, cut_windows, position_bias, window_attention
+from vitdense.registry import MODELS
+
+from .swin import PatchMerging, Swin, SwinArch, SwinBlock, WindowAttention
+
+
+@dataclass(frozen=True)
+class SwinV2Arch(SwinArch):
+    """A row of section 4.1 of the paper, with the stochastic depth of Swin's detection code.
+
+    ``pretrained_window_sizes`` has the window of each stage in pretraining, 0 for one of ``window_size``. It scales the
+    coordinates of which position biases are made.
+    """
+
+    window_size: int = 8
+    pretrained_window_sizes: tuple[int, ...] = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = self.pretrained_window_sizes
+        if len(sizes) != 4 or any(size < 0 or size == 1 for size in sizes):
+            raise ValueError(f'pretrained_window_sizes must be 4 windows, 0 or of at least 2 tokens, got {sizes}')
+
+
+class CosineAttention(WindowAttention):
+    """Attention by the cosine of queries and keys, times a learned scale (section 3.3).
+
+    A small network makes the bias of a relative position from its coordinates (section 3.4).
+    """
+
+    MAX_SCALE = 100.0
+    MAX_BIAS = 16.0
+
+    def __init__(
+        self, channels: int, num_heads: int, window: int, pretrained_window: int, qkv_bias: bool, **drops: float
+    ) -> None:
+        super().__init__(channels, num_heads, window, **drops)
+        self.pretrained_window = pretrained_window
+        self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(channels)) if qkv_bias else None for _ in range(2))
+
+    def project(self, x: Tensor) -> Tensor:
+        bias = None
+        if self.q_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return linear(x, self.qkv.weight, bias)
+
+    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+        coordinates = log_coordinates(self.window, self.pretrained_window, qkv.device)
+        bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), self.window)
+        q, k, v = qkv.unbind(2)  # (W, n, M, D)
+        scale = self.logit_scale.clamp(max=math.log(self.MAX_SCALE)).exp().flatten(1)
+        q, k = F.normalize(q, dim=3) * scale, F.normalize(k, dim=3)
+        return window_attention(torch.stack([q.to(v.dtype), k.to(v.dtype), v], 2), bias, windows, 1.0, dropout)
+
+
+@lru_cache(maxsize=32)
+def log_coordinates(window: int, pretrained_window: int, device: torch.device) -> Tensor:
+    """Coordinates, rows first, of all relative positions in a window, in a logarithmic space ((2 * window - 1)**2, 2).
+
+    The largest distance in a window of the pretraining becomes 8 before the logarithm.
+    """
+    distance = torch.arange(1 - window, window, device=device) * (8 / (pretrained_window - 1))
+    distance = distance.sign() * torch.log2(distance.abs() + 1) / math.log2(8)
+    return torch.cartesian_prod(distance, distance)
+
+
+class SwinV2Block(SwinBlock):
+    """A block whose norms end its branches (section 3.2)."""
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
+        qkv = recompute(lambda x: self.attn.project(windows.split(x)), x)
+        x = x + self.drop_path(self.norm1(self.attn.mix(qkv, windows)))
+        return x + self.drop_path(by_rows(self.feed_forward, x, self.mlp.fc1.out_features))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.norm2(self.mlp(x, ()))
+
+
+class SwinV2PatchMerging(PatchMerging):
+    """Joins 2 x 2 tokens and halves their channels: linear layer, then norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.norm = nn.LayerNorm(2 * channels)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return self.norm(self.reduction(x))
+
+
+@MODELS.register_module()
+class SwinV2(Swin):
+    """Swin Transformer V2: norms at the end of the branches, cosine attention, continuous position bias.
+
+    Arguments, padding, shifts and the norms of the returned maps are those of :class:`Swin`. There is no official
+    detection code of V2: the released classification weights load, whose last stage had a window half as large where
+    ``window_size`` is 16, and is then to be given as ``pretrained_window_sizes=(0, 0, 0, 8)``.
+    """
+
+    family = 'swin_v2'
+    BLOCK, MERGING = SwinV2Block, SwinV2PatchMerging
+    ARCHS = {
+        'tiny': SwinV2Arch(96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+        'small': SwinV2Arch(96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+        'base': SwinV2Arch(128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.3),
+        'large': SwinV2Arch(
+            192,
+            depths=(2, 2, 18, 2),
+            num_heads=(6, 12, 24, 48),
+            window_size=16,
+            drop_path_rate=0.3,
+            pretrained_window_sizes=(12, 12, 12, 6),
+        ),
+    }
+
+    def __init__(self, arch: str, **kwargs) -> None:
+        super().__init__(arch, **kwargs)
+        for block in self.modules():
+            if isinstance(block, SwinV2Block):  # a new block passes its input on, as in the release
+                for norm in (block.norm1, block.norm2):
+                    nn.init.zeros_(norm.weight)
+
+    def build_attention(self, stage: int) -> CosineAttention:
+        pretrained = self.arch.pretrained_window_sizes[stage] or self.arch.window_size
+        args = self.attention_args(stage)
+        return CosineAttention(pretrained_window=pretrained, qkv_bias=self.arch.qkv_bias, **args)

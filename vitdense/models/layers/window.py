@@ -1,0 +1,178 @@
+"""Attention within windows: cutting maps into them, relative position bias, shift mask (Swin, section 3.2)."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -100.0
+"""Added to the logits of two tokens that a cyclic shift has brought together."""
+
+
+class Windows(NamedTuple):
+    """How B maps of N tokens are cut into W windows of n tokens; windows with the same shift mask are neighbours.
+
+    Attributes:
+        batch: B.
+        tokens: token of each window position (W * n,), any where there is none.
+        blank: the window positions without a token, beyond the bottom and the right edge.
+        positions: window position of each token (B * N,).
+        counts: windows by shift mask: those inside, at the right edge, at the bottom, in the corner.
+        masks: additive shift mask of each (len(counts), 1, n, n), None without shift.
+    """
+
+    batch: int
+    tokens: Tensor
+    blank: Tensor
+    positions: Tensor
+    counts: tuple[int, ...]
+    masks: Tensor | None
+
+    def split(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to windows (W, n, C), zero where there is no token."""
+        n = self.tokens.numel() // sum(self.counts)
+        return _Take.apply(x.flatten(0, 1), self.tokens, self.blank, self.positions, None).unflatten(0, (-1, n))
+
+    def join(self, x: Tensor) -> Tensor:
+        """Windows (W, n, C) to tokens (B, N, C)."""
+        x = _Take.apply(x.flatten(0, 1), self.positions, None, self.tokens, self.blank)
+        return x.unflatten(0, (self.batch, -1))
+
+
+class _Take(torch.autograd.Function):
+    """Rows ``index`` of ``x``, zero at ``blank``; back by ``inverse``, as no row is taken twice."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, index: Tensor, blank: Tensor | None, inverse: Tensor, inverse_blank: Tensor | None):
+        ctx.back = inverse, inverse_blank
+        return _take(x, index, blank)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _take(grad, *ctx.back), None, None, None, None
+
+
+def _take(x: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:
+    rows = x.index_select(0, index)
+    return rows if blank is None else rows.index_fill_(0, blank, 0)
+
+
+@lru_cache(maxsize=32)
+def cut_windows(batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Windows:
+    """Windows of ``window`` x ``window`` tokens, the map first padded to whole windows and rolled by ``shift``."""
+    height, width = hw
+    grid = torch.arange(height * width, device=device).view(hw)
+    grid = F.pad(grid, (0, -width % window, 0, -height % window), value=-1).roll((-shift, -shift), (0, 1))
+    grid = grid.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).flatten(2)  # (rows, columns, n)
+    groups, masks = [grid], None
+    if shift:
+        groups = [grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:]]
+        masks = shift_masks(window, shift, device)
+    first = height * width * torch.arange(batch, device=device).view(-1, 1, 1)
+    groups = [group.flatten(0, 1) for group in groups]
+    tokens = torch.cat([torch.where(group < 0, -1, group + first).flatten(0, 1) for group in groups]).flatten()
+    order = tokens.where(tokens >= 0, batch * height * width).argsort()  # blank positions last
+    positions, blank = order.split((batch * height * width, len(order) - batch * height * width))
+    counts = tuple(batch * len(group) for group in groups)
+    return Windows(batch, tokens.clamp_(min=0), blank, positions, counts, masks)
+
+
+def shift_masks(window: int, shift: int, device: torch.device) -> Tensor:
+    """Additive masks (4, 1, n, n) of the windows inside, at the right edge, at the bottom and in the corner."""
+    wrapped = torch.arange(window, device=device) >= window - shift
+    right = wrapped.repeat(window)  # (n,)
+    bottom = wrapped.repeat_interleave(window)
+    regions = torch.stack([torch.zeros_like(right, dtype=torch.long), right * 1, bottom * 2, right * 1 + bottom * 2])
+    apart = regions[:, None, :, None] != regions[:, None, None, :]
+    return torch.zeros(apart.shape, device=device).masked_fill_(apart, MASKED)
+
+
+@lru_cache(maxsize=32)
+def relative_position_index(window: int, device: torch.device) -> Tensor:
+    """Row of a table of relative positions ((2 * window - 1) ** 2, M) for each pair of tokens of a window, (n * n,)."""
+    y, x = torch.meshgrid(*[torch.arange(window, device=device)] * 2, indexing='ij')
+    y, x = y.flatten(), x.flatten()
+    rows = (y[:, None] - y + window - 1) * (2 * window - 1) + x[:, None] - x + window - 1
+    return rows.flatten()
+
+
+def position_bias(table: Tensor, window: int) -> Tensor:
+    """Table of relative positions ((2 * window - 1) ** 2, M) to the bias (M, n, n) of all pairs of a window."""
+    n = window * window
+    return table.index_select(0, relative_position_index(window, table.device)).t().unflatten(1, (n, n))
+
+
+def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, dropout: float = 0.0) -> Tensor:
+    """Attention within each window.
+
+    Args:
+        qkv: queries, keys and values (W, n, 3, M, D).
+        bias: relative position bias (M, n, n).
+        windows: their order and shift masks.
+        scale: factor of the products of queries and keys.
+        dropout: of the attention weights.
+
+    Returns:
+        (W, n, C), C = M * D.
+    """
+    masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
+    if qkv.device.type == 'cpu' and not dropout and not torch.compiler.is_compiling():
+        return _CacheSized.apply(qkv, masks, windows.counts, scale).flatten(2)
+    parts = zip(qkv.split(windows.counts), masks.to(qkv.dtype), strict=True)
+    return torch.cat([_attend(part, mask, scale, dropout) for part, mask in parts if len(part)]).flatten(2)
+
+
+def _attend(qkv: Tensor, mask: Tensor, scale: float, dropout: float) -> Tensor:
+    q, k, v = qkv.transpose(1, 3).unbind(2)  # (W, M, n, D)
+    return F.scaled_dot_product_attention(q, k, v, mask[None], dropout, scale=scale).transpose(1, 2)
+
+
+class _CacheSized(torch.autograd.Function):
+    """Attention on a CPU, a few windows at a time, so that their weights neither leave the cache nor are kept.
+
+    PyTorch's kernel for CPUs has no gradient of the mask, is made for long sequences, and takes twice as long here.
+    """
+
+    @staticmethod
+    def forward(ctx, qkv: Tensor, masks: Tensor, counts: tuple[int, ...], scale: float) -> Tensor:
+        ctx.save_for_backward(qkv, masks)
+        ctx.counts, ctx.scale = counts, scale
+        out = qkv.new_empty(qkv[:, :, 0].shape)
+        for piece, kind in _pieces(qkv, counts):
+            out[piece] = _weigh(qkv[piece], masks[kind], scale)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, masks = ctx.saved_tensors
+        grad_qkv, grad_masks = torch.empty_like(qkv), torch.zeros_like(masks)
+        for piece, kind in _pieces(qkv, ctx.counts):
+            inputs = qkv[piece].detach().requires_grad_(), masks[kind].detach().requires_grad_()
+            with torch.enable_grad():
+                out = _weigh(*inputs, ctx.scale)
+            grad_qkv[piece], grad_mask = torch.autograd.grad(out, inputs, grad[piece])
+            grad_masks[kind] += grad_mask
+        return grad_qkv, grad_masks, None, None
+
+
+PIECE = 2**20
+"""Bytes of the attention weights that are computed at once."""
+
+
+def _pieces(qkv: Tensor, counts: tuple[int, ...]) -> Iterator[tuple[slice, int]]:
+    """Windows to compute at once, and the number of their mask."""
+    size = max(1, PIECE // (qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
+    start = 0
+    for kind, count in enumerate(counts):
+        for first in range(start, start + count, size):
+            yield slice(first, min(first + size, start + count)), kind
+        start += count
+
+
+def _weigh(qkv: Tensor, mask: Tensor, scale: float) -> Tensor:
+    q, k, v = qkv.transpose(1, 3).unbind(2)  # (W, M, n, D)
+    weights = (q * scale @ k.transpose(2, 3) + mask).softmax(3)
+    return (weights.to(v.dtype) @ v).transpose(1, 2)

@@ -1,0 +1,5 @@
+"""Necks: between the maps of a backbone and the heads. FPN and its relatives come from mmdet and mmseg."""
+
+from .simple_feature_pyramid import SimpleFeaturePyramid
+
+__all__ = ['SimpleFeaturePyramid']
