@@ -126,7 +126,8 @@ def build(name: str, device: str, missing: list[str]) -> dict[str, nn.Module]:
     models = {'vitdense': OURS[name]().to(device).eval()}
     for peer, make in PEERS[name].items():
         try:
-            models[peer] = make().to(device).eval()
+            models[peer] = make().to(device)
+            models[peer].eval()  # not chained: mmdet's train() returns None
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
             missing.append(f'Not measured: {name} of {peer}: {str(error).strip().splitlines()[0]}')
             continue
