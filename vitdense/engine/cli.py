@@ -43,7 +43,7 @@ def _run_parser(description: str, work_dir: str) -> argparse.ArgumentParser:
 def train_parser() -> argparse.ArgumentParser:
     """Options of ``tools/train.py``."""
     parser = _run_parser('Train a detector or a segmentor, and evaluate it.', 'work_dirs/CONFIG')
-    parser.add_argument('--backbone', metavar='NAME', help='swap the backbone of the config, e.g. pvt_v2_b2, swin_tiny, deit_small')
+    parser.add_argument('--backbone', metavar='NAME', help='swap the backbone of the config, e.g. pvt_v2_b2, swin_tiny')
     parser.add_argument(
         '--no-pretrained', dest='pretrained', action='store_false', help='train the backbone from random weights'
     )
