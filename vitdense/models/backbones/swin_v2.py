@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 
 from vitdense.models.layers.linear import by_rows, linear
 from vitdense.models.layers.recompute import recompute
-from vitdense.models.layers.window import Windows, cut_windows, position_bias, window_attention
+from vitdense.models.layers.window import Windows, cached, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 
 from .swin import PatchMerging, Swin, SwinArch, SwinBlock, WindowAttention
@@ -68,7 +67,7 @@ class CosineAttention(WindowAttention):
         return window_attention(torch.stack([q.to(v.dtype), k.to(v.dtype), v], 2), bias, windows, 1.0, dropout)
 
 
-@lru_cache(maxsize=32)
+@cached
 def log_coordinates(window: int, pretrained_window: int, device: torch.device) -> Tensor:
     """Coordinates, rows first, of all relative positions in a window, in a logarithmic space ((2 * window - 1)**2, 2).
 

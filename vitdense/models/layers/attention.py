@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layout import from_windows, to_map, to_tokens, to_windows
+from .linear import Linear, linear
 
 
 def attention(
@@ -48,8 +49,8 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.attn_drop = attn_drop
         self.window_size = window_size
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -58,7 +59,7 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to their queries, keys and values (B, N, 3C)."""
-        return F.linear(x, self.qkv.weight, self.bias)
+        return linear(x, self.qkv.weight, self.bias)
 
     @property
     def bias(self) -> Tensor | None:

@@ -21,27 +21,29 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear`` as :class:`Linear` computes it."""
-    samples = _samples(x)
-    if samples is None:
+    rows = x.reshape(-1, x.shape[-1])
+    if not _leaves_avx512_unused(x) or len(rows) < SAMPLES:
         return F.linear(x, weight, bias)
-    rows = x.reshape(samples, -1, x.shape[-1])
+    rest = len(rows) % SAMPLES
+    whole = rows[: len(rows) - rest]
+    samples = next(count for count in range(4 * SAMPLES, 0, -1) if len(whole) % count == 0)
     fixed = None if bias is None else bias.detach()
-    out = F.conv2d(rows.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], fixed)
-    out = out.squeeze(2).transpose(1, 2).reshape(*x.shape[:-1], -1)
+    out = F.conv2d(whole.unflatten(0, (samples, -1)).transpose(1, 2).unsqueeze(2), weight[:, :, None, None], fixed)
+    out = out.squeeze(2).transpose(1, 2).flatten(0, 1)
+    if rest:
+        out = torch.cat([out, F.linear(rows[-rest:], weight, fixed)])
+    out = out.reshape(*x.shape[:-1], -1)
     return out if bias is None else _AddedBias.apply(out, bias)
 
 
-def _samples(x: Tensor) -> int | None:
-    """Samples to cut the rows of ``x`` into, or None where ``F.linear`` is to be called.
+SAMPLES = 16
+"""From this many on, PyTorch hands a 1 x 1 convolution to oneDNN, also on a single thread."""
 
-    On a single thread PyTorch hands a 1 x 1 convolution to oneDNN from 16 samples on.
-    """
+
+def _leaves_avx512_unused(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type != 'cpu' or x.dtype != torch.float32:
-        return None
-    if not _AVX512 or torch.is_autocast_enabled('cpu'):
-        return None
-    rows = x.numel() // x.shape[-1]
-    return next((samples for samples in range(64, 15, -1) if rows and rows % samples == 0), None)
+        return False
+    return _AVX512 and not torch.is_autocast_enabled('cpu')
 
 
 _AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith('AVX512')

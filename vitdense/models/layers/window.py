@@ -1,15 +1,22 @@
 """Attention within windows: cutting maps into them, relative position bias, shift mask (Swin, section 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Result = TypeVar('Result')
+
 MASKED = -100.0
 """Added to the logits of two tokens that a cyclic shift has brought together."""
+
+
+def cached(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Keep the last results of ``function``, tensors that autograd can use also if made in inference mode."""
+    return lru_cache(maxsize=32)(torch.inference_mode(False)(function))
 
 
 class Windows(NamedTuple):
@@ -60,7 +67,7 @@ def _take(x: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:
     return rows if blank is None else rows.index_fill_(0, blank, 0)
 
 
-@lru_cache(maxsize=32)
+@cached
 def cut_windows(batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Windows:
     """Windows of ``window`` x ``window`` tokens, the map first padded to whole windows and rolled by ``shift``."""
     height, width = hw
@@ -82,15 +89,14 @@ def cut_windows(batch: int, hw: tuple[int, int], window: int, shift: int, device
 
 def shift_masks(window: int, shift: int, device: torch.device) -> Tensor:
     """Additive masks (4, 1, n, n) of the windows inside, at the right edge, at the bottom and in the corner."""
-    wrapped = torch.arange(window, device=device) >= window - shift
-    right = wrapped.repeat(window)  # (n,)
-    bottom = wrapped.repeat_interleave(window)
-    regions = torch.stack([torch.zeros_like(right, dtype=torch.long), right * 1, bottom * 2, right * 1 + bottom * 2])
+    wrapped = (torch.arange(window, device=device) >= window - shift).long()
+    right, bottom = wrapped.repeat(window), wrapped.repeat_interleave(window)  # (n,)
+    regions = torch.stack([torch.zeros_like(right), right, 2 * bottom, right + 2 * bottom])
     apart = regions[:, None, :, None] != regions[:, None, None, :]
     return torch.zeros(apart.shape, device=device).masked_fill_(apart, MASKED)
 
 
-@lru_cache(maxsize=32)
+@cached
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """Row of a table of relative positions ((2 * window - 1) ** 2, M) for each pair of tokens of a window, (n * n,)."""
     y, x = torch.meshgrid(*[torch.arange(window, device=device)] * 2, indexing='ij')
@@ -102,7 +108,7 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 def position_bias(table: Tensor, window: int) -> Tensor:
     """Table of relative positions ((2 * window - 1) ** 2, M) to the bias (M, n, n) of all pairs of a window."""
     n = window * window
-    return table.index_select(0, relative_position_index(window, table.device)).t().unflatten(1, (n, n))
+    return table.index_select(0, relative_position_index(window, table.device)).t().unflatten(1, (n, n)).contiguous()
 
 
 def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, dropout: float = 0.0) -> Tensor:
