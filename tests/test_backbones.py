@@ -147,6 +147,15 @@ def test_out_indices_select_maps_and_leave_later_stages_out(family, arch):
 
 
 @pytest.mark.parametrize(('family', 'arch'), CASES)
+def test_images_of_a_batch_do_not_touch_each_other(family, arch):
+    model = build(family, arch).eval()
+    images = torch.randn(3, 3, 75, 110)
+    with torch.no_grad():
+        for together, alone in zip(model(images), model(images[1:2]), strict=True):
+            torch.testing.assert_close(together[1:2], alone)
+
+
+@pytest.mark.parametrize(('family', 'arch'), CASES)
 def test_every_parameter_is_used(family, arch):
     model = build(family, arch, drop_path_rate=0.0).train()
     loss_of(model(torch.randn(1, 3, 64, 64))).backward()

@@ -21,12 +21,13 @@ from vitdense.models.backbones import Backbone
 ROOT = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
 FOLDERS = sorted({str(Path(leaf).parent) for leaf in LEAVES})
+LONG = {('vitdense.ViT', 'large'), ('vitdense.ViT', 'huge')}  # all their blocks take gigabytes and minutes
 
 
 def build(leaf: str):
     cfg = load_config(str(ROOT / leaf))
     cfg.model.backbone.pop('init_cfg', None)
-    if cfg.model.backbone.get('arch') in ('large', 'huge'):  # all their blocks take gigabytes and minutes
+    if (cfg.model.backbone.type, cfg.model.backbone.get('arch')) in LONG:
         cfg.model.backbone.update(depth=2, global_blocks=(1,))
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)

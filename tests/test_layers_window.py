@@ -132,7 +132,7 @@ def test_windows_cut_in_inference_mode_serve_training():
 @pytest.mark.parametrize('shape', [(2, 48, 6), (128, 49, 6), (1, 97, 6), (3, 6), (0, 6)])
 @pytest.mark.parametrize('bias', [True, False])
 def test_linear_equals_that_of_pytorch(shape, bias, monkeypatch):
-    monkeypatch.setattr(linear_module, '_AVX512', True)
+    monkeypatch.setattr(linear_module, '_ONEDNN', True)
     torch.manual_seed(0)
     layer = Linear(6, 10, bias=bias)
     x = torch.randn(shape, requires_grad=True)

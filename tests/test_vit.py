@@ -337,6 +337,15 @@ def test_any_image_size(kwargs, height, width):
     assert all(m.isfinite().all() and m.is_contiguous() for m in maps)
 
 
+@pytest.mark.parametrize('kwargs', KINDS)
+def test_images_of_a_batch_do_not_touch_each_other(kwargs):
+    model = small(**kwargs).eval()
+    images = torch.randn(3, 3, 75, 110)
+    with torch.no_grad():
+        together, alone = model(images)[0], model(images[1:2])[0]
+    torch.testing.assert_close(together[1:2], alone)
+
+
 def test_contract_of_channels_strides_and_layers():
     model = small(depth=4, out_indices=(1, 2), patch_size=8, final_norm=True)
     assert (model.out_channels, model.out_strides, model.depths) == ((48, 48), (8, 8), (1, 1, 1))

@@ -1,5 +1,6 @@
 """Parameters and floating-point operations of a model, counted as the papers' tables count them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from vitdense.registry import nearest_type_names
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_CPU_LINEAR = getattr(torch.ops.mkldnn, '_linear_pointwise', None)  # not on every processor
 _ATTENTION = ('bmm', 'baddbmm', 'scaled_dot_product')
 
 
@@ -40,7 +42,7 @@ def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
     two_stage = hasattr(model, 'roi_head')
     device = 'cpu' if two_stage else 'meta'
     model.to(device)
-    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flop})
+    counter = FlopCounterMode(display=False, custom_mapping=_OF_CPUS)
     with torch.no_grad(), counter:
         image = torch.zeros(1, 3, *hw, device=device)
         model(image, _empty_samples(hw) if two_stage else None, mode='tensor')
@@ -51,6 +53,13 @@ def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
 
 def _cpu_attention_flop(query_shape, key_shape, value_shape, *args, out_shape=None, **kwargs) -> int:
     return sdpa_flop(query_shape, key_shape, value_shape)
+
+
+def _cpu_linear_flop(rows_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(rows_shape) * weight_shape[0]
+
+
+_OF_CPUS = {_CPU_ATTENTION: _cpu_attention_flop, _CPU_LINEAR: _cpu_linear_flop}
 
 
 def _empty_samples(hw: tuple[int, int]) -> list:

@@ -52,7 +52,8 @@ class PyramidVisionTransformer(Backbone):
     """What PVT and PVTv2 share: four stages, each a patch embedding ``patch_embed{s}`` and blocks ``block{s}``.
 
     Parameters are named as in the official release. Images below 32 pixels a side are padded with zeros to 32, which
-    the spatial reduction of the first stage needs.
+    the spatial reduction of the first stage needs. Attention reaches over the whole map, the padding of a batch
+    included: features of an image depend on it.
 
     Args:
         arch: row of ``ARCHS``.

@@ -103,9 +103,9 @@ class SpatialReductionAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        self.q = nn.Linear(channels, channels, bias=qkv_bias)
-        self.kv = nn.Linear(channels, 2 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels, bias=qkv_bias)
+        self.kv = Linear(channels, 2 * channels, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
         self.reduces = sr_ratio > 1
         if self.reduces:

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 class Linear(nn.Linear):
     """``nn.Linear`` that goes through oneDNN where PyTorch would call MKL: in float32 on a CPU with AVX-512.
 
-    MKL leaves AVX-512 unused on processors that are not Intel's: there oneDNN takes less than half the time. PyTorch
-    has oneDNN in its convolutions only, so the rows become a channels-last map, and the layer a 1 x 1 convolution.
+    MKL leaves AVX-512 unused on processors that are not Intel's: there oneDNN takes half the time.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -21,44 +20,37 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear`` as :class:`Linear` computes it."""
-    rows = x.reshape(-1, x.shape[-1])
-    if not _leaves_avx512_unused(x) or len(rows) < SAMPLES:
+    if not _goes_through_onednn(x):
         return F.linear(x, weight, bias)
-    rest = len(rows) % SAMPLES
-    whole = rows[: len(rows) - rest]
-    samples = next(count for count in range(4 * SAMPLES, 0, -1) if len(whole) % count == 0)
-    fixed = None if bias is None else bias.detach()
-    out = F.conv2d(whole.unflatten(0, (samples, -1)).transpose(1, 2).unsqueeze(2), weight[:, :, None, None], fixed)
-    out = out.squeeze(2).transpose(1, 2).flatten(0, 1)
-    if rest:
-        out = torch.cat([out, F.linear(rows[-rest:], weight, fixed)])
-    out = out.reshape(*x.shape[:-1], -1)
-    return out if bias is None else _AddedBias.apply(out, bias)
+    return _OneDNN.apply(x.reshape(-1, x.shape[-1]), weight, bias).unflatten(0, x.shape[:-1])
 
 
-SAMPLES = 16
-"""From this many on, PyTorch hands a 1 x 1 convolution to oneDNN, also on a single thread."""
-
-
-def _leaves_avx512_unused(x: Tensor) -> bool:
-    if torch.compiler.is_compiling() or x.device.type != 'cpu' or x.dtype != torch.float32:
+def _goes_through_onednn(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() == 0:
         return False
-    return _AVX512 and not torch.is_autocast_enabled('cpu')
+    return _ONEDNN and not torch.is_autocast_enabled('cpu') and not torch.jit.is_tracing()
 
 
-_AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith('AVX512')
+_ONEDNN = hasattr(torch.ops.mkldnn, '_linear_pointwise') and 'AVX512' in torch.backends.cpu.get_cpu_capability()
 
 
-class _AddedBias(torch.autograd.Function):
-    """Gives a bias that was added before its gradient: oneDNN's own sum takes as long as a matrix product."""
-
-    @staticmethod
-    def forward(ctx, out: Tensor, bias: Tensor) -> Tensor:
-        return out.view_as(out)
+class _OneDNN(torch.autograd.Function):
+    """Rows (N, C) times the transposed weight (C', C), plus a bias; the operator itself has no gradient."""
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, grad.flatten(0, -2).sum(0)
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            linear(grad, weight.t(), None) if to_x else None,
+            linear(grad.t(), x.t(), None) if to_weight else None,
+            grad.sum(0) if to_bias else None,
+        )
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:

@@ -11,12 +11,10 @@ from .recompute import recompute
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them. The output of the GELU is not kept for the backward pass."""
 
-    linear: type[nn.Linear] = Linear
-
     def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = self.linear(channels, hidden_channels)
-        self.fc2 = self.linear(hidden_channels, channels)
+        self.fc1 = Linear(channels, hidden_channels)
+        self.fc2 = Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -50,8 +48,6 @@ class ConvMlp(Mlp):
 
     ``relu`` puts a ReLU before the convolution, as the released linear variant has it.
     """
-
-    linear = nn.Linear  # its results here were measured with it, to the bit
 
     def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0, relu: bool = False) -> None:
         super().__init__(channels, hidden_channels, drop)
