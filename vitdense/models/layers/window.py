@@ -1,7 +1,7 @@
 """Attention within windows: cutting maps into them, relative position bias, shift mask (Swin, section 3.2)."""
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,8 +15,18 @@ MASKED = -100.0
 
 
 def cached(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Keep the last results of ``function``, tensors that autograd can use also if made in inference mode."""
-    return lru_cache(maxsize=32)(torch.inference_mode(False)(function))
+    """Keep the last results of ``function``, tensors that autograd can use also if made in inference mode.
+
+    A compiled model computes them itself.
+    """
+    keep = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
+
+    @wraps(function)
+    def call(*args) -> Result:
+        return function(*args) if torch.compiler.is_compiling() else keep(*args)
+
+    call.cache_clear = keep.cache_clear
+    return call
 
 
 class Windows(NamedTuple):
