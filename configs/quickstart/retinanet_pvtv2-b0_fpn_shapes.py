@@ -6,10 +6,10 @@ _base_ = [
     '../_base_/runtime/default.py',
 ]
 
-max_epochs = 20
+max_epochs = 16
 model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.95)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
