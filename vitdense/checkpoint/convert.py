@@ -12,7 +12,7 @@ WRAPPERS = ('state_dict', 'model', 'module')
 
 
 def unwrap(checkpoint: Mapping) -> State:
-    """The state dict inside a checkpoint file: wrappers, ``module.`` and a detector's ``backbone.`` prefix removed.
+    """The state dict inside a checkpoint file: wrappers and the prefix ``module.`` removed.
 
     Raises:
         ValueError: no tensors inside.
@@ -24,9 +24,13 @@ def unwrap(checkpoint: Mapping) -> State:
     state = {key.removeprefix('module.'): value for key, value in state.items() if isinstance(value, Tensor)}
     if not state:
         raise ValueError(f'no tensors in the checkpoint, its keys are {sorted(map(str, checkpoint))[:10]}')
-    if any(key.startswith('backbone.') for key in state):
-        state = {key.removeprefix('backbone.'): v for key, v in state.items() if key.startswith('backbone.')}
     return state
+
+
+def backbone_of(state: State) -> State:
+    """That part of a detector's state dict which is its backbone, ``state`` itself if it is one."""
+    part = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    return part or state
 
 
 def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
@@ -34,15 +38,17 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
 
     Args:
         checkpoint: what the file holds, wrappers included.
-        family: a key of ``FAMILIES``, :attr:`Backbone.family`.
+        family: a key of ``FAMILIES``: :attr:`Backbone.family`, or a detector.
 
     Returns:
-        The state dict under our names, and the foreign keys that a backbone does not use.
+        The state dict under our names, and the foreign keys that the model does not use.
 
     Raises:
         ValueError: no layout of the family fits, or a key that the layout does not know.
     """
     state = unwrap(checkpoint)
+    if not FAMILIES[family].detector:
+        state = backbone_of(state)
     for layout in FAMILIES[family].layouts:
         if any(re.match(layout.probe, key) for key in state):
             names = {key: layout.rename(key) for key in state}

@@ -49,9 +49,13 @@ WORDS = {
 """What the name of a release, or a word in it, says about the arguments of its backbone."""
 
 
+NO_CHOICES = ('Backbone', 'YOLOS')
+"""The contract, and a backbone that returns tokens."""
+
+
 def _choices() -> Iterator[tuple[str, Choice]]:
     """The rows of all classes, and the releases that are not a row as it is."""
-    for backbone in (getattr(backbones, name) for name in backbones.__all__ if name != 'Backbone'):
+    for backbone in (getattr(backbones, name) for name in backbones.__all__ if name not in NO_CHOICES):
         releases = FAMILIES[backbone.family].releases
         for arch in backbone.ARCHS:
             name = f'{backbone.family}_{arch}'

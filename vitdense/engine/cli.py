@@ -36,17 +36,25 @@ def _run_parser(description: str, work_dir: str) -> argparse.ArgumentParser:
         help=f'folder of logs and results, default {work_dir}; DIR2, DIR3, ... if it is taken',
     )
     parser.add_argument('--overwrite', action='store_true', help='remove the earlier run in the work dir')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     return parser
+
+
+def _add_launcher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+
+
+def _add_backbone(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--backbone', metavar='NAME', help='swap the backbone of the config, e.g. pvt_v2_b2, swin_tiny')
+    parser.add_argument(
+        '--no-pretrained', dest='pretrained', action='store_false', help='train the backbone from random weights'
+    )
 
 
 def train_parser() -> argparse.ArgumentParser:
     """Options of ``tools/train.py``."""
     parser = _run_parser('Train a detector or a segmentor, and evaluate it.', 'work_dirs/CONFIG')
-    parser.add_argument('--backbone', metavar='NAME', help='swap the backbone of the config, e.g. pvt_v2_b2, swin_tiny')
-    parser.add_argument(
-        '--no-pretrained', dest='pretrained', action='store_false', help='train the backbone from random weights'
-    )
+    _add_launcher(parser)
+    _add_backbone(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='go on from it, or from the last one'
     )
@@ -63,6 +71,7 @@ def train_parser() -> argparse.ArgumentParser:
 def test_parser() -> argparse.ArgumentParser:
     """Options of ``tools/test.py``."""
     parser = _run_parser('Evaluate a checkpoint.', 'work_dirs/CONFIG_test')
+    _add_launcher(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='save the images with their predictions')
@@ -73,3 +82,20 @@ def test_parser() -> argparse.ArgumentParser:
 def check_parser() -> argparse.ArgumentParser:
     """Options of ``tools/check.py``."""
     return _parser('Scan the data of a config, build its model and take one training step; nothing is written.')
+
+
+def overfit_parser() -> argparse.ArgumentParser:
+    """Options of ``tools/overfit.py``."""
+    parser = _run_parser(
+        'Train a detector on a few of its training images until it knows them by heart: the first thing to try when '
+        'the mAP stays at 0. Exits with 0 if it does, with 1 and what to look at if it does not.',
+        'work_dirs/CONFIG_overfit',
+    )
+    _add_backbone(parser)
+    parser.add_argument('--images', type=int, default=8, metavar='N', help='training images with objects (default 8)')
+    parser.add_argument('--steps', type=int, default=2000, metavar='N', help='steps at most (default 2000)')
+    parser.add_argument('--minutes', type=float, default=60, metavar='N', help='minutes at most (default 60)')
+    parser.add_argument('--target', type=float, default=0.95, metavar='MAP', help='COCO mAP to reach (default 0.95)')
+    parser.add_argument('--lr', type=float, help='learning rate, default see vitdense/engine/overfit.py')
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of images and of the weights (default 0)')
+    return parser

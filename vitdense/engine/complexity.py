@@ -37,7 +37,7 @@ def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with nearest_type_names():
-        model = MODELS.build(cfg.model).eval()
+        model = MODELS.build(cfg.model).eval().requires_grad_(False)  # parameters as arguments confuse the counter
     parameters = sum(p.numel() for p in model.parameters())
     two_stage = hasattr(model, 'roi_head')
     device = 'cpu' if two_stage else 'meta'

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from vitdense.console import CONSOLE, say
 from vitdense.datasets.scan import SplitReport
+from vitdense.engine.advice import advice
 from vitdense.engine.heads import check_class_counts
 from vitdense.engine.hooks.evaluation_files import per_class_table
 from vitdense.engine.hooks.start_report import data_lines, versions
@@ -35,9 +36,7 @@ def train(args: argparse.Namespace) -> None:
             raised before the first step.
     """
     cfg = read_config(args)
-    changes = swap_backbone(cfg, args.backbone, args.pretrained) if args.backbone else []
-    if not args.backbone and not args.pretrained:
-        changes = [drop_pretrained(cfg)]
+    changes = choose_backbone(cfg, args)
     set_options(cfg, args)
     join(cfg, args.launcher)
     splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
@@ -49,6 +48,8 @@ def train(args: argparse.Namespace) -> None:
         check_disk(runner)
         for change in changes + ready.changes:
             say(change)
+        for warning in advice(cfg, ready.reports, get_world_size()):
+            runner.logger.warning(warning)
         runner.train()
         report(runner, 'val')
     leave()
@@ -95,6 +96,13 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
     given = {key: value for key, value in given.items() if value is not None}
     cfg.randomness = {'seed': None, **cfg.get('randomness', {}), **given}
     log_to(cfg, args.log)
+
+
+def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed."""
+    if args.backbone:
+        return swap_backbone(cfg, args.backbone, args.pretrained)
+    return [] if args.pretrained else [drop_pretrained(cfg)]
 
 
 def drop_pretrained(cfg: Config) -> str:

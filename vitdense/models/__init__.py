@@ -1,5 +1,5 @@
 """The flow of a model: image -> backbones -> necks -> heads."""
 
-from vitdense.models import backbones, necks
+from vitdense.models import backbones, heads, necks
 
-__all__ = ['backbones', 'necks']
+__all__ = ['backbones', 'heads', 'necks']

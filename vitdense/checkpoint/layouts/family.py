@@ -46,15 +46,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """Backbones that load the same files.
+    """Backbones, or whole detectors, that load the same files.
 
     Attributes:
         layouts: each way in which their weights are published.
         releases: URL of each official file by the name that a config gives.
+        detector: whether these are whole detectors, whose parts are ``backbone`` and ``bbox_head``.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
             another shape as its release does. It gets the table, the shape and ``Backbone.table_args`` of its name.
     """
 
     layouts: tuple[Layout, ...]
     releases: Mapping[str, str] = field(default_factory=dict)
+    detector: bool = False
     tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

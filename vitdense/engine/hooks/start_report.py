@@ -173,11 +173,10 @@ def batch_line(runner: Runner) -> str:
     base = recipe.get('base_batch_size')
     if base is None:
         return line
-    if base == each * processes:
-        return f"{line}, the recipe's"
-    if recipe.get('enable'):
-        return f'{line}, the recipe has {base}: learning rate scaled by {each * processes / base:g}'
-    return f'{line}, but the recipe has {base} and the learning rate is not scaled (--auto-scale-lr)'
+    scale = each * processes / base  # mmengine counts no accumulated steps
+    if recipe.get('enable') and scale != 1:
+        return f'{line}, the recipe has {base}: learning rate scaled by {scale:g}'
+    return f"{line}, the recipe's" if base == batch else f'{line}, the recipe has {base}'
 
 
 def schedule_line(runner: Runner) -> str:

@@ -6,5 +6,6 @@ from .pvt_v2 import PVTv2
 from .swin import Swin
 from .swin_v2 import SwinV2
 from .vit import ViT
+from .yolos import YOLOS
 
-__all__ = ['PVT', 'Backbone', 'PVTv2', 'Swin', 'SwinV2', 'ViT']
+__all__ = ['PVT', 'YOLOS', 'Backbone', 'PVTv2', 'Swin', 'SwinV2', 'ViT']

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vitdense.models.layers.drop_path import DropPath
 from vitdense.models.layers.init import init_linear_
 from vitdense.models.layers.layout import pad_to_multiple, to_map
-from vitdense.models.layers.linear import Linear, by_rows
+from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.recompute import recompute
@@ -117,11 +117,7 @@ class SwinBlock(nn.Module):
         windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
         qkv = recompute(lambda x: self.attn.project(windows.split(self.norm1(x))), x)
         x = x + self.drop_path(self.attn.mix(qkv, windows))
-        return x + self.drop_path(by_rows(self.feed_forward, x, self.mlp.fc1.out_features))
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) through norm and feed-forward network."""
-        return self.mlp.contract(recompute(lambda x: self.mlp.expand(self.norm2(x), ()), x))
+        return x + self.drop_path(self.mlp.of_rows(x, self.norm2))
 
 
 class PatchMerging(nn.Module):

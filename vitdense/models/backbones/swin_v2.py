@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.models.layers.linear import by_rows, linear
+from vitdense.models.layers.linear import linear
 from vitdense.models.layers.recompute import recompute
 from vitdense.models.layers.window import Windows, cached, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
@@ -85,10 +85,7 @@ class SwinV2Block(SwinBlock):
         windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
         qkv = recompute(lambda x: self.attn.project(windows.split(x)), x)
         x = x + self.drop_path(self.norm1(self.attn.mix(qkv, windows)))
-        return x + self.drop_path(by_rows(self.feed_forward, x, self.mlp.fc1.out_features))
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        return self.norm2(self.mlp(x, ()))
+        return x + self.drop_path(self.norm2(self.mlp.of_rows(x, nn.Identity())))
 
 
 class SwinV2PatchMerging(PatchMerging):

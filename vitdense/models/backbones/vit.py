@@ -15,7 +15,6 @@ from vitdense.models.layers.block import Block
 from vitdense.models.layers.init import init_linear_
 from vitdense.models.layers.layer_scale import LayerScale
 from vitdense.models.layers.layout import pad_to_multiple, to_map
-from vitdense.models.layers.linear import by_rows
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.pos_embed import RESIZE_RULES, resize_positions
@@ -120,7 +119,7 @@ class ViTArch:
 
 
 class ViTBlock(Block):
-    """A block whose branches end in LayerScale, unless that is None. Outputs of its norms are not kept."""
+    """A block whose branches end in LayerScale, unless that is None. Of a branch only what is dear is kept."""
 
     def __init__(
         self, channels: int, attn: SelfAttention, mlp: Mlp, drop_path: float, layer_scale: float | None
@@ -133,11 +132,7 @@ class ViTBlock(Block):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         qkv = recompute(lambda x: self.attn.project(self.norm1(x)), x)
         x = x + self.drop_path(self.ls1(self.attn.mix(qkv, hw)))
-        return x + self.drop_path(self.ls2(by_rows(self.feed_forward, x, self.mlp.fc1.out_features)))
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) through norm and feed-forward network."""
-        return self.mlp.contract(recompute(lambda x: self.mlp.expand(self.norm2(x), ()), x))
+        return x + self.drop_path(self.ls2(self.mlp.of_rows(x, self.norm2)))
 
 
 @MODELS.register_module()

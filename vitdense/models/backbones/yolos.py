@@ -1,15 +1,16 @@
 """YOLOS: a plain Vision Transformer that detects with tokens of its own."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.models.layers.attention import attention
+from vitdense.models.layers.attention import SelfAttention, attention
 from vitdense.models.layers.layout import pad_to_minimum
-from vitdense.models.layers.linear import by_rows
+from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.recompute import recompute
 from vitdense.registry import MODELS
@@ -17,20 +18,13 @@ from vitdense.registry import MODELS
 from .base import resolve_arch
 from .vit import ViT, ViTArch, ViTBlock, tokens
 
-FIXED = {
-    'class_token': True,
-    'dist_token': False,
-    'reg_tokens': 0,
-    'pos_embed': 'all',
-    'rel_pos': None,
-    'window_size': 0,
-}
+FIXED = dict(class_token=True, dist_token=False, reg_tokens=0, pos_embed='all', rel_pos=None, window_size=0)
 """Columns of :class:`ViTArch` that a sequence of class, patch and detection tokens leaves no choice for."""
 
 
 @dataclass(frozen=True)
 class YOLOSArch(ViTArch):
-    """A row of the table of the paper (table 1; sizes of the position tables as released).
+    """A row of the table of the paper, and the sizes of the position tables of the release.
 
     Attributes:
         det_tokens: number of detection tokens Q.
@@ -51,17 +45,129 @@ class YOLOSArch(ViTArch):
 
 
 class ReadoutBlock(ViTBlock):
-    """A block of which only the last tokens are wanted: what the others would become is not computed."""
+    """The last block: of all that it would return, only the detection tokens are computed."""
 
-    def __init__(self, block: ViTBlock, det_tokens: int) -> None:
-        nn.Module.__init__(self)
-        self._modules = block._modules
+    def __init__(
+        self, channels: int, attn: SelfAttention, mlp: Mlp, drop_path: float, layer_scale: float | None, det_tokens: int
+    ) -> None:
+        super().__init__(channels, attn, mlp, drop_path, layer_scale)
         self.det_tokens = det_tokens
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to the last of them (B, Q, C)."""
+        q, k, v = recompute(lambda x: self.attn.project(self.norm1(x)), x).chunk(3, dim=2)
+        mixed = attention(q[:, -self.det_tokens :], k, v, self.attn.num_heads, self.attn.dropout)
+        x = x[:, -self.det_tokens :] + self.drop_path(self.ls1(self.attn.proj_drop(self.attn.proj(mixed))))
+        return x + self.drop_path(self.ls2(self.mlp.of_rows(x, self.norm2)))
 
 
 @MODELS.register_module()
 class YOLOS(ViT):
-    pass
+    """You Only Look at One Sequence (Fang et al., NeurIPS 2021, https://arxiv.org/abs/2106.00666).
+
+    Detection tokens follow the class token and the patches through all blocks; :class:`YOLOSHead` reads what becomes
+    of them. Parameters are named as in the official release. As there, what is left of an image beyond whole patches is
+    cut off (an image smaller than a patch is padded with zeros), and padding is not masked: the detections in an image
+    depend on the padding of its batch.
+
+    It keeps the contract of backbones, with these exceptions: the only output has tokens instead of a map, so that no
+    neck fits; ``out_channels`` are the channels of these tokens, ``out_strides`` those of the patches. All blocks are
+    built and the last norm is always there. ``mid_pos_embed`` is one parameter for many blocks; it counts as part of
+    the last block that it follows, so that it is frozen with that one.
+
+    Args:
+        arch: row of ``ARCHS``.
+        frozen_stages: -1 for none, 0 patch embedding, tokens and first position table, s these and the first s blocks.
+        with_cp: activation checkpointing of the blocks.
+        in_channels: channels of the image.
+        drop_rate: dropout of projections, feed-forward layers and position embeddings.
+        attn_drop_rate: dropout of attention weights.
+        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='deit_tiny')``. ImageNet
+            weights have no ``mid_pos_embed``, a quarter of all values: there, give ``min_loaded=0.7`` as well.
+        overrides: columns of :class:`YOLOSArch` to replace, e.g. ``det_tokens=300``.
+
+    Raises:
+        ValueError: unknown ``arch`` or blocks, or columns that do not fit each other.
+        TypeError: an argument that does not exist.
+    """
+
+    family = 'yolos'
+    ARCHS = {
+        'tiny': YOLOSArch(embed_dims=192, depth=12, num_heads=3, img_size=(800, 1328), mid_pos_embed=False),
+        'small': YOLOSArch(embed_dims=384, depth=12, num_heads=6, img_size=(512, 864)),
+        'small_dwr': YOLOSArch(embed_dims=330, depth=14, num_heads=6, img_size=(512, 864)),
+        'base': YOLOSArch(embed_dims=768, depth=12, num_heads=12, img_size=(800, 1344)),
+    }
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+        **overrides,
+    ) -> None:
+        row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        super().__init__(
+            arch,
+            final_norm=True,
+            frozen_stages=frozen_stages,
+            with_cp=with_cp,
+            in_channels=in_channels,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            init_cfg=init_cfg,
+            **overrides,
+        )
+        channels, places = row.embed_dims, 1 + self.grid[0] * self.grid[1] + row.det_tokens
+        self.det_token = tokens(row.det_tokens, channels)
+        self.pos_embed = tokens(places, channels)
+        self.mid_pos_embed = None
+        if row.mid_pos_embed and row.depth > 1:
+            tables = torch.cat([tokens(places, channels) for _ in range(row.depth - 1)]).detach()
+            self.mid_pos_embed = nn.Parameter(tables[:, None])
+        self.freeze()
+
+    def build_block(self, index: int, drop_path: float, drop: float, attn_drop: float) -> ViTBlock:
+        block = super().build_block(index, drop_path, drop, attn_drop)
+        if index < self.arch.depth - 1:
+            return block
+        row = self.arch
+        return ReadoutBlock(row.embed_dims, block.attn, block.mlp, drop_path, row.layer_scale, row.det_tokens)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Image (B, 3, H, W) to the detection tokens (B, Q, C)."""
+        patches, hw = self.patch_embed(pad_to_minimum(image, self.arch.patch_size))
+        x = self.place(patches, hw)
+        between = () if self.mid_pos_embed is None else self.fit(self.mid_pos_embed[:, 0], hw).unbind()
+        for block, positions in zip_longest(self.blocks, between):
+            x = self.run_block(block, x, hw)
+            if positions is not None:
+                x = x + positions
+        return (self.norm(x),)
+
+    def place(self, patches: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) of patches to (B, 1 + N + Q, C), the other tokens around, with position embeddings."""
+        first, last = (t.expand(len(patches), -1, -1) for t in (self.cls_token, self.det_token))
+        x = torch.cat([first, patches, last], dim=1) + self.fit(self.pos_embed, hw)
+        return F.dropout(x, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+
+    def fit(self, tables: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Position tables (T, 1 + N + Q, C) for a grid ``hw`` of patches; the class and detection entries stay."""
+        grid, det = tables.tensor_split([-self.arch.det_tokens], dim=1)
+        return torch.cat([resize_positions(grid, 1, self.grid, hw, self.arch.pos_resize), det], dim=1)
+
+    def table_args(self, name: str) -> dict[str, Any]:
+        if name != 'pos_embed':
+            return {}
+        det = self.pos_embed[:, -self.arch.det_tokens :].detach()
+        return dict(hw=self.grid, rule=self.arch.pos_resize, det=det)
+
+    def layer_id(self, name: str) -> int:
+        if name == 'mid_pos_embed':
+            return self.num_layers - 1
+        return 0 if name == 'det_token' else super().layer_id(name)

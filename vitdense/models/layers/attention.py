@@ -1,5 +1,6 @@
 """Softmax attention, all of it through ``scaled_dot_product_attention``."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ def attention(
 ) -> Tensor:
     """Multi-head attention of queries (B, N, C) over keys and values (B, N', C), as (B, N, C); scale 1 / sqrt(D).
 
-    ``bias``, of a shape that broadcasts to (B, M, N, N'), is added to the logits.
+    ``bias``, of a shape that broadcasts to (B, M, N, N'), is added to the logits, or is False for pairs to leave out.
     """
     q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
     return merge_heads(F.scaled_dot_product_attention(q, k, v, bias, dropout))
@@ -83,6 +84,39 @@ class SelfAttention(nn.Module):
     def dropout(self) -> float:
         """Dropout of the attention weights, as it applies now."""
         return self.attn_drop if self.training else 0.0
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of queries over other tokens; its parameters are those of ``nn.MultiheadAttention``.
+
+    Unlike there, positions can be added to queries and keys and not to values (DETR), padding is masked without a
+    matrix of all weights, and all matrix products are :func:`linear`.
+    """
+
+    def __init__(self, channels: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * channels, channels)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = Linear(channels, channels)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Queries (B, N, C) over keys and values (B, N', C) to (B, N, C).
+
+        ``valid``, of a shape that broadcasts to (B, M, N, N'), is True for the pairs that take part.
+        """
+        if q is k:
+            q, k = self._project(q, 0, 2).chunk(2, dim=2)
+        else:
+            q, k = self._project(q, 0, 1), self._project(k, 1, 2)
+        x = attention(q, k, self._project(v, 2, 3), self.num_heads, self.dropout if self.training else 0.0, valid)
+        return self.out_proj(x)
+
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        rows = slice(first * x.shape[2], last * x.shape[2])
+        return linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
 
 
 class SpatialReductionAttention(nn.Module):

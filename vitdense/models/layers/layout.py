@@ -1,5 +1,7 @@
 """The only place that converts between the two layouts: tokens (B, N, C) with ``hw``, and maps (B, C, H, W)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,3 +55,25 @@ def from_windows(windows: Tensor, hw: tuple[int, int], window: int) -> Tensor:
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * window, columns * window, x.shape[-1])
     return x[:, : hw[0], : hw[1]].flatten(1, 2)
+
+
+def valid_sizes(
+    image_hws: Sequence[tuple[int, int]], batch_hw: tuple[int, int], hw: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Rows and columns of a map ``hw`` that show each image of ``image_hws``, which a batch pads to ``batch_hw``.
+
+    As in DETR, a place of the map belongs to the image if the pixel does at which nearest interpolation puts it.
+    """
+    return [
+        tuple(-(-side * cells // padded) for side, cells, padded in zip(image_hw, hw, batch_hw, strict=True))
+        for image_hw in image_hws
+    ]
+
+
+def padding_mask(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor | None:
+    """Mask (B, N) of a map ``hw``, True outside the first rows and columns ``valid_hws``; None without any padding."""
+    if all(tuple(valid) == tuple(hw) for valid in valid_hws):
+        return None
+    valid = torch.tensor(valid_hws, device=device)
+    rows, columns = (torch.arange(side, device=device) >= valid[:, [i]] for i, side in enumerate(hw))  # (B, H), (B, W)
+    return (rows[:, :, None] | columns[:, None]).flatten(1)

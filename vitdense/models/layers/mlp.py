@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layout import to_map, to_tokens
-from .linear import Linear
+from .linear import Linear, by_rows
 from .recompute import recompute
 
 
@@ -19,7 +19,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
-        return self.contract(self.expand(x, hw))
+        return recompute(self.contract, self.expand(x, hw), self.random)
 
     def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Everything before the GELU: (B, N, C) to (B, N, C')."""
@@ -27,8 +27,23 @@ class Mlp(nn.Module):
 
     def contract(self, hidden: Tensor) -> Tensor:
         """The GELU and everything after it: (B, N, C') to (B, N, C)."""
-        random = self.training and self.drop.p > 0
-        return self.drop(recompute(lambda h: self.fc2(self.drop(F.gelu(h))), hidden, random))
+        return self.drop(self.fc2(self.drop(F.gelu(hidden))))
+
+    def of_rows(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Norm and network for tokens (B, N, C), of which it keeps nothing else for the backward pass.
+
+        On a CPU as many at once as fit in cache. Only for networks that treat tokens one by one.
+        """
+        return by_rows(
+            lambda piece: recompute(lambda x: self.contract(self.fc1(norm(x))), piece, self.random),
+            x,
+            self.fc1.out_features,
+        )
+
+    @property
+    def random(self) -> bool:
+        """Whether dropout makes the result random."""
+        return self.training and self.drop.p > 0
 
 
 class DepthwiseConv(nn.Module):
@@ -57,3 +72,17 @@ class ConvMlp(Mlp):
     def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         x = self.fc1(x)
         return self.dwconv(F.relu(x) if self.relu else x, hw)
+
+
+class PredictionMlp(nn.Module):
+    """Three linear layers with ReLUs between them, which predict the box or the class of a query (DETR, YOLOS)."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Linear(channels, width) for width in (channels, channels, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Queries (..., C) to (..., C')."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)

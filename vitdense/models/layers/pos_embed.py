@@ -1,5 +1,8 @@
 """Position embeddings and the resizing of their grids."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,3 +40,29 @@ def resize_positions(table: Tensor, prefix: int, old_hw: tuple[int, int], new_hw
         return table
     grid = resize_grid(table[:, prefix:], old_hw, new_hw, **RESIZE_RULES[rule])
     return torch.cat([table[:, :prefix], grid], dim=1)
+
+
+def sine_positions(
+    valid_hws: Sequence[tuple[int, int]],
+    hw: tuple[int, int],
+    channels: int,
+    device: torch.device,
+    offset: float = 0.0,
+    temperature: float = 10000.0,
+) -> Tensor:
+    """Sine position encodings (B, N, C) of maps ``hw``, in float32; the first half of the channels has the row.
+
+    Row and column are counted from 1, moved by ``offset`` (-0.5 in Deformable DETR), and divided by the number of those
+    that show the image, ``valid_hws``; a full side is 2 pi (DETR, supplementary material).
+    """
+    valid = torch.tensor(valid_hws, dtype=torch.float32, device=device)
+    exponents = torch.arange(0, channels // 2, 2, dtype=torch.float32, device=device) / (channels // 2)
+    axes = []
+    for axis, side in enumerate(hw):
+        places = torch.arange(1, side + 1, dtype=torch.float32, device=device) + offset
+        angles = 2 * math.pi * places / (valid[:, [axis]] + 1e-6)  # (B, side)
+        angles = angles[:, :, None] / temperature**exponents
+        axes.append(torch.stack([angles.sin(), angles.cos()], dim=3).flatten(2))  # (B, side, C / 2)
+    rows, columns = axes
+    full = len(valid), *hw, channels // 2
+    return torch.cat([rows[:, :, None].expand(full), columns[:, None].expand(full)], dim=3).flatten(1, 2)

@@ -1,0 +1,128 @@
+"""The transformer of DETR (Carion et al., ECCV 2020, https://arxiv.org/abs/2005.12872, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from vitdense.models.layers.attention import MultiHeadAttention
+from vitdense.models.layers.linear import Linear
+
+
+class Layer(nn.Module):
+    """What the layers of encoder and decoder share: norms follow the sums, dropout ends each branch."""
+
+    NORMS: int
+
+    def __init__(self, channels: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = MultiHeadAttention(channels, num_heads, dropout)
+        self.linear1 = Linear(channels, feedforward_channels)
+        self.linear2 = Linear(feedforward_channels, channels)
+        for i in range(self.NORMS):
+            self.add_module(f'norm{i + 1}', nn.LayerNorm(channels))
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C)."""
+        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
+
+
+class EncoderLayer(Layer):
+    """Self-attention of image tokens, and a feed-forward network."""
+
+    NORMS = 2
+
+    def forward(self, x: Tensor, pos: Tensor, valid: Tensor | None) -> Tensor:
+        """Tokens (B, N, C) with positions (B, N, C) to (B, N, C); ``valid`` (B, 1, 1, N) is False at padding."""
+        placed = x + pos
+        x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, valid)))
+        return self.norm2(x + self.feed_forward(x))
+
+
+class DecoderLayer(Layer):
+    """Self-attention of queries, attention over image tokens, and a feed-forward network."""
+
+    NORMS = 3
+
+    def __init__(self, channels: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__(channels, num_heads, feedforward_channels, dropout)
+        self.multihead_attn = MultiHeadAttention(channels, num_heads, dropout)
+        nn.init.xavier_uniform_(self.multihead_attn.out_proj.weight)
+
+    def forward(self, x: Tensor, query_pos: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None) -> Tensor:
+        """Queries (B, Q, C) over image tokens (B, N, C), as ``keys`` with and as ``values`` without positions."""
+        placed = x + query_pos
+        x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x)))
+        x = self.norm2(x + self.dropout(self.multihead_attn(x + query_pos, keys, values, valid)))
+        return self.norm3(x + self.feed_forward(x))
+
+
+class Encoder(nn.Module):
+    """Layers one after the other, without a norm at the end."""
+
+    def __init__(self, layers: list[EncoderLayer], with_cp: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor, pos: Tensor, valid: Tensor | None) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C)."""
+        for layer in self.layers:
+            if self.with_cp and self.training and torch.is_grad_enabled():
+                x = checkpoint(layer, x, pos, valid, use_reentrant=False)
+            else:
+                x = layer(x, pos, valid)
+        return x
+
+
+class Decoder(nn.Module):
+    """Layers one after the other, and one norm for the results of them all."""
+
+    def __init__(self, layers: list[DecoderLayer], channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, query_pos: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None) -> Tensor:
+        """Positions of queries (B, Q, C) and tokens (B, N, C) to queries of all layers (T, B, Q, C)."""
+        x, results = torch.zeros_like(query_pos), []
+        for layer in self.layers:
+            x = layer(x, query_pos, keys, values, valid)
+            results.append(self.norm(x))
+        return torch.stack(results)
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder; parameters are named as in the official release."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        encoder_layers: int,
+        decoder_layers: int,
+        feedforward_channels: int,
+        dropout: float,
+        with_cp: bool,
+    ) -> None:
+        super().__init__()
+        args = channels, num_heads, feedforward_channels, dropout
+        self.encoder = Encoder([EncoderLayer(*args) for _ in range(encoder_layers)], with_cp)
+        self.decoder = Decoder([DecoderLayer(*args) for _ in range(decoder_layers)], channels)
+
+    def forward(self, tokens: Tensor, pos: Tensor, padding_mask: Tensor | None, query_pos: Tensor) -> Tensor:
+        """Queries of all decoder layers (T, B, Q, C).
+
+        Args:
+            tokens: of the image (B, N, C).
+            pos: their positions (B, N, C).
+            padding_mask: True at padding (B, N); None without any.
+            query_pos: learned positions of queries (B, Q, C).
+        """
+        valid = None if padding_mask is None else ~padding_mask[:, None, None]
+        memory = self.encoder(tokens, pos, valid)
+        return self.decoder(query_pos, memory + pos, memory, valid)
