@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vitdense.checkpoint.convert import convert
 from vitdense.console import CONSOLE
 from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
+from vitdense.models.layers.layout import pad_to_multiple
 
 SIZES = {'512x672': (512, 672), '800x1333': (800, 1333)}
 PASSES = ('forward', 'forward and backward')
@@ -45,7 +46,8 @@ def from_timm(name: str, outputs: tuple[int, ...] | None = None, **kwargs) -> nn
     import timm
 
     model = timm.create_model(name, num_classes=0, **kwargs)
-    model.forward = partial(model.forward_intermediates, indices=outputs, intermediates_only=True)
+    forward = partial(model.forward_intermediates, indices=outputs, intermediates_only=True)
+    model.forward = lambda image: forward(pad_to_multiple(image, 4))  # its Swin takes no other sizes
     return model
 
 

@@ -15,7 +15,7 @@ def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
 
 def to_map(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
     """Tokens (B, N, C) to the map (B, C, H, W), a channels-last view."""
-    return tokens.transpose(1, 2).unflatten(2, hw)
+    return tokens.unflatten(1, hw).permute(0, 3, 1, 2)
 
 
 def pad_to_minimum(image: Tensor, size: int) -> Tensor:

@@ -48,9 +48,14 @@ class _OneDNN(torch.autograd.Function):
         to_x, to_weight, to_bias = ctx.needs_input_grad
         return (
             linear(grad, weight.t(), None) if to_x else None,
-            linear(grad.t(), x.t(), None) if to_weight else None,
+            _product_over_rows(grad, x) if to_weight else None,
             grad.sum(0) if to_bias else None,
         )
+
+
+def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
+    """``a.t() @ b`` of (N, C') and (N, C); the operator copies its first argument, so that is the narrow one."""
+    return linear(a.t(), b.t(), None) if a.shape[1] <= b.shape[1] else linear(b.t(), a.t(), None).t()
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
