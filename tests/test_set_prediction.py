@@ -183,6 +183,30 @@ def test_half_precision_predictions_are_matched_in_float32():
     assert abs(sum(losses.values()) - sum(exact.values())) < 0.05 * sum(exact.values())
 
 
+def test_the_number_of_boxes_is_the_mean_over_processes(monkeypatch):
+    predictions, targets = case((2, 1))
+    alone = criterion()(predictions, targets)
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda number: number.add_(9))  # those of the other process
+    together = criterion()(predictions, targets)
+    for name, loss in alone.items():
+        factor = 1.0 if name.endswith('cls') else 3 / 6
+        torch.testing.assert_close(together[name], factor * loss)
+
+
+def test_boxes_beyond_the_image_are_learned_as_they_are():
+    predictions, targets = case((2,))
+    targets.boxes[0, 0] = torch.tensor([1.1, 0.5, 0.4, 0.2])
+    losses = criterion()(predictions, targets)
+    assert all(loss.isfinite() for loss in losses.values())
+    matches = criterion().matcher(predictions, targets)
+    last = matches.layers == LAYERS - 1
+    boxes = predictions.boxes[-1, 0, matches.queries[last]]
+    expected = 5 * (boxes - targets.boxes[0, matches.targets[last]]).abs().sum() / 2
+    torch.testing.assert_close(losses['loss_bbox'], expected)
+
+
 def test_selection_with_a_softmax_is_the_best_class_of_each_query():
     predictions, _ = case((1, 1))
     logits, boxes = (x[-1] for x in predictions)
