@@ -71,7 +71,7 @@ def test_console_says_what_people_ask_for(first, shapes):
     for part in (
         'vitdense ',
         'torch ',
-        'AdamW; lr 0.001',
+        'AdamW; lr 0.002',
         '8 images a step',
         '2 epochs of 3 steps',
         'weights    random',

@@ -9,7 +9,10 @@ from .recompute import recompute
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them. The output of the GELU is not kept for the backward pass."""
+    """Two linear layers with a GELU between them; it brings the norm before them, too.
+
+    For the backward pass its input and that of the GELU are kept, the rest is computed again.
+    """
 
     def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -17,9 +20,10 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, C) to (B, N, C)."""
-        return recompute(self.contract, self.expand(x, hw), self.random)
+    def forward(self, x: Tensor, norm: nn.Module, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) of a map ``hw``, through ``norm`` first, to (B, N, C)."""
+        hidden = recompute(lambda x: self.expand(norm(x), hw), x)
+        return recompute(self.contract, hidden, self.random)
 
     def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Everything before the GELU: (B, N, C) to (B, N, C')."""
@@ -30,9 +34,9 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(F.gelu(hidden))))
 
     def of_rows(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Norm and network for tokens (B, N, C), of which it keeps nothing else for the backward pass.
+        """The same for a network that treats tokens one by one: only its input is kept.
 
-        On a CPU as many at once as fit in cache. Only for networks that treat tokens one by one.
+        On a CPU, as many tokens at once as fit in cache.
         """
         return by_rows(
             lambda piece: recompute(lambda x: self.contract(self.fc1(norm(x))), piece, self.random),
