@@ -9,6 +9,7 @@ predictions in the place of the losses; ``losses`` matching and losses, and thei
 """
 
 import argparse
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -72,16 +73,16 @@ class Detector(nn.Module):
         self.model = model
 
     def features(self, images: Tensor) -> Tensor:
-        """The last map of the backbone."""
+        """The last map of the backbone (B, C, H, W) for images (B, 3, H, W)."""
         return self.model.backbone(images)[-1]
 
+    @abstractmethod
     def predict(self, feature: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Logits and boxes of all layers from that map."""
-        raise NotImplementedError
+        """Logits (T, B, Q, K) and boxes (T, B, Q, 4) of all layers from that map (B, C, H, W)."""
 
+    @abstractmethod
     def losses(self, predictions: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Matching and the sum of all losses."""
-        raise NotImplementedError
 
 
 class Ours(Detector):
