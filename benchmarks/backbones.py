@@ -98,6 +98,7 @@ PEERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
             'VisionTransformer',
             num_layers=12,
             out_indices=(2, 5, 8, 11),
+            patch_bias=True,
             norm_cfg=dict(type='LN', eps=1e-6),
         ),
     },

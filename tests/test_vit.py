@@ -11,6 +11,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmseg.models.backbones import VisionTransformer as MMSegViT
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,7 +35,8 @@ def randomize_(module: nn.Module) -> nn.Module:
         noise = torch.randn(parameter.shape, generator=generator)
         fan_in = parameter[0].numel() if parameter.ndim in (2, 4) else 1
         parameter.data = parameter.data + 0.05 * noise if parameter.ndim == 1 else noise * 0.5 / fan_in**0.5
-    return module.eval()
+    module.eval()  # mmseg's returns None
+    return module
 
 
 def load(model: nn.Module, state: dict) -> nn.Module:
@@ -152,6 +154,18 @@ def test_equals_transformers(kind):
         with torch.no_grad():
             theirs = reference(image(hw), interpolate_pos_encoding=True).last_hidden_state[:, model.arch.num_prefix :]
             assert_maps_close(model(image(hw)), [theirs.transpose(1, 2).unflatten(2, (hw[0] // 16, hw[1] // 16))])
+
+
+@pytest.mark.parametrize('rule', ['bicubic', 'bilinear'])
+def test_equals_mmseg(rule):
+    sizes = dict(embed_dims=96, num_heads=3, num_layers=3, out_indices=(0, 2), img_size=(64, 96))
+    options = dict(patch_bias=True, norm_cfg=dict(type='LN', eps=1e-6), interpolate_mode=rule)
+    reference = randomize_(MMSegViT(**sizes, **options, final_norm=True))
+    ours = dict(embed_dims=96, depth=3, out_indices=(0, 2), img_size=(64, 96), final_norm=True)
+    model = load(ViT('tiny', pos_resize=rule, **ours), reference.state_dict())
+    for hw in [(64, 96), (80, 48)]:
+        with torch.no_grad():
+            assert_maps_close(model(image(hw)), reference(image(hw)))
 
 
 @pytest.mark.parametrize(

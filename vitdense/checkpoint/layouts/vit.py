@@ -169,6 +169,24 @@ VIT = Family(
             tensors=_join_qkv,
         ),
         Layout(
+            'mmseg',
+            probe=r'layers\.0\.attn\.attn\.',
+            places=(
+                (r'(cls_token|pos_embed)$', r'\1'),
+                (r'patch_embed\.projection\.', 'patch_embed.proj.'),
+                (r'layers\.(\d+)\.', r'blocks.\1.'),
+                (r'ln1\.', 'norm.'),
+            ),
+            parts=(
+                ('ln1.', 'norm1.'),
+                ('ln2.', 'norm2.'),
+                ('attn.attn.in_proj_', 'attn.qkv.'),
+                ('attn.attn.out_proj.', 'attn.proj.'),
+                ('ffn.layers.0.0.', 'mlp.fc1.'),
+                ('ffn.layers.1.', 'mlp.fc2.'),
+            ),
+        ),
+        Layout(
             'JAX',
             probe=r'Transformer/encoderblock_0/',
             places=(

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import SelfAttention, attention, merge_heads, split_heads
+from .pieces import PIECE, in_pieces
 from .pos_embed import resize_grid
 
 
@@ -20,9 +21,9 @@ class DecomposedRelPosAttention(SelfAttention):
     The rows are those of the vertical and the horizontal offset of query and key (MViTv2, section 4.1; ViTDet). The
     query is not scaled. The tables (2H - 1, D) and (2W - 1, D) are resized linearly to maps of another size.
 
-    No N x N bias is made: the products of a query with all vertical and all horizontal offsets are appended to it as
-    H + W channels, and to a key as many which are 1 at its row and at its column. Values get as many zeros, because the
-    fused kernels want one width.
+    No N x N bias is made. CPUs attend a few rows of queries at a time. Elsewhere the products of a query with all
+    vertical and all horizontal offsets are appended to it as H + W channels, and to a key as many which are 1 at its
+    row and at its column. Values get as many zeros, because the fused kernels want one width.
     """
 
     def __init__(self, channels: int, num_heads: int, grid: tuple[int, int], **kwargs) -> None:
@@ -41,12 +42,39 @@ class DecomposedRelPosAttention(SelfAttention):
         grid = q.unflatten(2, hw)
         rows = torch.einsum('bmhwd,hdk->bmhwk', grid, vertical)
         columns = torch.einsum('bmhwd,wdk->bmhwk', grid, horizontal)
-        padding = -sum(hw) % 8  # fused kernels of GPUs want multiples of 8
-        q = torch.cat([grid, rows, columns, rows.new_zeros(*rows.shape[:-1], padding)], dim=-1).flatten(2, 3)
-        k = torch.cat([k, F.pad(one_hot_places(hw, k), (0, padding)).expand(*k.shape[:2], -1, -1)], dim=-1)
-        v = F.pad(v, (0, sum(hw) + padding))
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout, scale=width**-0.5)
-        return merge_heads(x[..., :width])
+        if q.device.type == 'cpu' and not self.dropout and not torch.compiler.is_compiling():
+            x = attend_rows(grid, rows, columns, k, v)
+        else:
+            x = attend_wide(grid, rows, columns, k, v, self.dropout)
+        return merge_heads(x)
+
+
+def attend_wide(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Queries (B, M, H, W, D), their products with vertical (B, M, H, W, H) and with horizontal offsets
+    (B, M, H, W, W), keys and values (B, M, N, D) to mixed values (B, M, N, D)."""
+    hw, width = q.shape[2:4], q.shape[-1]
+    padding = -sum(hw) % 8  # fused kernels of GPUs want multiples of 8
+    q = torch.cat([q, rows, columns, rows.new_zeros(*rows.shape[:-1], padding)], dim=-1).flatten(2, 3)
+    k = torch.cat([k, F.pad(one_hot_places(hw, k), (0, padding)).expand(*k.shape[:2], -1, -1)], dim=-1)
+    v = F.pad(v, (0, sum(hw) + padding))
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=width**-0.5)[..., :width]
+
+
+def attend_rows(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As :func:`attend_wide` without dropout, some rows of queries of one head at a time."""
+    height, width = q.shape[2:4]
+    most = max(1, PIECE // (width * height * width * q.element_size()))
+    spans = [slice(top, top + most) for top in range(0, height, most)]
+    pieces = [((b, m, span),) * 3 + ((b, m),) * 2 for b in range(len(q)) for m in range(q.shape[1]) for span in spans]
+    return in_pieces(_weigh, q.shape, pieces, q, rows, columns, k, v).flatten(2, 3)
+
+
+def _weigh(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scale = q.shape[-1] ** -0.5
+    logits = (q.flatten(0, 1) * scale @ k.t()).unflatten(1, (rows.shape[-1], columns.shape[-1]))
+    logits = logits.add(rows.flatten(0, 1)[..., None], alpha=scale).add(columns.flatten(0, 1)[:, None], alpha=scale)
+    weights = logits.flatten(1).softmax(1)
+    return (weights.to(v.dtype) @ v).unflatten(0, q.shape[:2])
 
 
 class RelPosBiasAttention(SelfAttention):

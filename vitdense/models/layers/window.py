@@ -1,12 +1,14 @@
 """Attention within windows: cutting maps into them, relative position bias, shift mask (Swin, section 3.2)."""
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .pieces import PIECE, in_pieces
 
 Result = TypeVar('Result')
 
@@ -136,7 +138,8 @@ def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, 
     """
     masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
     if qkv.device.type == 'cpu' and not dropout and not torch.compiler.is_compiling():
-        return _CacheSized.apply(qkv, masks, windows.counts, scale).flatten(2)
+        pieces = list(_pieces(windows.counts, qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
+        return in_pieces(partial(_weigh, scale), qkv[:, :, 0].shape, pieces, qkv, masks).flatten(2)
     parts = zip(qkv.split(windows.counts), masks.to(qkv.dtype), strict=True)
     return torch.cat([_attend(part, mask, scale, dropout) for part, mask in parts if len(part)]).flatten(2)
 
@@ -146,49 +149,16 @@ def _attend(qkv: Tensor, mask: Tensor, scale: float, dropout: float) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, mask[None], dropout, scale=scale).transpose(1, 2)
 
 
-class _CacheSized(torch.autograd.Function):
-    """Attention on a CPU, a few windows at a time, so that their weights neither leave the cache nor are kept.
-
-    PyTorch's kernel for CPUs has no gradient of the mask, is made for long sequences, and takes twice as long here.
-    """
-
-    @staticmethod
-    def forward(ctx, qkv: Tensor, masks: Tensor, counts: tuple[int, ...], scale: float) -> Tensor:
-        ctx.save_for_backward(qkv, masks)
-        ctx.counts, ctx.scale = counts, scale
-        out = qkv.new_empty(qkv[:, :, 0].shape)
-        for piece, kind in _pieces(qkv, counts):
-            out[piece] = _weigh(qkv[piece], masks[kind], scale)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, masks = ctx.saved_tensors
-        grad_qkv, grad_masks = torch.empty_like(qkv), torch.zeros_like(masks)
-        for piece, kind in _pieces(qkv, ctx.counts):
-            inputs = qkv[piece].detach().requires_grad_(), masks[kind].detach().requires_grad_()
-            with torch.enable_grad():
-                out = _weigh(*inputs, ctx.scale)
-            grad_qkv[piece], grad_mask = torch.autograd.grad(out, inputs, grad[piece])
-            grad_masks[kind] += grad_mask
-        return grad_qkv, grad_masks, None, None
-
-
-PIECE = 2**20
-"""Bytes of the attention weights that are computed at once."""
-
-
-def _pieces(qkv: Tensor, counts: tuple[int, ...]) -> Iterator[tuple[slice, int]]:
-    """Windows to compute at once, and the number of their mask."""
-    size = max(1, PIECE // (qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
-    start = 0
+def _pieces(counts: tuple[int, ...], size: int) -> Iterator[tuple[slice, int]]:
+    """Windows to compute at once, of ``size`` bytes of weights each, and the number of their mask."""
+    most, start = max(1, PIECE // size), 0
     for kind, count in enumerate(counts):
-        for first in range(start, start + count, size):
-            yield slice(first, min(first + size, start + count)), kind
+        for first in range(start, start + count, most):
+            yield slice(first, min(first + most, start + count)), kind
         start += count
 
 
-def _weigh(qkv: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _weigh(scale: float, qkv: Tensor, mask: Tensor) -> Tensor:
     q, k, v = qkv.transpose(1, 3).unbind(2)  # (W, M, n, D)
     weights = (q * scale @ k.transpose(2, 3) + mask).softmax(3)
     return (weights.to(v.dtype) @ v).transpose(1, 2)
