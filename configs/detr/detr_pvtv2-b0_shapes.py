@@ -21,5 +21,14 @@ model = dict(
         decoder_layers=3,
         feedforward_channels=512,
         dropout=0.0,
+        temperature=20.0,
     ),
 )
+max_epochs = 150
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
+]
+randomness = dict(seed=0)

@@ -1,12 +1,13 @@
-# Fine-tuning on a small data set: the official COCO weights of the backbone, fetched by hand (README.md), a fresh head.
+# Fine-tuning on a small data set: the official COCO detector, fetched by hand (README.md); only the class head is new.
 _base_ = [
     '../_base_/models/yolos-s.py',
     '../_base_/datasets/bccd_detection.py',
     '../_base_/schedules/yolos_150e.py',
     '../_base_/runtime/default.py',
 ]
+load_from = 'checkpoints/yolos_ti.pth'
 model = dict(
-    backbone=dict(arch='tiny', init_cfg=dict(checkpoint='checkpoints/yolos_ti.pth', min_loaded=0.9)),
+    backbone=dict(arch='tiny', init_cfg=None),
     bbox_head=dict(num_classes={{_base_.num_classes}}, in_channels=192),
 )
 train_pipeline = _base_.train_pipeline

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitdense.checkpoint.layouts import FAMILIES
-from vitdense.checkpoint.layouts.family import State
+from vitdense.checkpoint.layouts.family import Layout, State
 
 WRAPPERS = ('state_dict', 'model', 'module')
 
@@ -49,10 +49,25 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
     state = unwrap(checkpoint)
     if not FAMILIES[family].detector:
         state = backbone_of(state)
-    for layout in FAMILIES[family].layouts:
-        if any(re.match(layout.probe, key) for key in state):
-            names = {key: layout.rename(key) for key in state}
-            kept = {new: state[old] for old, new in names.items() if new is not None}
-            return layout.tensors(kept), [old for old, new in names.items() if new is None]
-    known = ', '.join(layout.name for layout in FAMILIES[family].layouts)
-    raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); its first keys are {list(state)[:5]}')
+    layout = find_layout(state, family)
+    if layout is None:
+        known = ', '.join(layout.name for layout in FAMILIES[family].layouts)
+        raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); its first keys are {list(state)[:5]}')
+    return rename(state, layout)
+
+
+def find_layout(state: State, family: str) -> Layout | None:
+    """The layout of ``family`` that ``state`` has, None if it has none of them."""
+    probes = ((layout, layout.probe) for layout in FAMILIES[family].layouts)
+    return next((layout for layout, probe in probes if any(re.match(probe, key) for key in state)), None)
+
+
+def rename(state: State, layout: Layout) -> tuple[State, list[str]]:
+    """``state`` under our names, and the keys that the model does not use.
+
+    Raises:
+        ValueError: a key that ``layout`` does not know.
+    """
+    names = {key: layout.rename(key) for key in state}
+    kept = {new: state[old] for old, new in names.items() if new is not None}
+    return layout.tensors(kept), [old for old, new in names.items() if new is None]

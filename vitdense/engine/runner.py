@@ -14,6 +14,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
 
+from vitdense.checkpoint.detector import adapt
 from vitdense.console import quiet_console, say
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.fit import check_fit, read_checkpoint
@@ -83,9 +84,17 @@ class Runner(MMEngineRunner):
             FileNotFoundError, ValueError: no checkpoint, or not one of this model.
         """
         path, checkpoint = read_checkpoint(filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         purpose = '--resume' if self._resume else 'load_from' if self._train_loop is not None else 'checkpoint'
+        try:
+            checkpoint, changes = adapt(checkpoint, getattr(model, 'module', model))
+        except ValueError as error:
+            raise ValueError(f'{purpose}: {path}: {error}') from error
+        if self._resume and 'meta' not in checkpoint:
+            raise ValueError(f'--resume: {path} holds weights and no state of a run; --cfg-options load_from={path}')
+        for change in changes:
+            say(f'{path}: {change}')
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         say(check_fit(model, checkpoint, path, least=0.9 if purpose == 'load_from' else 1.0, what=purpose))
         if purpose != 'load_from':
             self._compare_classes(path, checkpoint.get('meta', {}))

@@ -25,6 +25,7 @@ def join_projections(state: State) -> State:
 
 DETR = Family(
     detector=True,
+    class_head=r'bbox_head\.class_embed\.(weight|bias)',
     layouts=(
         Layout(
             'facebookresearch/detr',

@@ -52,6 +52,7 @@ class Family:
         layouts: each way in which their weights are published.
         releases: URL of each official file by the name that a config gives.
         detector: whether these are whole detectors, whose parts are ``backbone`` and ``bbox_head``.
+        class_head: pattern of the parameters of a detector that have a row for each logit.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
             another shape as its release does. It gets the table, the shape and ``Backbone.table_args`` of its name.
     """
@@ -59,4 +60,5 @@ class Family:
     layouts: tuple[Layout, ...]
     releases: Mapping[str, str] = field(default_factory=dict)
     detector: bool = False
+    class_head: str = ''
     tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

@@ -33,6 +33,8 @@ class DETRHead(QueryHead):
         decoder_layers: layers T of the decoder, all of which share the class and box predictions.
         feedforward_channels: hidden channels of the feed-forward networks.
         dropout: in attention, feed-forward networks and at the end of branches.
+        temperature: of the position encoding. Small maps gain from 20 (DAB-DETR, https://arxiv.org/abs/2201.12329,
+            section 4.4).
         with_cp: activation checkpointing of the encoder layers.
         kwargs: of :class:`QueryHead`.
 
@@ -40,6 +42,8 @@ class DETRHead(QueryHead):
         ValueError: ``channels`` that heads and position encodings cannot share.
         TypeError: an argument that does not exist.
     """
+
+    family = 'detr'
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class DETRHead(QueryHead):
         decoder_layers: int = 6,
         feedforward_channels: int = 2048,
         dropout: float = 0.1,
+        temperature: float = 10000.0,
         with_cp: bool = False,
         **kwargs,
     ) -> None:
@@ -65,6 +70,7 @@ class DETRHead(QueryHead):
             )
         self.in_index = in_index
         self.channels = channels
+        self.temperature = temperature
         self.input_proj = nn.Conv2d(in_channels, channels, 1)
         self.query_embed = nn.Embedding(num_queries, channels)
         self.transformer = Transformer(
@@ -77,7 +83,9 @@ class DETRHead(QueryHead):
         tokens, hw = to_tokens(self.input_proj(feats[self.in_index]))
         sizes, batch_hw = image_sizes(tokens.shape[0], hw, img_metas)
         valid_hws = valid_sizes(sizes, batch_hw, hw)
-        pos = sine_positions(valid_hws, hw, self.channels, tokens.device).to(tokens.dtype)
+        pos = sine_positions(valid_hws, hw, self.channels, tokens.device, temperature=self.temperature)
         mask = padding_mask(valid_hws, hw, tokens.device)
-        queries = self.transformer(tokens, pos, mask, self.query_embed.weight.expand(len(tokens), -1, -1))
+        queries = self.transformer(
+            tokens, pos.to(tokens.dtype), mask, self.query_embed.weight.expand(len(tokens), -1, -1)
+        )
         return Predictions(self.class_embed(queries), self.bbox_embed(queries).float().sigmoid())

@@ -36,7 +36,12 @@ class QueryHead(BaseModule):
 
     Raises:
         TypeError: unknown settings in ``train_cfg`` or ``test_cfg``.
+
+    Attributes:
+        family: key of ``checkpoint.layouts.FAMILIES`` of published detectors with this head.
     """
+
+    family: str
 
     def __init__(
         self,
