@@ -1,166 +1,238 @@
 """The contract of the backbones, by property."""
 
-from itertools import chain
+import math
+import re
+from itertools import accumulate, chain
+from typing import NamedTuple
 
 import pytest
 import torch
+from backbone_samples import image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitdense.models.backbones import PVT, PVTv2, Swin, SwinV2
+from vitdense.models.backbones import PVT, YOLOS, PVTv2, Swin, SwinV2, ViT
+from vitdense.models.backbones.base import Backbone
 from vitdense.models.layers.drop_path import DropPath
 
-CASES = [(PVT, 'tiny'), (PVTv2, 'b0'), (PVTv2, 'b2_li'), (Swin, 'tiny'), (SwinV2, 'tiny')]
-SMALL = [(PVT, 'tiny'), (PVTv2, 'b0'), (Swin, 'tiny'), (SwinV2, 'tiny')]
+NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4))
+NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
+NARROW_VIT = dict(arch='tiny', depth=4, embed_dims=48, num_heads=3, img_size=48, out_indices=(0, 1, 2, 3))
+NARROW_YOLOS = dict(arch='small', depth=4, embed_dims=48, num_heads=3, img_size=(32, 48), det_tokens=5)
+WINDOWS = dict(class_token=False, rel_pos='decomposed', window_size=3, global_blocks=(1,))
 
 
-def build(family, arch, **kwargs):
-    """A model without parameters that are all zero, behind which nothing would count."""
-    torch.manual_seed(0)
-    model = family(arch, **kwargs)
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
+class Case(NamedTuple):
+    """A small model of four stages, and what it says of its outputs."""
+
+    family: type[Backbone]
+    options: dict
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def build(self, **changes) -> Backbone:
+        """The model without parameters that are all zero, behind which nothing would count."""
+        torch.manual_seed(0)
+        model = self.family(**{**self.options, **changes})
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+
+PYRAMID = (4, 8, 16, 32)
+CASES = {
+    'PVT': Case(PVT, dict(arch='tiny', **NARROW), (16, 32, 40, 64), PYRAMID),
+    'PVTv2': Case(PVTv2, dict(arch='b0', **NARROW), (16, 32, 40, 64), PYRAMID),
+    'PVTv2-linear': Case(PVTv2, dict(arch='b2_li', **NARROW), (16, 32, 40, 64), PYRAMID),
+    'Swin': Case(Swin, NARROW_SWIN, (16, 32, 64, 128), PYRAMID),
+    'SwinV2': Case(SwinV2, NARROW_SWIN, (16, 32, 64, 128), PYRAMID),
+    'ViT': Case(ViT, dict(NARROW_VIT, patch_size=8), (48,) * 4, (8,) * 4),
+    'DeiT': Case(ViT, dict(NARROW_VIT, dist_token=True, reg_tokens=2, layer_scale=0.1), (48,) * 4, (16,) * 4),
+    'BEiT': Case(ViT, dict(NARROW_VIT, pos_embed=None, rel_pos='bias_table', layer_scale=0.1), (48,) * 4, (16,) * 4),
+    'ViTDet': Case(ViT, dict(NARROW_VIT, pos_resize='bicubic', **WINDOWS), (48,) * 4, (16,) * 4),
+    'YOLOS': Case(YOLOS, NARROW_YOLOS, (48,), (16,)),
+    'YOLOS-tiny': Case(YOLOS, dict(NARROW_YOLOS, mid_pos_embed=False, layer_scale=0.1), (48,), (16,)),
+}
+WITH_MAPS = {name: case for name, case in CASES.items() if case.family is not YOLOS}
+every_case = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+every_case_with_maps = pytest.mark.parametrize('case', WITH_MAPS.values(), ids=WITH_MAPS)
 
 
 def stage_of(model, name):
     """Stage of a parameter from 1 on, 0 for the stem."""
-    if name.startswith(('patch_embed.', 'patch_embed1', 'pos_embed1')):
+    if re.match(r'(patch|pos)_embed1?\b|\w+_token', name):
         return 0
-    return int(next(c for c in name if c.isdigit())) + isinstance(model, Swin)
+    if name == 'mid_pos_embed':  # its last table follows the third block
+        return 3
+    if name.startswith('norm.'):
+        return 4
+    number = int(re.search(r'\d', name)[0])
+    return number if isinstance(model, (PVT, PVTv2)) else number + 1
 
 
 def blocks_of(model):
     """Blocks by stage."""
+    if isinstance(model, ViT):
+        return [[block] for block in model.blocks]
     if isinstance(model, Swin):
         return [stage.blocks for stage in model.layers]
     return [getattr(model, f'block{stage + 1}') for stage in range(len(model.depths))]
 
 
-def loss_of(maps):
+def shapes_of(case, model, height, width):
+    """Shapes of the outputs for an image of this size."""
+    if case.family is YOLOS:
+        return [(1, 5, 48)]
+    smallest, rounded = getattr(model, 'min_size', 1), math.floor if case.family is PVT else math.ceil
+    sides = [max(side, smallest) for side in (height, width)]
+    return [(1, c, *(rounded(side / s) for side in sides)) for c, s in zip(case.channels, case.strides, strict=True)]
+
+
+def loss_of(outputs):
     """Sum of squares with different weights; of equal weight they would be constant behind a LayerNorm."""
-    return sum((m.square() * torch.linspace(0, 1, m.numel()).view_as(m)).sum() for m in maps)
+    return sum((x.square() * torch.linspace(0, 1, x.numel()).view_as(x)).sum() for x in outputs)
 
 
-@pytest.mark.parametrize(('family', 'arch'), CASES)
-def test_channels_and_strides_are_those_of_the_maps(family, arch):
-    model = build(family, arch).eval()
-    with torch.no_grad():
-        maps = model(torch.randn(1, 3, 96, 160))
-    assert tuple(m.shape[1] for m in maps) == model.out_channels
-    assert tuple(96 // m.shape[2] for m in maps) == model.out_strides == (4, 8, 16, 32)
-    assert all(m.is_contiguous() for m in maps)
+@every_case
+def test_channels_strides_and_depths_are_stated(case):
+    """Those of the overrides, which leave the table as it is."""
+    model = case.build()
+    assert (model.out_channels, model.out_strides) == (case.channels, case.strides)
+    assert model.depths == case.options.get('depths', (1, 1, 1, 1))
+    assert case.family.ARCHS[case.options['arch']] != model.arch
 
 
-@pytest.mark.parametrize(('family', 'arch'), CASES)
+@every_case
 @settings(max_examples=8, deadline=None)
-@given(height=st.integers(1, 90), width=st.integers(1, 90))
-def test_any_image_size(family, arch, height, width):
-    model = build(family, arch, depths=(1, 1, 1, 1)).eval()
+@given(height=st.integers(1, 100), width=st.integers(1, 100))
+def test_any_image_size(case, height, width):
+    model = case.build().eval()
     with torch.no_grad():
-        maps = model(torch.randn(1, 3, height, width))
-    smallest = getattr(model, 'min_size', 1)
-    for m, stride in zip(maps, model.out_strides, strict=True):
-        for side, pixels in zip(m.shape[2:], (height, width), strict=True):
-            assert max(pixels, smallest) // stride - 1 <= side <= -(-max(pixels, smallest) // stride)
-            assert side >= 1
-        assert m.isfinite().all()
+        outputs = model(image((height, width)))
+    assert [tuple(x.shape) for x in outputs] == shapes_of(case, model, height, width)
+    assert all(x.isfinite().all() and x.is_contiguous() for x in outputs)
 
 
-@pytest.mark.parametrize(('family', 'arch'), CASES)
-def test_layer_ids_count_the_blocks(family, arch):
-    model = build(family, arch)
-    ids = {name: model.layer_id(name) for name, _ in model.named_parameters()}
-    assert model.num_layers == sum(model.depths)
-    numbers = {
-        name: number
-        for number, block in enumerate(chain.from_iterable(blocks_of(model)), start=1)
-        for name, parameter in model.named_parameters()
-        if any(parameter is p for p in block.parameters())
-    }
+def test_images_below_the_reduction_of_a_wider_arch_are_padded():
+    model = PVTv2('b0', sr_ratios=(16, 8, 4, 2)).eval()
+    assert [tuple(m.shape[2:]) for m in model(image((20, 70)))] == [(16, 18), (8, 9), (4, 5), (2, 3)]
+
+
+@every_case
+def test_images_of_a_batch_do_not_touch_each_other(case):
+    model = case.build().eval()
+    images = image((75, 110), batch=3)
+    with torch.no_grad():
+        for together, alone in zip(model(images), model(images[1:2]), strict=True):
+            torch.testing.assert_close(together[1:2], alone)
+
+
+@every_case
+def test_layer_ids_count_the_blocks(case):
+    """What else a stage has counts to its first block if it leads there, and to its last one otherwise."""
+    model = case.build()
+    numbered = enumerate(chain.from_iterable(blocks_of(model)), start=1)
+    numbers = {parameter: number for number, block in numbered for parameter in block.parameters()}
     assert set(numbers.values()) == set(range(1, model.num_layers + 1))
-    assert all(ids[name] == number for name, number in numbers.items())
-    assert {ids[name] for name in ids if stage_of(model, name) == 0} == {0}
-    if isinstance(model, Swin):  # what ends a stage
-        assert ids['layers.1.downsample.norm.bias'] == ids['norm1.weight'] == model.depths[0] + model.depths[1]
-    else:  # what begins it
-        assert ids['patch_embed3.proj.weight'] == model.depths[0] + model.depths[1] + 1
-    with pytest.raises(ValueError, match='no parameter'):
-        model.layer_id('decoder.weight')
+    ends = [0, *accumulate(model.depths)]
+    for name, parameter in model.named_parameters():
+        stage = stage_of(model, name)
+        leads = stage > 0 and name.startswith(('patch_embed', 'pos_embed'))
+        other = ends[stage - 1] + 1 if leads else ends[stage]
+        assert model.layer_id(name) == numbers.get(parameter, other), name
+    with pytest.raises(ValueError, match=r"no parameter 'head\.weight'"):
+        model.layer_id('head.weight')
 
 
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-@pytest.mark.parametrize('frozen', [-1, 0, 2])
-def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(family, arch, frozen):
-    model = build(family, arch, frozen_stages=frozen, drop_rate=0.1).train()
-    sum(m.sum() for m in model(torch.randn(1, 3, 64, 64))).backward()
+@every_case
+@pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
+def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(case, frozen):
+    model = case.build(frozen_stages=frozen, drop_rate=0.1).train()
+    sum(x.sum() for x in model(image((64, 64)))).backward()
     for name, parameter in model.named_parameters():
         is_frozen = stage_of(model, name) <= frozen
         assert parameter.requires_grad != is_frozen, name
         assert (parameter.grad is None) == is_frozen, name
     for stage, blocks in enumerate(blocks_of(model), start=1):
         assert all(b.training == (stage > frozen) for b in blocks)
-    stem = model.patch_embed if isinstance(model, Swin) else model.patch_embed1
+    stem = model.patch_embed1 if isinstance(model, (PVT, PVTv2)) else model.patch_embed
     assert stem.training == (frozen < 0)
 
 
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-def test_checkpointing_changes_neither_maps_nor_gradients(family, arch):
-    results = []
-    for with_cp in (False, True):
-        model = build(family, arch, with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
-        torch.manual_seed(1)
-        maps = model(torch.ones(2, 3, 64, 96))
-        loss_of(maps).backward()
-        results.append(([m.detach() for m in maps], [p.grad / p.grad.norm().clamp(min=1) for p in model.parameters()]))
-    for plain, recomputed in zip(results[0], results[1], strict=True):
-        for a, b in zip(plain, recomputed, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-def test_frozen_backbone_has_no_randomness(family, arch):
-    model = build(family, arch, frozen_stages=4, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
-    image = torch.randn(1, 3, 64, 64)
-    for first, second in zip(model(image), model(image), strict=True):
+@every_case
+def test_frozen_backbone_has_no_randomness(case):
+    model = case.build(frozen_stages=4, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    for first, second in zip(model(image((64, 64))), model(image((64, 64))), strict=True):
         assert torch.equal(first, second)
 
 
-def test_images_below_the_reduction_of_a_wider_arch_are_padded():
-    model = build(PVTv2, 'b0', sr_ratios=(16, 8, 4, 2)).eval()
-    assert [tuple(m.shape[2:]) for m in model(torch.randn(1, 3, 20, 70))] == [(16, 18), (8, 9), (4, 5), (2, 3)]
+@every_case
+def test_every_parameter_is_used(case):
+    model = case.build(drop_path_rate=0.0).train()
+    loss_of(model(image((64, 64)))).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-def test_out_indices_select_maps_and_leave_later_stages_out(family, arch):
-    full = build(family, arch).eval()
-    image = torch.randn(1, 3, 64, 96)
-    for indices in [(3,), (1, 2), (0, 3)]:
-        part = build(family, arch, out_indices=indices).eval()
+@every_case
+def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradients(case):
+    runs, products = [], []
+    for with_cp in (False, True):
+        model = case.build(with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
+        for block in chain.from_iterable(blocks_of(model)):
+            block.attn.proj.register_forward_hook(lambda *_: products.append(1))
+        torch.manual_seed(1)
+        outputs = model(torch.ones(2, 3, 64, 96))
+        loss_of(outputs).backward()
+        gradients = [p.grad / p.grad.norm().clamp(min=1) for p in model.parameters()]
+        runs.append([*(x.detach() for x in outputs), *gradients])
+    assert len(products) == (1 + 2) * model.num_layers
+    for plain, recomputed in zip(*runs, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-6)
+
+
+@every_case_with_maps
+def test_out_indices_select_maps_and_leave_later_stages_out(case):
+    full = case.build(drop_path_rate=0.3).eval()
+    rates = [block.drop_path.rate for block in chain.from_iterable(blocks_of(full))]
+    with torch.no_grad():
+        maps = full(image((64, 96)))
+    for indices in [(3,), (1, 2), (0, 2), (0, 3)]:
+        part = case.build(drop_path_rate=0.3, out_indices=indices).eval()
         part.load_state_dict({k: v for k, v in full.state_dict().items() if k in part.state_dict()})
         with torch.no_grad():
-            for ours, index in zip(part(image), indices, strict=True):
-                torch.testing.assert_close(ours, full(image)[index])
+            torch.testing.assert_close(part(image((64, 96))), tuple(maps[i] for i in indices))
         assert part.out_channels == tuple(full.out_channels[i] for i in indices)
+        assert part.out_strides == tuple(full.out_strides[i] for i in indices)
         assert max(stage_of(part, name) for name, _ in part.named_parameters()) == indices[-1] + 1
+        assert [block.drop_path.rate for block in chain.from_iterable(blocks_of(part))] == rates[: part.num_layers]
 
 
-@pytest.mark.parametrize(('family', 'arch'), CASES)
-def test_images_of_a_batch_do_not_touch_each_other(family, arch):
-    model = build(family, arch).eval()
-    images = torch.randn(3, 3, 75, 110)
+@every_case
+def test_compiles_without_graph_breaks(case):
+    model = case.build().eval()
     with torch.no_grad():
-        for together, alone in zip(model(images), model(images[1:2]), strict=True):
-            torch.testing.assert_close(together[1:2], alone)
+        compiled = torch.compile(model, fullgraph=True, backend='eager')(image((64, 80)))
+        torch.testing.assert_close(compiled, model(image((64, 80))))
 
 
-@pytest.mark.parametrize(('family', 'arch'), CASES)
-def test_every_parameter_is_used(family, arch):
-    model = build(family, arch, drop_path_rate=0.0).train()
-    loss_of(model(torch.randn(1, 3, 64, 64))).backward()
-    unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not unused
+@every_case
+def test_bfloat16_autocast_is_close_to_float32(case):
+    model = case.build().eval()
+    with torch.no_grad():
+        exact = model(image((64, 80)))
+        with torch.autocast('cpu', torch.bfloat16):
+            half = model(image((64, 80)))
+    for a, b in zip(half, exact, strict=True):
+        assert (a.float() - b).norm() / b.norm() < 0.03
+
+
+@every_case
+def test_drop_path_rates_grow_linearly_over_the_blocks(case):
+    model = case.build(drop_path_rate=0.6)
+    rates = [block.drop_path.rate for block in chain.from_iterable(blocks_of(model))]
+    assert rates == pytest.approx([0.6 * i / (model.num_layers - 1) for i in range(model.num_layers)])
 
 
 def test_drop_path_keeps_or_drops_whole_samples():
@@ -173,41 +245,6 @@ def test_drop_path_keeps_or_drops_whole_samples():
     assert not ratio[~kept].any()
     assert abs(kept.float().mean() - 0.75) < 0.03
     assert torch.equal(module.eval()(x), x)
-
-
-def test_drop_path_rates_grow_linearly_over_the_blocks():
-    model = PVT('tiny', drop_path_rate=0.7)
-    rates = [block.drop_path.rate for blocks in blocks_of(model) for block in blocks]
-    assert rates == pytest.approx([0.1 * i for i in range(8)])
-
-
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-def test_compiles_without_graph_breaks(family, arch):
-    model = build(family, arch).eval()
-    image = torch.randn(1, 3, 64, 80)
-    with torch.no_grad():
-        compiled = torch.compile(model, fullgraph=True, backend='eager')(image)
-        for a, b in zip(compiled, model(image), strict=True):
-            torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(('family', 'arch'), SMALL)
-def test_bfloat16_autocast_is_close_to_float32(family, arch):
-    model = build(family, arch).eval()
-    image = torch.randn(1, 3, 64, 80)
-    with torch.no_grad():
-        exact = model(image)
-        with torch.autocast('cpu', torch.bfloat16):
-            half = model(image)
-    for a, b in zip(half, exact, strict=True):
-        assert (a.float() - b).norm() / b.norm() < 0.03
-
-
-def test_overrides_replace_columns_of_the_table():
-    model = PVTv2('b0', depths=(1, 1, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4), linear=True)
-    assert model.out_channels == (16, 32, 40, 64)
-    assert model.depths == (1, 1, 1, 1)
-    assert PVTv2.ARCHS['b0'].depths == (2, 2, 2, 2)
 
 
 @pytest.mark.parametrize(

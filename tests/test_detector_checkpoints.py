@@ -36,7 +36,7 @@ def release(name: str) -> dict[str, torch.Tensor]:
 
 def test_ids_are_those_of_coco():
     names = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta['categories']
-    assert COCO_IDS == [i for i, name in enumerate(names) if name not in ('__background__', 'N/A')]
+    assert [i for i, name in enumerate(names) if name not in ('__background__', 'N/A')] == COCO_IDS
 
 
 @pytest.mark.parametrize('name', DETECTORS)

@@ -1,14 +1,13 @@
 """PVT and PVTv2 against implementations that others wrote, with the same weights."""
 
 import copy
-import json
 import re
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 import transformers
+from backbone_samples import assert_maps_close, image, layout_of, randomize_
 from mmdet.models.backbones import PyramidVisionTransformer as MMDetPVT
 from mmdet.models.backbones import PyramidVisionTransformerV2 as MMDetPVTv2
 from torch import nn
@@ -17,42 +16,13 @@ from torch.nn import functional as F
 from vitdense.checkpoint.convert import convert
 from vitdense.models.backbones import PVT, PVTv2
 
-LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
 ODD_SIZES = [(250, 310), (97, 129)]
-TOLERANCE = 1e-4
-
-
-def randomize_(module: nn.Module) -> nn.Module:
-    """Weights that make every path count: biases, norms and tables are not left at zero or one."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = (
-            parameter.data + 0.05 * noise if parameter.ndim == 1 else noise * 0.5 / _fan_in(parameter) ** 0.5
-        )
-    return module.eval()
-
-
-def _fan_in(parameter: torch.Tensor) -> int:
-    return parameter[0].numel() if parameter.ndim in (2, 4) else 1
 
 
 def load(model: nn.Module, state: dict, family: str) -> nn.Module:
     converted, _ = convert(state, family)
     model.load_state_dict(converted, strict=True)
     return model.eval()
-
-
-def image(hw: tuple[int, int]) -> torch.Tensor:
-    return torch.randn(2, 3, *hw, generator=torch.Generator().manual_seed(1))
-
-
-def assert_maps_close(ours, theirs) -> None:
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.shape == b.shape
-        assert b.std() > 1e-2
-        assert (a - b).abs().max() <= TOLERANCE
 
 
 def official_eps_(model: nn.Module, outside_blocks: str) -> nn.Module:
@@ -101,8 +71,9 @@ def test_pvt_equals_transformers(arch):
     theirs = transformers_pvt(arch)
     ours = load(PVT(arch), theirs.state_dict(), 'pvt')
     for hw in ODD_SIZES:
+        x = image(hw, batch=2)
         with torch.no_grad():
-            assert_maps_close(ours(image(hw)), transformers_maps(theirs, image(hw)))
+            assert_maps_close(ours(x), transformers_maps(theirs, x))
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small'])
@@ -112,8 +83,9 @@ def test_pvt_equals_mmdet(arch):
     theirs = randomize_(MMDetPVT(num_layers=list(row.depths)))
     official_eps_(theirs, r'(layers\.\d\.0|attn)\.norm$')
     ours = load(PVT(arch), theirs.state_dict(), 'pvt')
+    x = image((192, 256), batch=2)
     with torch.no_grad():
-        assert_maps_close(ours(image((192, 256))), theirs(image((192, 256))))
+        assert_maps_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize('arch', PVTv2.ARCHS)
@@ -121,8 +93,9 @@ def test_pvt_v2_equals_timm(arch):
     theirs = randomize_(timm.create_model(f'pvt_v2_{arch}', num_classes=0))
     ours = load(PVTv2(arch), theirs.state_dict(), 'pvt_v2')
     for hw in ODD_SIZES:
+        x = image(hw, batch=2)
         with torch.no_grad():
-            assert_maps_close(ours(image(hw)), theirs.forward_intermediates(image(hw), intermediates_only=True))
+            assert_maps_close(ours(x), theirs.forward_intermediates(x, intermediates_only=True))
 
 
 @pytest.mark.parametrize('arch', ['b2', 'b2_li'])
@@ -139,22 +112,24 @@ def test_pvt_v2_equals_transformers(arch):
     theirs = randomize_(transformers.PvtV2Backbone(config))
     official_eps_(theirs, r'(patch_embedding|attention)\.layer_norm$')
     ours = load(PVTv2(arch), theirs.state_dict(), 'pvt_v2')
+    x = image((250, 310), batch=2)
     with torch.no_grad():
-        assert_maps_close(ours(image((250, 310))), theirs(image((250, 310))).feature_maps)
+        assert_maps_close(ours(x), theirs(x).feature_maps)
 
 
 def test_pvt_v2_equals_mmdet():
     theirs = randomize_(MMDetPVTv2(embed_dims=32, num_layers=[2, 2, 2, 2]))
     official_eps_(theirs, r'(layers\.\d\.0|attn)\.norm$')
     ours = load(PVTv2('b0'), theirs.state_dict(), 'pvt_v2')
+    x = image((250, 310), batch=2)
     with torch.no_grad():
-        assert_maps_close(ours(image((250, 310))), theirs(image((250, 310))))
+        assert_maps_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize('name', ['pvt_tiny', 'pvt_small', 'pvt_v2_b0', 'pvt_v2_b2', 'pvt_v2_b2_li'])
 def test_names_and_shapes_equal_the_release(name):
     """Of the detection backbone; the last position table of ``pvt_*`` is without the entry of the class token."""
-    layout = json.loads((LAYOUTS / f'{name}.json').read_text())
+    layout = layout_of(name)
     released = {key: tuple(shape) for key, shape, _ in layout['extra_layouts']['detection_backbone']}
     if 'pos_embed4' in released:
         assert released['pos_embed4'] == (1, 50, 512)

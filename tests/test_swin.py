@@ -1,43 +1,23 @@
 """Swin and SwinV2 against implementations that others wrote, with the same weights."""
 
-import json
-from pathlib import Path
-
 import pytest
 import timm
 import torch
 import transformers
+from backbone_samples import assert_maps_close, image, layout_of, randomize_, release, save
 from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint import pretrained
 from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
 from vitdense.models.backbones import Swin, SwinV2
 
-LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
 ODD_SIZES = [(250, 310), (97, 129)]
-TOLERANCE = 1e-4
 SHALLOW = (2, 2, 2, 2)
 NARROW = dict(embed_dims=24, num_heads=(1, 2, 4, 8), depths=SHALLOW)
 DERIVED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
-
-
-def randomize_(module: nn.Module) -> nn.Module:
-    """Weights that make every path count: biases, norms and tables are not left at zero or one."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in module.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if 'bias_table' in name:
-            parameter.data = noise
-        elif parameter.ndim in (2, 4):
-            parameter.data = noise * 0.5 / parameter[0].numel() ** 0.5
-        else:
-            parameter.data += 0.05 * noise
-    module.eval()
-    return module
 
 
 def load(model: Swin, theirs: nn.Module) -> Swin:
@@ -49,21 +29,9 @@ def load(model: Swin, theirs: nn.Module) -> Swin:
     return model.eval()
 
 
-def image(*hw: int) -> torch.Tensor:
-    return torch.randn(2, 3, *hw, generator=torch.Generator().manual_seed(1))
-
-
 def normed(maps) -> list[torch.Tensor]:
     """Maps of classification models, which have no norms of their own."""
     return [F.layer_norm(x.movedim(1, 3), x.shape[1:2]).movedim(3, 1) for x in maps]
-
-
-def assert_maps_close(ours, theirs) -> None:
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.shape == b.shape
-        assert b.std() > 1e-2
-        assert (a - b).abs().max() <= TOLERANCE
 
 
 def mmdet_swin(row, **kwargs) -> nn.Module:
@@ -92,7 +60,8 @@ def test_swin_equals_mmdet(arch, kwargs, sizes):
     theirs = mmdet_swin(ours.arch, qkv_bias=ours.arch.qkv_bias)
     load(ours, theirs)
     for hw in sizes:
-        assert_maps_close(ours(image(*hw)), theirs(image(*hw)))
+        x = image(hw, batch=2)
+        assert_maps_close(ours(x), theirs(x))
 
 
 @torch.no_grad()
@@ -100,7 +69,8 @@ def test_swin_equals_transformers():
     theirs = randomize_(transformers.SwinBackbone(transformers.SwinConfig(depths=SHALLOW, out_features=STAGES)))
     ours = load(Swin('tiny', depths=SHALLOW), theirs)
     for hw in ODD_SIZES:
-        assert_maps_close(ours(image(*hw)), theirs(image(*hw)).feature_maps)
+        x = image(hw, batch=2)
+        assert_maps_close(ours(x), theirs(x).feature_maps)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +86,14 @@ def test_swin_equals_timm(name, arch, kwargs, side):
     ours = Swin(arch, **kwargs)
     theirs = randomize_(timm.create_model(name, num_classes=0, always_partition=True, depths=ours.arch.depths))
     load(ours, theirs)
-    assert_maps_close(ours(image(side, side)), timm_maps(theirs, image(side, side)))
+    x = image((side, side), batch=2)
+    assert_maps_close(ours(x), timm_maps(theirs, x))
 
 
 @torch.no_grad()
 def test_a_map_of_one_window_is_shifted_as_in_mmdet():
     """timm does not shift it unless told so; the last map of an image of 224 pixels is one window."""
-    x = image(224, 224)
+    x = image((224, 224), batch=2)
     classifier = randomize_(timm.create_model('swin_tiny_patch4_window7_224', num_classes=0, depths=SHALLOW))
     ours = load(Swin('tiny', depths=SHALLOW), classifier)
     theirs = timm_maps(classifier, x)
@@ -148,7 +119,8 @@ def test_swin_v2_equals_transformers(kwargs, config):
     theirs = randomize_(transformers.Swinv2Backbone(transformers.Swinv2Config(**config)))
     ours = load(SwinV2(**kwargs), theirs)
     for hw in ODD_SIZES:
-        assert_maps_close(ours(image(*hw)), normed(theirs(image(*hw)).feature_maps))
+        x = image(hw, batch=2)
+        assert_maps_close(ours(x), normed(theirs(x).feature_maps))
 
 
 @pytest.mark.parametrize(('name', 'arch'), [('swinv2_tiny_window8_256', 'tiny'), ('swinv2_small_window8_256', 'small')])
@@ -156,7 +128,8 @@ def test_swin_v2_equals_transformers(kwargs, config):
 def test_swin_v2_equals_timm(name, arch):
     theirs = randomize_(timm.create_model(name, num_classes=0, always_partition=True, depths=SHALLOW))
     ours = load(SwinV2(arch, depths=SHALLOW), theirs)
-    assert_maps_close(ours(image(256, 256)), timm_maps(theirs, image(256, 256)))
+    x = image((256, 256), batch=2)
+    assert_maps_close(ours(x), timm_maps(theirs, x))
 
 
 @torch.no_grad()
@@ -168,7 +141,7 @@ def test_swin_v2_scale_is_clamped_at_100():
     for logarithm in (3.0, 4.7, 9.0):  # 4.6 is the logarithm of 100
         for scale in scales:
             scale.fill_(logarithm)
-        results.append(model(image(64, 64)))
+        results.append(model(image((64, 64), batch=2)))
     assert (results[0][3] - results[1][3]).abs().max() > 1e-2
     for a, b in zip(*results[1:], strict=True):
         assert torch.equal(a, b)
@@ -177,7 +150,7 @@ def test_swin_v2_scale_is_clamped_at_100():
 @pytest.mark.parametrize('name', ['swin_tiny', 'swin_small', 'swin_base', 'swinv2_tiny'])
 def test_names_and_shapes_equal_the_release(name):
     """Of the detection backbone, for V2 of the classifier; what is derived is not stored."""
-    layout = json.loads((LAYOUTS / f'{name}.json').read_text())
+    layout = layout_of(name)
     family, arch = (SwinV2, name[7:]) if name.startswith('swinv2') else (Swin, name[5:])
     keys = layout['keys'] if family is SwinV2 else layout['extra_layouts']['detection_backbone']
     released = {key: tuple(shape) for key, shape, _ in keys if not key.endswith(DERIVED)}
@@ -209,25 +182,10 @@ def test_parameter_count_is_the_published_one(family, arch, millions):
     assert round((count + 1000 * channels + 1000) / 1e6) == millions
 
 
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    monkeypatch.setattr(pretrained, 'say', lines.append)
-    return lines
-
-
-def saved_release(tmp_path: Path, name: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """A file with the keys and shapes of an official one, random values."""
-    torch.manual_seed(0)
-    keys = json.loads((LAYOUTS / f'{name}.json').read_text())['keys']
-    state = {key: torch.randn(shape) if dtype == 'float32' else torch.zeros(shape) for key, shape, dtype in keys}
-    torch.save({'model': state}, tmp_path / 'weights.pth')
-    return str(tmp_path / 'weights.pth'), state
-
-
 @pytest.mark.parametrize(('name', 'family'), [('swin_tiny', Swin), ('swinv2_tiny', SwinV2)])
 def test_official_file_loads_unmodified(tmp_path, log, name, family):
-    path, state = saved_release(tmp_path, name)
+    state = release(name)
+    path = save(tmp_path, {'model': state})
     model = family('tiny', init_cfg=dict(type='vitdense.Pretrained', checkpoint=path))
     model.init_weights()
     own = {key: value for key, value in model.state_dict().items() if not key.startswith('norm')}
@@ -238,7 +196,8 @@ def test_official_file_loads_unmodified(tmp_path, log, name, family):
 
 
 def test_bias_tables_of_another_window_are_resized(tmp_path, log):
-    path, state = saved_release(tmp_path, 'swin_tiny')
+    state = release('swin_tiny')
+    path = save(tmp_path, {'model': state})
     model = Swin('tiny', window_size=12)
     Pretrained(path)(model)
     key = 'layers.2.blocks.3.attn.relative_position_bias_table'
@@ -248,7 +207,7 @@ def test_bias_tables_of_another_window_are_resized(tmp_path, log):
 
 
 def test_swin_v2_of_another_window_loads_without_resizing(tmp_path, log):
-    path, _ = saved_release(tmp_path, 'swinv2_tiny')
+    path = save(tmp_path, {'model': release('swinv2_tiny')})
     Pretrained(path)(SwinV2('tiny', window_size=12, pretrained_window_sizes=(8, 8, 8, 8)))
     assert 'resized' not in log[0]
     assert log[0].endswith('missing norm0.*, norm1.*, norm2.*, norm3.*')
@@ -260,7 +219,7 @@ def test_padding_of_a_batch_changes_features_near_it_only(family):
     """As the docstring says. The first two blocks see a window and half a window: 7 tokens, of which 4 are inside."""
     torch.manual_seed(0)
     model = randomize_(family('tiny', depths=SHALLOW, window_size=7, out_indices=(0,)))
-    alone = image(112, 112)
+    alone = image((112, 112), batch=2)
     in_batch = F.pad(alone, (0, 56, 0, 84))
     changed = (model(in_batch)[0][:, :, :28, :28] - model(alone)[0]).abs().amax((0, 1)) > 1e-5
     assert not changed[:24, :24].any()

@@ -1,47 +1,21 @@
 """ViTDet's backbone against transformers' with the same weights; windows and relative positions by property."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
+from backbone_samples import assert_maps_close, image, randomize_, release, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint import pretrained
 from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
 from vitdense.models.backbones import ViT
 from vitdense.models.layers.layout import from_windows, to_windows
 from vitdense.models.layers.rel_pos import DecomposedRelPosAttention
 
-LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
-TOLERANCE = 1e-4
 VITDET = dict(class_token=False, pos_resize='bicubic', rel_pos='decomposed', window_size=14)
-
-
-def randomize_(module: nn.Module) -> nn.Module:
-    """Weights that make every path count: relative positions move the logits by about one."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in module.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        fan_in = parameter[0].numel() if parameter.ndim in (2, 4) else 1
-        scale = 0.5 if 'rel_pos' in name else 1.0 / fan_in**0.5
-        parameter.data = parameter.data + 0.05 * noise if parameter.ndim == 1 else noise * scale
-    return module.eval()
-
-
-def image(hw: tuple[int, int]) -> torch.Tensor:
-    return torch.randn(1, 3, *hw, generator=torch.Generator().manual_seed(1))
-
-
-def release() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    layout = json.loads((LAYOUTS / 'vitdet_vit_b.json').read_text())
-    return {key: torch.randn(shape) for key, shape, _ in layout['keys']}
 
 
 def reference(**kwargs) -> transformers.VitDetBackbone:
@@ -55,7 +29,7 @@ def reference(**kwargs) -> transformers.VitDetBackbone:
             **kwargs,
         }
     )
-    return randomize_(transformers.VitDetBackbone(config))
+    return randomize_(transformers.VitDetBackbone(config), gain=1.0)
 
 
 def ours(theirs: nn.Module, arch: str, **kwargs) -> ViT:
@@ -77,10 +51,7 @@ def test_equals_transformers(hw, case):
     theirs = reference(image_size=512)
     model = ours(theirs, 'base', rel_pos_size=512)
     with torch.no_grad():
-        for a, b in zip(model(image(hw)), theirs(image(hw)).feature_maps, strict=True):
-            assert a.shape == b.shape
-            assert b.std() > 1e-2
-            assert (a - b).abs().max() <= TOLERANCE
+        assert_maps_close(model(image(hw)), theirs(image(hw)).feature_maps)
 
 
 def test_at_full_depth_equals_transformers():
@@ -89,8 +60,7 @@ def test_at_full_depth_equals_transformers():
     options = dict(depth=12, out_indices=(5, 11), global_blocks=(2, 5, 8, 11), rel_pos_size=320)
     model = ours(theirs, 'tiny', **options)
     with torch.no_grad():
-        for a, b in zip(model(image((272, 400))), theirs(image((272, 400))).feature_maps, strict=True):
-            assert (a - b).abs().max() <= TOLERANCE
+        assert_maps_close(model(image((272, 400))), theirs(image((272, 400))).feature_maps)
 
 
 def test_gradients_equal_those_of_transformers():
@@ -113,24 +83,18 @@ def test_names_and_shapes_equal_the_release():
     with torch.device('meta'):
         model = ViT('base', **VITDET, rel_pos_size=1024, global_blocks=(2, 5, 8, 11))
     prefix = 'backbone.net.'
-    released = {k.removeprefix(prefix): tuple(v.shape) for k, v in release().items() if k.startswith(prefix)}
+    state = release('vitdet_vit_b')
+    released = {k.removeprefix(prefix): tuple(v.shape) for k, v in state.items() if k.startswith(prefix)}
     assert released['pos_embed'] == (1, 197, 768)
     released['pos_embed'] = (1, 196, 768)
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == released
 
 
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    monkeypatch.setattr(pretrained, 'say', lines.append)
-    return lines
-
-
 def test_detector_of_detectron2_loads(tmp_path, log):
-    state = release()
-    torch.save({'model': {**state, 'roi_heads.box_head.fc1.weight': torch.zeros(1)}}, tmp_path / 'model.pth')
+    state = release('vitdet_vit_b')
+    path = save(tmp_path, {'model': {**state, 'roi_heads.box_head.fc1.weight': torch.zeros(1)}})
     model = ViT('base', **VITDET, rel_pos_size=512, global_blocks=(2, 5, 8, 11))
-    Pretrained(str(tmp_path / 'model.pth'))(model)
+    Pretrained(path)(model)
     own = model.state_dict()
     assert torch.equal(own['pos_embed'], state['backbone.net.pos_embed'][:, 1:])
     assert torch.equal(own['blocks.3.attn.rel_pos_w'], state['backbone.net.blocks.3.attn.rel_pos_w'])
@@ -141,13 +105,10 @@ def test_detector_of_detectron2_loads(tmp_path, log):
 
 
 def test_weights_of_mae_leave_relative_positions_at_zero(tmp_path, log):
-    layout = json.loads((LAYOUTS / 'mae_vit_base.json').read_text())
-    state = {key: torch.randn(shape) for key, shape, _ in layout['keys']}
-    torch.save({'model': state}, tmp_path / 'mae.pth')
+    state = release('mae_vit_base')
+    path = save(tmp_path, {'model': state})
     options = dict(depth=3, global_blocks=(2,), rel_pos_size=1024)
-    model = ViT(
-        'base', **VITDET, **options, init_cfg=dict(type='vitdense.Pretrained', checkpoint=str(tmp_path / 'mae.pth'))
-    )
+    model = ViT('base', **VITDET, **options, init_cfg=dict(type='vitdense.Pretrained', checkpoint=path))
     model.init_weights()
     own = model.state_dict()
     assert torch.equal(own['pos_embed'], state['pos_embed'][:, 1:])

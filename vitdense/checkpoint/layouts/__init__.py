@@ -1,6 +1,6 @@
 """Published checkpoints, family by family."""
 
-from . import detr, pvt, swin, vit, yolos
+from . import deformable_detr, detr, pvt, swin, vit, yolos
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -11,6 +11,7 @@ FAMILIES: dict[str, Family] = {
     'swin': swin.SWIN,
     'swin_v2': swin.SWIN_V2,
     'detr': detr.DETR,
+    'deformable_detr': deformable_detr.DEFORMABLE_DETR,
     'yolos_detector': yolos.YOLOS_DETECTOR,
 }
 """By :attr:`Backbone.family`, and by name of a detector."""

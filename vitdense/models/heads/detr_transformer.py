@@ -10,31 +10,36 @@ from vitdense.models.layers.linear import Linear
 
 
 class Layer(nn.Module):
-    """What the layers of encoder and decoder share: norms follow the sums, dropout ends each branch."""
+    """What the layers of encoders and decoders share: norms follow the sums, dropout ends each branch."""
 
-    NORMS: int
-
-    def __init__(self, channels: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+    def __init__(self, norms: int, channels: int, feedforward_channels: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = MultiHeadAttention(channels, num_heads, dropout)
         self.linear1 = Linear(channels, feedforward_channels)
         self.linear2 = Linear(feedforward_channels, channels)
-        for i in range(self.NORMS):
+        for i in range(norms):
             self.add_module(f'norm{i + 1}', nn.LayerNorm(channels))
         self.dropout = nn.Dropout(dropout)
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
-        nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
         return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
 
 
+def multi_head_attention(channels: int, num_heads: int, dropout: float) -> MultiHeadAttention:
+    """Attention whose output projection starts as that of the official release."""
+    attention = MultiHeadAttention(channels, num_heads, dropout)
+    nn.init.xavier_uniform_(attention.out_proj.weight)
+    return attention
+
+
 class EncoderLayer(Layer):
     """Self-attention of image tokens, and a feed-forward network."""
 
-    NORMS = 2
+    def __init__(self, channels: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__(2, channels, feedforward_channels, dropout)
+        self.self_attn = multi_head_attention(channels, num_heads, dropout)
 
     def forward(self, x: Tensor, pos: Tensor, valid: Tensor | None) -> Tensor:
         """Tokens (B, N, C) with positions (B, N, C) to (B, N, C); ``valid`` (B, 1, 1, N) is False at padding."""
@@ -46,12 +51,10 @@ class EncoderLayer(Layer):
 class DecoderLayer(Layer):
     """Self-attention of queries, attention over image tokens, and a feed-forward network."""
 
-    NORMS = 3
-
     def __init__(self, channels: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
-        super().__init__(channels, num_heads, feedforward_channels, dropout)
-        self.multihead_attn = MultiHeadAttention(channels, num_heads, dropout)
-        nn.init.xavier_uniform_(self.multihead_attn.out_proj.weight)
+        super().__init__(3, channels, feedforward_channels, dropout)
+        self.self_attn = multi_head_attention(channels, num_heads, dropout)
+        self.multihead_attn = multi_head_attention(channels, num_heads, dropout)
 
     def forward(self, x: Tensor, query_pos: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None) -> Tensor:
         """Queries (B, Q, C) over image tokens (B, N, C), as ``keys`` with and as ``values`` without positions."""
@@ -64,18 +67,18 @@ class DecoderLayer(Layer):
 class Encoder(nn.Module):
     """Layers one after the other, without a norm at the end."""
 
-    def __init__(self, layers: list[EncoderLayer], with_cp: bool) -> None:
+    def __init__(self, layers: list[Layer], with_cp: bool) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.with_cp = with_cp
 
-    def forward(self, x: Tensor, pos: Tensor, valid: Tensor | None) -> Tensor:
-        """Tokens (B, N, C) to (B, N, C)."""
+    def forward(self, x: Tensor, *args) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C); each layer gets ``args``."""
         for layer in self.layers:
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(layer, x, pos, valid, use_reentrant=False)
+                x = checkpoint(layer, x, *args, use_reentrant=False)
             else:
-                x = layer(x, pos, valid)
+                x = layer(x, *args)
         return x
 
 

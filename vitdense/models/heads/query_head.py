@@ -89,7 +89,10 @@ class QueryHead(BaseModule):
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Losses of a batch of mmdet's data samples: ``loss_cls``, ``loss_bbox``, ``loss_iou``, ``d0.loss_cls``, ..."""
-        predictions = self(feats, [sample.metainfo for sample in batch_data_samples])
+        return self.losses(self(feats, [sample.metainfo for sample in batch_data_samples]), batch_data_samples)
+
+    def losses(self, predictions: Predictions, batch_data_samples: Sequence) -> dict[str, Tensor]:
+        """Losses of ``predictions`` for these data samples."""
         if not self.aux_loss:
             predictions = Predictions(*(x[-1:] for x in predictions))
         return self.criterion(predictions, self.targets(batch_data_samples, predictions.logits.shape[2]))

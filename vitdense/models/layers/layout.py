@@ -1,6 +1,7 @@
 """The only place that converts between the two layouts: tokens (B, N, C) with ``hw``, and maps (B, C, H, W)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,3 +78,46 @@ def padding_mask(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], devi
     valid = torch.tensor(valid_hws, device=device)
     rows, columns = (torch.arange(side, device=device) >= valid[:, [i]] for i, side in enumerate(hw))  # (B, H), (B, W)
     return (rows[:, :, None] | columns[:, None]).flatten(1)
+
+
+class TokenPyramid(NamedTuple):
+    """Several maps of the same images as one sequence of S tokens, level by level.
+
+    Attributes:
+        tokens: (B, S, C).
+        pos: their position encodings (B, S, C).
+        padding_mask: True at padding (B, S); None without any.
+        centres: of the tokens, xy (B, S, 2), in [0, 1] of the image without padding; beyond 1 in the padding.
+        valid_ratios: share of each level that shows the image, xy (B, L, 2).
+        shapes: (H, W) of each level.
+    """
+
+    tokens: Tensor
+    pos: Tensor
+    padding_mask: Tensor | None
+    centres: Tensor
+    valid_ratios: Tensor
+    shapes: tuple[tuple[int, int], ...]
+
+
+def pyramid_mask(
+    valid_hws: Sequence[Sequence[tuple[int, int]]], shapes: Sequence[tuple[int, int]], device: torch.device
+) -> Tensor | None:
+    """:func:`padding_mask` (B, S) of all levels one after the other, from their ``valid_hws`` and ``shapes``."""
+    masks = [padding_mask(valid, hw, device) for valid, hw in zip(valid_hws, shapes, strict=True)]
+    if all(mask is None for mask in masks):
+        return None
+    size = len(valid_hws[0])
+    blanks = [torch.zeros(size, height * width, dtype=torch.bool, device=device) for height, width in shapes]
+    return torch.cat([blank if mask is None else mask for mask, blank in zip(masks, blanks, strict=True)], dim=1)
+
+
+def cell_centres(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor:
+    """Centres xy (B, N, 2) of the cells of a map ``hw``, relative to the rows and columns that show the image."""
+    valid = torch.tensor(valid_hws, dtype=torch.float32, device=device)
+    rows, columns = (
+        (torch.arange(side, dtype=torch.float32, device=device) + 0.5) / valid[:, [axis]]
+        for axis, side in enumerate(hw)
+    )
+    full = len(valid), *hw
+    return torch.stack([columns[:, None].expand(full), rows[:, :, None].expand(full)], dim=3).flatten(1, 2)

@@ -56,13 +56,20 @@ def sine_positions(
     that show the image, ``valid_hws``; a full side is 2 pi (DETR, supplementary material).
     """
     valid = torch.tensor(valid_hws, dtype=torch.float32, device=device)
-    exponents = torch.arange(0, channels // 2, 2, dtype=torch.float32, device=device) / (channels // 2)
-    axes = []
-    for axis, side in enumerate(hw):
-        places = torch.arange(1, side + 1, dtype=torch.float32, device=device) + offset
-        angles = 2 * math.pi * places / (valid[:, [axis]] + 1e-6)  # (B, side)
-        angles = angles[:, :, None] / temperature**exponents
-        axes.append(torch.stack([angles.sin(), angles.cos()], dim=3).flatten(2))  # (B, side, C / 2)
-    rows, columns = axes
+    rows, columns = (
+        sines(
+            (torch.arange(1, side + 1, dtype=torch.float32, device=device) + offset) / (valid[:, [axis]] + 1e-6),
+            channels // 2,
+            temperature,
+        )
+        for axis, side in enumerate(hw)
+    )
     full = len(valid), *hw, channels // 2
     return torch.cat([rows[:, :, None].expand(full), columns[:, None].expand(full)], dim=3).flatten(1, 2)
+
+
+def sines(x: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
+    """Sines and cosines (..., C) in turn of ``x`` (...), a period of the fastest from 0 to 1."""
+    exponents = torch.arange(0, channels, 2, dtype=x.dtype, device=x.device) / channels
+    angles = 2 * math.pi * x[..., None] / temperature**exponents
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)

@@ -18,6 +18,7 @@ class MSDeformAttn(nn.Module):
         channels: C of queries and values.
         num_levels, num_heads, num_points: L, M, and P, the samples that a query takes of each level in each head.
         value_ratio: channels of the projected values over C (ViT-Adapter, arXiv:2205.08534, uses 0.5 and 1).
+        linear: class of the projections.
 
     Raises:
         ValueError: the channels cannot be divided among the heads.
@@ -30,6 +31,7 @@ class MSDeformAttn(nn.Module):
         num_heads: int = 8,
         num_points: int = 4,
         value_ratio: float = 1.0,
+        linear: type[nn.Linear] = nn.Linear,
     ) -> None:
         super().__init__()
         value_channels = int(channels * value_ratio)
@@ -42,10 +44,10 @@ class MSDeformAttn(nn.Module):
         self.num_heads = num_heads
         self.num_points = num_points
         samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(channels, 2 * samples)
-        self.attention_weights = nn.Linear(channels, samples)
-        self.value_proj = nn.Linear(channels, value_channels)
-        self.output_proj = nn.Linear(value_channels, channels)
+        self.sampling_offsets = linear(channels, 2 * samples)
+        self.attention_weights = linear(channels, samples)
+        self.value_proj = linear(channels, value_channels)
+        self.output_proj = linear(value_channels, channels)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -59,9 +61,9 @@ class MSDeformAttn(nn.Module):
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
         for zero in (self.sampling_offsets.weight, self.attention_weights.weight, self.attention_weights.bias):
             nn.init.zeros_(zero)
-        for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
 
     def forward(
         self,
