@@ -1,29 +1,17 @@
-# A small Deformable DETR + PVTv2-b0 from scratch on generated shapes, for CPUs; as configs/detr/detr_pvtv2-b0_shapes.py.
-_base_ = '../detr/detr_pvtv2-b0_shapes.py'
+# From scratch on generated shapes, for CPUs; data and schedule are those of ../detr/detr_pvtv2-b0_shapes.py.
+_base_ = [
+    '../_base_/models/deformable-detr_pvtv2-b0.py',
+    '../_base_/datasets/shapes_detection.py',
+    '../_base_/schedules/adamw_scratch.py',
+    '../_base_/runtime/default.py',
+]
 
-model = dict(
-    backbone=dict(out_indices=(1, 2)),
-    neck=dict(
-        type='ChannelMapper',
-        in_channels=[64, 160],
-        out_channels=128,
-        kernel_size=1,
-        bias=True,
-        norm_cfg=dict(type='GN', num_groups=32),
-        act_cfg=None,
-        num_outs=3,
-    ),
-    bbox_head=dict(
-        _delete_=True,
-        type='vitdense.DeformableDETRHead',
-        num_classes={{_base_.num_classes}},
-        in_channels=128,
-        num_levels=3,
-        num_queries=50,
-        encoder_layers=2,
-        decoder_layers=3,
-        feedforward_channels=512,
-        dropout=0.0,
-        with_box_refine=True,
-    ),
-)
+max_epochs = 150
+model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
+]
+randomness = dict(seed=0)
