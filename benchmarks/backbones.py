@@ -11,15 +11,12 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
-from measuring import clock_of, describe, extra_memory, write_markdown
-from rich.table import Table
+from measuring import clock_of, extra_memory, options, report
 from torch import Tensor, nn
 
 from vitdense.checkpoint.convert import convert
-from vitdense.console import CONSOLE
 from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
 from vitdense.models.layers.layout import pad_to_multiple
 
@@ -179,25 +176,13 @@ def log_area_ratio(sizes: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser = options(__doc__, repeat=3)
     parser.add_argument('--models', nargs='+', choices=OURS, default=list(OURS))
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of PyTorch, on the CPU')
-    parser.add_argument('--repeat', type=int, default=3, help='rounds')
-    parser.add_argument('--out', type=Path, help='Markdown file to write')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cases, missing = measure(args)
-    table = Table(*HEADER)
-    for rows in cases:
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    notes = [*describe(args.device, PACKAGES), *missing]
-    CONSOLE.print(table, *notes, sep='\n')
-    if args.out:
-        write_markdown(args.out, HEADER, [row for rows in cases for row in rows], notes)
+    report(args, HEADER, cases, PACKAGES, missing)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""What the benchmarks share: clocks, memory, and the description of the machine."""
+"""What the benchmarks share: options, clocks, memory, the description of the machine, and how results are shown."""
 
+import argparse
 import contextlib
 import ctypes
 import gc
@@ -12,6 +13,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rich.table import Table
+
+from vitdense.console import CONSOLE
+
+
+def options(description: str, repeat: int) -> argparse.ArgumentParser:
+    """A parser of the options that all benchmarks have; ``repeat`` is the default number of rounds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of PyTorch, on the CPU')
+    parser.add_argument('--repeat', type=int, default=repeat, help='rounds')
+    parser.add_argument('--out', type=Path, help='Markdown file to write')
+    return parser
 
 
 def clock_of(device: str) -> Callable[[Callable], float]:
@@ -79,9 +93,22 @@ def describe(device: str, packages: Iterable[str]) -> list[str]:
     return [f'`python {" ".join(sys.argv)}`', machine, f'Python {platform.python_version()}, {", ".join(versions)}']
 
 
-def write_markdown(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]], notes: list[str]) -> None:
-    """The first three ``notes`` (:func:`describe`), the table, and the other notes."""
-    header = tuple(header)
-    lines = [header, ['---'] * len(header), *rows]
-    table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    path.write_text('\n\n'.join([*notes[:3], table, *notes[3:]]) + '\n')
+def report(
+    args: argparse.Namespace,
+    header: tuple[str, ...],
+    cases: list[list[tuple[str, ...]]],
+    packages: Iterable[str],
+    notes: list[str],
+) -> None:
+    """Print the rows of all ``cases`` and the ``notes``, and write them to the Markdown file ``args.out``."""
+    table = Table(*header)
+    for rows in cases:
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    setup = describe(args.device, packages)
+    CONSOLE.print(table, *setup, *notes, sep='\n')
+    if args.out:
+        lines = [header, ['---'] * len(header), *(row for rows in cases for row in rows)]
+        markdown = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+        args.out.write_text('\n\n'.join([*setup, markdown, *notes]) + '\n')

@@ -20,15 +20,12 @@ import statistics
 from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
-from measuring import clock_of, describe, extra_memory, write_markdown
-from rich.table import Table
+from measuring import clock_of, extra_memory, options, report
 from torch import Tensor
 
 from vitdense.compat import mmcv_ext
-from vitdense.console import CONSOLE
 from vitdense.ops.ms_deform_attn import BACKENDS, BackendUnavailableError, ms_deform_attn, use_backend
 
 LEVELS = [(100, 167), (50, 84), (25, 42), (13, 21)]  # strides 8 to 64 of an image of 800 x 1333
@@ -161,26 +158,14 @@ def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser = options(__doc__, repeat=10)
     parser.add_argument('--dtypes', nargs='+', choices=DTYPES, default=list(DTYPES))
     parser.add_argument('--shapes', nargs='+', choices=SHAPES, default=list(SHAPES))
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of PyTorch, on the CPU')
-    parser.add_argument('--repeat', type=int, default=10, help='rounds')
-    parser.add_argument('--out', type=Path, help='Markdown file to write')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cases, missing = measure(args)
-    table = Table(*HEADER)
-    for rows in cases:
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    notes = describe(args.device, PACKAGES)
-    notes += [f'Not measured: {name} ({", ".join(sorted(types))}): {why}' for (name, why), types in missing.items()]
-    CONSOLE.print(table, *notes, sep='\n')
-    if args.out:
-        write_markdown(args.out, HEADER, [row for rows in cases for row in rows], notes)
+    notes = [f'Not measured: {name} ({", ".join(sorted(types))}): {why}' for (name, why), types in missing.items()]
+    report(args, HEADER, cases, PACKAGES, notes)
 
 
 if __name__ == '__main__':
