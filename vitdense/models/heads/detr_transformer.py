@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vitdense.models.layers.attention import MultiHeadAttention
+from vitdense.models.layers.dropout import Dropout, relu_dropout
 from vitdense.models.layers.linear import Linear
 
 
@@ -18,13 +18,15 @@ class Layer(nn.Module):
         self.linear2 = Linear(feedforward_channels, channels)
         for i in range(norms):
             self.add_module(f'norm{i + 1}', nn.LayerNorm(channels))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
-        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
+        rows = self.linear1(x.flatten(0, 1))  # no view, which could not be changed in place without a copy
+        rows = relu_dropout(rows, self.dropout.p if self.training else 0.0)
+        return self.dropout(self.linear2(rows)).unflatten(0, x.shape[:2])
 
 
 def multi_head_attention(channels: int, num_heads: int, dropout: float) -> MultiHeadAttention:

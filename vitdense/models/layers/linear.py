@@ -22,6 +22,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear`` as :class:`Linear` computes it."""
     if not _goes_through_onednn(x):
         return F.linear(x, weight, bias)
+    if x.ndim == 2:
+        return _OneDNN.apply(x, weight, bias)
     return _OneDNN.apply(x.reshape(-1, x.shape[-1]), weight, bias).unflatten(0, x.shape[:-1])
 
 
