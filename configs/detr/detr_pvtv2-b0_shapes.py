@@ -1,17 +1,13 @@
-# From scratch on generated shapes, for CPUs.
+# Generated shapes, for CPUs; the backbone is that of the quickstart, as larger ones come from ImageNet.
 _base_ = [
     '../_base_/models/detr_pvtv2-b0.py',
     '../_base_/datasets/shapes_detection.py',
-    '../_base_/schedules/adamw_scratch.py',
+    '../_base_/schedules/detr_shapes_100e.py',
     '../_base_/runtime/default.py',
 ]
-
-max_epochs = 150
-model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
-optim_wrapper = dict(optimizer=dict(lr=2e-4))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
-]
+quickstart = 'work_dirs/retinanet_pvtv2-b0_fpn_shapes/best.pth'
+model = dict(
+    backbone=dict(init_cfg=dict(type='vitdense.Pretrained', checkpoint=quickstart)),
+    bbox_head=dict(num_classes={{_base_.num_classes}}),
+)
 randomness = dict(seed=0)

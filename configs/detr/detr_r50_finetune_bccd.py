@@ -1,19 +1,12 @@
 # 205 images: from the official COCO detector, at a tenth of its rates so that they keep what it learned; only classes are new.
 _base_ = [
     '../_base_/models/detr_r50.py',
-    '../_base_/datasets/bccd_detection.py',
+    '../_base_/datasets/bccd_640.py',
     '../_base_/schedules/detr_150e.py',
     '../_base_/runtime/default.py',
 ]
 load_from = 'https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth'
 model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))
-train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(scales=[(512, 384), (576, 432), (640, 480)])
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].update(scale=(640, 480))
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=50, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=1e-5), paramwise_cfg=dict(custom_keys={'class_embed': dict(lr_mult=10.0)}))
 param_scheduler = [

@@ -47,7 +47,7 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, list[str]]:
         lines.append(f'converted from the layout of {layout.name}')
         if isinstance(model.backbone, Backbone):
             state = _resize_backbone(state, model.backbone, lines)
-    state = _fit_classes(state, own, FAMILIES[family].class_head, lines)
+    state = _fit_classes(state, own, FAMILIES[family].class_head, model.bbox_head.proposal_classes, lines)
     return dict(checkpoint, state_dict=state) if lines else checkpoint, lines
 
 
@@ -58,8 +58,11 @@ def _resize_backbone(state: State, backbone: Backbone, lines: list[str]) -> Stat
     return state | {f'backbone.{key}': value for key, value in resized.items()}
 
 
-def _fit_classes(state: State, own: State, pattern: str, lines: list[str]) -> State:
-    """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out."""
+def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, lines: list[str]) -> State:
+    """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out.
+
+    In the first of two stages the first logit stands for any object and no other is ever right: it is kept.
+    """
     fitted, notes = {}, {}
     for key, value in state.items():
         if key not in own or not re.fullmatch(pattern, key) or len(value) == len(own[key]):
@@ -67,11 +70,13 @@ def _fit_classes(state: State, own: State, pattern: str, lines: list[str]) -> St
             continue
         found, wanted = len(value), len(own[key])
         extra = found - HIGHEST_ID - 1  # no object
-        if extra in (0, 1) and wanted == len(COCO_IDS) + extra:
+        name = key.rpartition('.')[0]
+        if proposals is not None and name == f'bbox_head.{proposals}':
+            fitted[key] = value[[0] + [1] * (wanted - 1)]
+        elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
             notes['the 80 classes were taken from the 91 ids of COCO'] = None
         else:
-            name = key.rpartition('.')[0]
             notes[f'{name} starts afresh: {found} logits are in the file, {wanted} in the model'] = None
     lines += notes
     return fitted

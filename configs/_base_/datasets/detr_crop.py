@@ -1,6 +1,5 @@
 # Multi-scale training of DETR: half of the images are cropped between two resizings.
-scales = [(480, 1333), (512, 1333), (544, 1333), (576, 1333), (608, 1333), (640, 1333)]
-scales += [(672, 1333), (704, 1333), (736, 1333), (768, 1333), (800, 1333)]
+scales = [(side, 1333) for side in range(480, 801, 32)]
 detr_crop_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),

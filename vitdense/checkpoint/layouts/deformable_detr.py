@@ -2,7 +2,7 @@
 
 import re
 
-from .detr import HEAD, TRANSFORMER, join_projections
+from .detr import HEAD, MMDET_LAYERS, TRANSFORMER, TRANSFORMERS_PARTS, join_projections
 from .family import Family, Layout, State
 
 NECK = (
@@ -43,28 +43,17 @@ DEFORMABLE_DETR = Family(
                 (r'model\.backbone\.(conv_encoder\.)?model\.', 'backbone.'),
                 *((rf'model\.{pattern}', place) for pattern, place in NECK),
                 (r'model\.query_position_embeddings\.', f'{HEAD}query_embed.'),
-                (r'model\.encoder\.layers\.(\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}encoder.layers.\1.norm1.'),
-                (r'model\.encoder\.layers\.(\d+)\.final_layer_norm\.', rf'{TRANSFORMER}encoder.layers.\1.norm2.'),
-                (
-                    r'model\.decoder\.layers\.(\d+)\.encoder_attn_layer_norm\.',
-                    rf'{TRANSFORMER}decoder.layers.\1.norm1.',
-                ),
-                (r'model\.decoder\.layers\.(\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}decoder.layers.\1.norm2.'),
-                (r'model\.decoder\.layers\.(\d+)\.final_layer_norm\.', rf'{TRANSFORMER}decoder.layers.\1.norm3.'),
+                (r'model\.(encoder\.layers\.\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm1.'),
+                (r'model\.(encoder\.layers\.\d+)\.final_layer_norm\.', rf'{TRANSFORMER}\1.norm2.'),
+                (r'model\.(decoder\.layers\.\d+)\.encoder_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm1.'),
+                (r'model\.(decoder\.layers\.\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm2.'),
+                (r'model\.(decoder\.layers\.\d+)\.final_layer_norm\.', rf'{TRANSFORMER}\1.norm3.'),
                 (r'model\.decoder\.(class|bbox)_embed\.', None),
-                (
-                    r'model\.(?=(level_embed$|(encoder|decoder|reference_points|enc_output|enc_output_norm|pos_trans|'
-                    r'pos_trans_norm)\.))',
-                    TRANSFORMER,
-                ),
+                (r'model\.(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+                (r'model\.(?=level_embed$|(reference_points|enc_output|pos_trans)(_norm)?\.)', TRANSFORMER),
                 (r'(?=(class_embed|bbox_embed)\.)', HEAD),
             ),
-            parts=(
-                ('encoder_attn.', 'cross_attn.'),
-                ('.o_proj.', '.out_proj.'),
-                ('.mlp.fc', '.linear'),
-                ('.fc', '.linear'),
-            ),
+            parts=(('encoder_attn.', 'cross_attn.'), *TRANSFORMERS_PARTS),
             tensors=join_projections,
         ),
         Layout(
@@ -87,8 +76,7 @@ DEFORMABLE_DETR = Family(
                 (r'(decoder\.layers\.\d+)\.norms\.0\.', rf'{TRANSFORMER}\1.norm2.'),
                 (r'(decoder\.layers\.\d+)\.norms\.1\.', rf'{TRANSFORMER}\1.norm1.'),
                 (r'(decoder\.layers\.\d+)\.norms\.2\.', rf'{TRANSFORMER}\1.norm3.'),
-                (r'((?:en|de)coder\.layers\.\d+)\.ffn\.layers\.(\d)\.(0\.)?', rf'{TRANSFORMER}\1.linear{{\2+1}}.'),
-                (r'(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+                *MMDET_LAYERS,
             ),
             parts=(('self_attn.attn.', 'self_attn.'),),
             tensors=_with_neck_biases,

@@ -23,6 +23,13 @@ def join_projections(state: State) -> State:
     return joined
 
 
+TRANSFORMERS_PARTS = (('.o_proj.', '.out_proj.'), ('.mlp.fc', '.linear'), ('.fc', '.linear'))
+MMDET_LAYERS = (
+    (r'((?:en|de)coder\.layers\.\d+)\.ffn\.layers\.(\d)\.(0\.)?', rf'{TRANSFORMER}\1.linear{{\2+1}}.'),
+    (r'(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+)
+"""What all layers of encoders and decoders have in these layouts."""
+
 DETR = Family(
     detector=True,
     class_head=r'bbox_head\.class_embed\.(weight|bias)',
@@ -53,9 +60,7 @@ DETR = Family(
                 ('encoder_attn_layer_norm', 'norm2'),
                 ('self_attn_layer_norm', 'norm1'),
                 ('encoder_attn', 'multihead_attn'),
-                ('.o_proj.', '.out_proj.'),
-                ('.mlp.fc', '.linear'),
-                ('.fc', '.linear'),
+                *TRANSFORMERS_PARTS,
             ),
             tensors=join_projections,
         ),
@@ -71,8 +76,7 @@ DETR = Family(
                 (r'bbox_head\.fc_reg\.', f'{HEAD}bbox_embed.layers.2.'),
                 (r'decoder\.post_norm\.', f'{TRANSFORMER}decoder.norm.'),
                 (r'((?:en|de)coder\.layers\.\d+)\.norms\.(\d)\.', rf'{TRANSFORMER}\1.norm{{\2+1}}.'),
-                (r'((?:en|de)coder\.layers\.\d+)\.ffn\.layers\.(\d)\.(0\.)?', rf'{TRANSFORMER}\1.linear{{\2+1}}.'),
-                (r'(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+                *MMDET_LAYERS,
             ),
             parts=(('self_attn.attn.', 'self_attn.'), ('cross_attn.attn.', 'multihead_attn.')),
         ),

@@ -1,7 +1,4 @@
-# Cascade Mask R-CNN of ViTDet: the heads of the three stages are those of its Mask R-CNN, boxes the same for all classes.
-_base_ = './mask-rcnn_vitdet-b.py'
-
-norm_cfg = dict(type='vitdense.LayerNorm2d', eps=1e-6)
+# What makes Cascade Mask R-CNN of ViTDet from its Mask R-CNN: box heads of three stages, boxes the same for all classes.
 stage_heads = [
     dict(
         type='Shared4Conv1FCBBoxHead',
@@ -9,7 +6,7 @@ stage_heads = [
         roi_feat_size=7,
         num_classes=80,
         reg_class_agnostic=True,
-        norm_cfg=norm_cfg,
+        norm_cfg=dict(type='vitdense.LayerNorm2d', eps=1e-6),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=1.0),
@@ -33,7 +30,7 @@ stage_training = [
     )
     for iou in (0.5, 0.6, 0.7)
 ]
-model = dict(
+cascade = dict(
     type='CascadeRCNN',
     roi_head=dict(type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=stage_heads),
     train_cfg=dict(rcnn=stage_training),
