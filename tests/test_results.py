@@ -11,7 +11,7 @@ from toy_run import Spy, toy_runner
 
 from vitdense.engine.hooks.output import Harmless, Occasional, replacing
 from vitdense.engine.hooks.results import ResultsHook, read_rows, resumed_rows, write_rows
-from vitdense.visualization.curves import draw_curves
+from vitdense.visualization.curves import draw_comparison, draw_curves
 
 EPOCHS = dict(by_epoch=True, max_epochs=4, val_interval=2)
 
@@ -273,3 +273,17 @@ def test_all_of_a_picture_of_curves_is_within_it():
         assert box.x1 <= figure.bbox.width
         assert box.y0 >= 0
         assert box.y1 <= figure.bbox.height
+
+
+def test_comparison_of_runs_has_a_curve_of_each_against_epoch_and_minutes():
+    runs = {
+        name: [{**row, 'seconds': 60.0 * speed * row['epoch']} for row in rows_of(3, **{'val/mAP': values})]
+        for name, speed, values in (('slow', 4, [0.1, 0.2, 0.3]), ('fast', 1, [0.2, 0.5, 0.4]))
+    }
+    figure = draw_comparison(runs, 'val/mAP')
+    epochs, minutes = ([line.get_xydata().tolist() for line in axes.get_lines()] for axes in figure.axes)
+    assert epochs == [[[1, 0.1], [2, 0.2], [3, 0.3]], [[1, 0.2], [2, 0.5], [3, 0.4]]]
+    assert minutes == [[[4, 0.1], [8, 0.2], [12, 0.3]], [[1, 0.2], [2, 0.5], [3, 0.4]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ['slow: best 0.3', 'fast: best 0.5']
+    with pytest.raises(ValueError, match="run slow: unknown metric 'val/mIoU': did you mean 'val/mAP'"):
+        draw_comparison(runs, 'val/mIoU')

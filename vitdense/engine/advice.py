@@ -43,7 +43,8 @@ def _from_random_weights(cfg: Config, images: int) -> Iterator[str]:
     yield (
         f'{name} on {images} images without a pretrained detector (load_from): expect an mAP near 0 for a very long '
         'time. Its attention learns slowly where to look, published models took 150 to 500 epochs of 118 000 images. '
-        f'Start from COCO weights as {HEADS.get(head, HEADS["DETRHead"])} does, or take Deformable DETR. First of all, '
+        f'Start from COCO weights as {HEADS.get(head, HEADS["DETRHead"])} does, or take '
+        'Deformable DETR (configs/deformable_detr). First of all, '
         'python tools/overfit.py CONFIG tells within minutes whether data and model fit together'
     )
 

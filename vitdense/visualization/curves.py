@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vitdense.names import unknown
+
 from .palette import distinct_colors, oklab
 
 MOST = 8
@@ -58,6 +60,41 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
     return figure
 
 
+def draw_comparison(runs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:
+    """One metric of several runs against the epoch, or the iteration if one has no epochs, and against the time.
+
+    Args:
+        runs: rows of each run by its name, as :func:`draw_curves` takes them, with ``seconds``.
+        metric: column to draw, e.g. ``val/coco/bbox_mAP``.
+
+    Raises:
+        ValueError: a run without a value of ``metric``; the message lists the columns that it has, nearest first.
+    """
+    for name, rows in runs.items():
+        known = dict.fromkeys(key for row in rows for key in row)
+        if not len(_curve(rows, 'iter', metric)[0]):
+            raise ValueError(f'run {name}: ' + unknown('metric', metric, known))
+    legend, height = 0.35 + 0.19 * len(runs), 3.4
+    figure = Figure(figsize=(10.8, 0.7 + height + legend), dpi=100)
+    FigureCanvasAgg(figure)
+    figure.suptitle(metric, fontsize=12, x=0.02, ha='left')
+    colors = _dark_colors(len(runs))
+    progress = 'epoch' if all('epoch' in row for rows in runs.values() for row in rows) else 'iter'
+    for i, (axis, unit, label) in enumerate(((progress, 1, progress), ('seconds', 60, 'minutes')), 1):
+        axes = figure.add_subplot(1, 2, i)
+        for (name, rows), color in zip(runs.items(), colors, strict=True):
+            x, y = _curve(rows, axis, metric)
+            axes.plot(x / unit, y, label=f'{name}: best {y.max():.4g}', color=color, lw=1.6, marker='o', ms=3.5)
+        axes.set_xlabel(label, fontsize=9, labelpad=1)
+        axes.set_xlim(left=0)
+        _tidy(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='lower left', fontsize=8.5, frameon=False)
+    bottom, top = legend / figure.get_figheight(), (legend + height) / figure.get_figheight()
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=bottom + 0.06, top=top, wspace=0.14)
+    return figure
+
+
 def _curve(rows: Sequence[Mapping[str, float]], axis: str, key: str) -> Curve:
     """Finite values of a column and where they are."""
     points = [(row[axis], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
@@ -83,12 +120,16 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Curve], axis: str, name: str) ->
         axes.set_yscale('log')
     axes.set_title(name, fontsize=11)
     axes.set_xlabel(unit, fontsize=9, labelpad=1)
-    axes.grid(alpha=0.3)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.tick_params(labelsize=9)
+    _tidy(axes)
     axes.xaxis.get_major_locator().set_params(integer=True)
     offset = -0.45 / axes.figure.get_figheight() / axes.get_position().height
     axes.legend(loc='upper left', bbox_to_anchor=(0, offset), fontsize=8.5, frameon=False, borderpad=0)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.tick_params(labelsize=9)
 
 
 def _dark_colors(count: int) -> list[tuple[float, ...]]:
