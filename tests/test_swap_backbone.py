@@ -1,5 +1,7 @@
 """``--backbone`` on configs of mmdet and mmseg as they are."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -18,6 +20,7 @@ RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 UPERNET = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
 DEFORMABLE_DETR = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 MAE = 'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 PVT_CHANNELS = [64, 128, 320, 512]
 
 
@@ -133,6 +136,13 @@ def test_an_adam_of_the_config_keeps_its_rates():
         cfg, _ = swapped('mmdet::detr/detr_r50_8xb2-150e_coco.py', backbone)
         assert cfg.optim_wrapper.optimizer.lr == 0.0001
         assert cfg.optim_wrapper.paramwise_cfg == dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
+
+
+def test_a_config_of_ours_keeps_the_rates_that_it_states():
+    cfg, changes = swapped(str(CONFIGS / 'deformable_detr/deformable-detr_r50_8xb4-50e_coco.py'))
+    names = ('backbone', 'sampling_offsets', 'reference_points')
+    assert cfg.optim_wrapper.paramwise_cfg == dict(custom_keys={name: dict(lr_mult=0.1) for name in names})
+    assert not [change for change in changes if 'removed' in change]
 
 
 def test_normalisation_of_caffe_weights_becomes_that_of_imagenet():

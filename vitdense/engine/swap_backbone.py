@@ -136,7 +136,8 @@ def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
         wrapper.optimizer = adamw
     wrapper.optimizer.setdefault('weight_decay', 0.01 if 'AdamW' in wrapper.optimizer.type else 0.0)  # as in PyTorch
     rules = wrapper.get('paramwise_cfg') or ConfigDict()
-    if wrapper.get('constructor'):
+    ours = f'vitdense.{LayerDecayOptimWrapperConstructor.__name__}'
+    if wrapper.get('constructor') not in (None, ours):
         changes.append(
             f'optim_wrapper.constructor: {wrapper.constructor} removed, it knows the layers of the old backbone'
         )
@@ -148,6 +149,6 @@ def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
     if _is_column(backbone) and 'backbone' not in custom:
         kept.decay_rate = LAYER_DECAY[min(LAYER_DECAY, key=lambda depth: abs(depth - backbone.num_layers))]
         changes.append(f'optim_wrapper.paramwise_cfg: learning rates of the backbone fall by {kept.decay_rate} a block')
-    wrapper.constructor = f'vitdense.{LayerDecayOptimWrapperConstructor.__name__}'
+    wrapper.constructor = ours
     wrapper.paramwise_cfg = kept
     return [*changes, 'optim_wrapper.paramwise_cfg: no weight decay on norms, biases and position embeddings']

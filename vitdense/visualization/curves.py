@@ -91,7 +91,7 @@ def draw_comparison(runs: Mapping[str, Sequence[Mapping[str, float]]], metric: s
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc='lower left', fontsize=8.5, frameon=False)
     bottom, top = legend / figure.get_figheight(), (legend + height) / figure.get_figheight()
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=bottom + 0.06, top=top, wspace=0.14)
+    figure.subplots_adjust(left=0.075, right=0.98, bottom=bottom + 0.06, top=top, wspace=0.14)
     return figure
 
 
