@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/detr_pvtv2-b0.py',
     '../_base_/datasets/shapes_detection.py',
-    '../_base_/schedules/detr_shapes_100e.py',
+    '../_base_/schedules/detr_shapes_60e.py',
     '../_base_/runtime/default.py',
 ]
 quickstart = 'work_dirs/retinanet_pvtv2-b0_fpn_shapes/best.pth'

@@ -1,7 +1,7 @@
-# A small DETR on generated shapes: 100 epochs, a tenth of the rate for a backbone that has seen them in the quickstart.
+# A small DETR on generated shapes: 60 epochs, a tenth of the rate for a backbone that has seen them in the quickstart.
 _base_ = './adamw_scratch.py'
 
-max_epochs = 100
+max_epochs = 60
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=3e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
 param_scheduler = [
