@@ -1,10 +1,10 @@
 """Checkpoints of whole detectors, as published, are loaded by the runner."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from backbone_samples import layout_of
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
@@ -12,11 +12,20 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from vitdense.checkpoint.detector import COCO_IDS, adapt
 from vitdense.engine.fit import check_fit
 
-LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {
     'detr_r50': 'detr/detr_r50_8xb2-150e_coco.py',
+    'deformable_detr_r50': 'deformable_detr/deformable-detr_r50_8xb4-50e_coco.py',
+    'deformable_detr_r50_refine': 'deformable_detr/deformable-detr_refine_r50_8xb4-50e_coco.py',
+    'deformable_detr_r50_two_stage': 'deformable_detr/deformable-detr_refine_two-stage_r50_8xb4-50e_coco.py',
     'yolos_ti': 'yolos/yolos-ti_8xb2-300e_coco.py',
+}
+CLASS_LAYERS = {
+    'detr_r50': ['class_embed'],
+    'deformable_detr_r50': [f'class_embed.{layer}' for layer in range(6)],
+    'deformable_detr_r50_refine': [f'class_embed.{layer}' for layer in range(6)],
+    'deformable_detr_r50_two_stage': [f'class_embed.{layer}' for layer in range(6)],  # the first stage has another
+    'yolos_ti': ['class_embed.layers.2'],
 }
 
 
@@ -30,8 +39,11 @@ def build(name: str, classes: int = 80):
 
 
 def release(name: str) -> dict[str, torch.Tensor]:
+    """Random values under the names of a released file, the same where names share a tensor."""
     torch.manual_seed(1)
-    return {key: torch.randn(shape) for key, shape, _ in json.loads((LAYOUTS / f'{name}.json').read_text())['keys']}
+    layout = layout_of(name)
+    state = {key: torch.randn(shape) for key, shape, _ in layout['keys']}
+    return state | {key: state[first] for first, *others in layout.get('shared', []) for key in others}
 
 
 def test_ids_are_those_of_coco():
@@ -48,10 +60,11 @@ def test_release_fills_the_detector_of_its_config(name):
     assert lines[1:] == ['the 80 classes were taken from the 91 ids of COCO']
     assert check_fit(model, checkpoint, 'a.pth', least=1.0) == 'loaded 100 % of parameters from a.pth'
     model.load_state_dict(checkpoint['state_dict'], strict=False)
-    last = model.bbox_head.class_embed if name == 'detr_r50' else model.bbox_head.class_embed.layers[-1]
-    released = state['class_embed.bias' if name == 'detr_r50' else 'class_embed.layers.2.bias']
-    assert torch.equal(last.bias.data, released[[*COCO_IDS, 91]])
-    assert torch.equal(model.bbox_head.bbox_embed.layers[1].weight.data, state['bbox_embed.layers.1.weight'])
+    logits = [*COCO_IDS, *range(91, len(state[f'{CLASS_LAYERS[name][0]}.bias']))]
+    for key in (f'{layer}.{kind}' for layer in CLASS_LAYERS[name] for kind in ('weight', 'bias')):
+        assert torch.equal(model.bbox_head.state_dict()[key], state[key][logits])
+    for key in (key for key in state if key.startswith('bbox_embed.')):
+        assert torch.equal(model.bbox_head.state_dict()[key], state[key])
 
 
 @pytest.mark.parametrize('name', DETECTORS)
@@ -59,13 +72,35 @@ def test_other_classes_start_afresh(name):
     model, state = build(name, classes=3), release(name)
     fresh = {key: value.clone() for key, value in model.state_dict().items() if 'class_embed' in key}
     checkpoint, lines = adapt({'model': state}, model)
-    layer = 'bbox_head.class_embed' + '.layers.2' * (name == 'yolos_ti')
-    assert lines[1:] == [f'{layer} starts afresh: 92 logits are in the file, 4 in the model']
+    layers = [f'bbox_head.{layer}' for layer in CLASS_LAYERS[name]]
+    found, extra = (91, 0) if name.startswith('deformable') else (92, 1)
+    assert lines[1:] == [
+        f'{layer} starts afresh: {found} logits are in the file, {3 + extra} in the model' for layer in layers
+    ]
     line = check_fit(model, checkpoint, 'a.pth')
     assert line.endswith('missing: bbox_head.*')
     model.load_state_dict(checkpoint['state_dict'], strict=False)
-    assert torch.equal(model.state_dict()[f'{layer}.weight'], fresh[f'{layer}.weight'])
-    assert torch.equal(model.bbox_head.bbox_embed.layers[2].bias.data, state['bbox_embed.layers.2.bias'])
+    for key in (f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')):
+        assert torch.equal(model.state_dict()[key], fresh[key])
+    for key in (key for key in state if key.startswith('bbox_embed.')):
+        assert torch.equal(model.bbox_head.state_dict()[key], state[key])
+
+
+@pytest.mark.parametrize('classes', [80, 1, 100])
+def test_first_of_two_stages_keeps_its_logit_of_any_object(classes):
+    """The release ranks tokens by logit 0, which is no id of COCO, and trains the first stage with label 0 only."""
+    name = 'deformable_detr_r50_two_stage'
+    model, state = build(name, classes), release(name)
+    checkpoint, _ = adapt({'model': state}, model)
+    model.load_state_dict(checkpoint['state_dict'], strict=False)
+    layer = model.bbox_head.class_embed[6]
+    assert torch.equal(layer.weight[0], state['class_embed.6.weight'][0])
+    assert torch.equal(layer.bias[0], state['class_embed.6.bias'][0])
+    if classes == 1:  # and on to a model with more
+        other = build(name, 3)
+        state = adapt(dict(state_dict=model.state_dict()), other)[0]['state_dict']
+        assert state['bbox_head.class_embed.6.bias'].shape == (3,)
+        assert state['bbox_head.class_embed.6.bias'][0] == layer.bias[0]
 
 
 def test_our_own_checkpoint_stays_as_it_is():

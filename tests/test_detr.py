@@ -1,11 +1,10 @@
 """DETR against implementations that others wrote, with the same weights."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
+from backbone_samples import TOLERANCE, layout_of
+from detector_samples import build, copies_to_host, metas, on_pvt, padded, randomize_
 from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.registry import MODELS, init_default_scope
@@ -15,48 +14,6 @@ from vitdense.checkpoint.convert import convert
 from vitdense.engine.config import load_config
 from vitdense.models.heads import DETRHead, query_head
 from vitdense.models.set_prediction import cxcywh_to_xyxy
-
-CONFIGS = Path(__file__).parents[1] / 'configs'
-LAYOUTS = Path(__file__).parent / 'checkpoint_layouts'
-TOLERANCE = 1e-4
-
-
-def randomize_(module: nn.Module) -> nn.Module:
-    """Weights that make every path count, and statistics of batch norm that are not those of a new one."""
-    generator = torch.Generator().manual_seed(0)
-    for name, value in module.state_dict().items():
-        noise = torch.randn(value.shape, generator=generator)
-        if name.endswith('running_var'):
-            value.copy_(1 + 0.2 * noise.abs())
-        elif value.ndim == 1:
-            value.add_(0.05 * noise)
-        elif value.ndim > 1:
-            value.copy_(noise / value[0].numel() ** 0.5)
-    return module.eval()
-
-
-def build(leaf: str, **changes) -> nn.Module:
-    """The detector of a config without pretrained weights; ``changes`` of its head."""
-    cfg = load_config(str(CONFIGS / leaf))
-    cfg.model.backbone.pop('init_cfg', None)
-    cfg.model.bbox_head.update(changes)
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    return MODELS.build(cfg.model).eval()
-
-
-def metas(sizes):
-    batch = tuple(max(side) for side in zip(*sizes, strict=True))
-    return [dict(img_shape=size, batch_input_shape=batch, scale_factor=(1.0, 1.0)) for size in sizes]
-
-
-def padded(sizes) -> torch.Tensor:
-    """Random images (B, 3, H, W) of ``sizes``, zero beyond them."""
-    generator = torch.Generator().manual_seed(1)
-    batch = torch.zeros(len(sizes), 3, *metas(sizes)[0]['batch_input_shape'])
-    for image, (height, width) in zip(batch, sizes, strict=True):
-        image[:, :height, :width] = torch.randn(3, height, width, generator=generator)
-    return batch
 
 
 def outputs_of_layers(decoder, call) -> torch.Tensor:
@@ -114,7 +71,7 @@ def test_equals_mmdet_in_all_decoder_layers():
 
 @pytest.mark.parametrize('name', ['detr_r50', 'detr_r50_dc5'])
 def test_names_and_shapes_equal_the_release(name):
-    keys = json.loads((LAYOUTS / f'{name}.json').read_text())['keys']
+    keys = layout_of(name)['keys']
     state, dropped = convert({'model': {key: torch.empty(shape) for key, shape, _ in keys}}, 'detr')
     model = build(f'detr/{name.replace("_dc5", "-dc5")}_8xb2-500e_coco.py', num_classes=91)
     own = {key: value.shape for key, value in model.state_dict().items() if not key.endswith('num_batches_tracked')}
@@ -170,18 +127,8 @@ def test_checkpointing_changes_no_gradient():
 
 
 def small_detector(**head) -> nn.Module:
-    backbone = dict(type='vitdense.PVTv2', arch='b0', depths=(1, 1, 1, 1), out_indices=(2,))
     sizes = dict(channels=32, num_queries=9, num_heads=4, encoder_layers=1, decoder_layers=2, feedforward_channels=64)
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    return MODELS.build(
-        dict(
-            type='SingleStageDetector',
-            data_preprocessor=dict(type='DetDataPreprocessor'),
-            backbone=backbone,
-            bbox_head=dict(type='vitdense.DETRHead', num_classes=5, in_channels=160, **{**sizes, **head}),
-        )
-    )
+    return on_pvt((2,), bbox_head=dict(type='vitdense.DETRHead', num_classes=5, in_channels=160, **{**sizes, **head}))
 
 
 def batch(model: nn.Module, num_items, training: bool) -> dict:
@@ -237,15 +184,7 @@ def test_predictions_are_in_pixels_of_the_image_asked_for():
 def test_a_step_copies_to_the_host_twice_at_most(monkeypatch):
     model = small_detector().train()
     data = batch(model, [2, 3], True)
-    copies = []
-    for name in ('cpu', 'item', 'tolist', '__bool__', '__float__', '__int__', 'nonzero'):
-        method = getattr(torch.Tensor, name)
-
-        def counted(self, *args, method=method, name=name, **kwargs):
-            copies.append(name)
-            return method(self, *args, **kwargs)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
+    copies = copies_to_host(monkeypatch)
     losses = model(**data, mode='loss')
     sum(losses.values()).backward()
     assert copies == ['cpu']

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from vitdense.checkpoint.convert import find_layout, rename, unwrap
@@ -61,7 +62,7 @@ def _resize_backbone(state: State, backbone: Backbone, lines: list[str]) -> Stat
 def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, lines: list[str]) -> State:
     """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out.
 
-    In the first of two stages the first logit stands for any object and no other is ever right: it is kept.
+    In the first of two stages only the first logit is ever right, that of any object: it is kept.
     """
     fitted, notes = {}, {}
     for key, value in state.items():
@@ -72,7 +73,7 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
         extra = found - HIGHEST_ID - 1  # no object
         name = key.rpartition('.')[0]
         if proposals is not None and name == f'bbox_head.{proposals}':
-            fitted[key] = value[[0] + [1] * (wanted - 1)]
+            fitted[key] = torch.cat([value[:1], own[key][1:].to(value)])
         elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
             notes['the 80 classes were taken from the 91 ids of COCO'] = None

@@ -218,9 +218,7 @@ class DeformableTransformer(nn.Module):
         ]
         sides = torch.cat(sides).expand_as(pyramid.centres)
         anchors = torch.cat([pyramid.centres, sides], dim=2)
-        outside = ((anchors <= self.MARGIN) | (anchors >= 1 - self.MARGIN)).any(2)
-        if pyramid.padding_mask is not None:
-            outside = outside | pyramid.padding_mask
+        outside = ((anchors <= self.MARGIN) | (anchors >= 1 - self.MARGIN)).any(2)  # in the padding centres are above 1
         x = self.enc_output_norm(self.enc_output(memory.masked_fill(outside[..., None], 0)))
         logits = classes_of(x)
         base = torch.logit(anchors).masked_fill(outside[..., None], torch.inf)
