@@ -1,7 +1,15 @@
-"""Heads: from maps to detections."""
+"""Heads: from maps to detections, and to maps of classes."""
+
+from importlib.util import find_spec
 
 from .deformable_detr import DeformableDETRHead
 from .detr import DETRHead
 from .yolos import YOLOSHead
 
 __all__ = ['DETRHead', 'DeformableDETRHead', 'YOLOSHead']
+
+if find_spec('mmseg'):
+    from .setr import SETRMLAHead as SETRMLAHead
+    from .setr import SETRUPHead as SETRUPHead
+
+    __all__ += ['SETRMLAHead', 'SETRUPHead']
