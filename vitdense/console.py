@@ -21,6 +21,8 @@ NOISE = (
     'The prefix is not set in metric class',
     'The draw is False',
     'Default ``avg_non_ignore`` is False',
+    'The model and loaded state dict do not match exactly',  # our own line says what does not
+    'Unnecessary conv bias before batch/instance norm',  # of official releases
 )
 """Beginnings of warnings that mmengine, mmdet and mmseg give at every run, whatever the user does."""
 

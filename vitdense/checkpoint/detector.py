@@ -64,7 +64,7 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
 
     In the first of two stages only the first logit is ever right, that of any object: it is kept.
     """
-    fitted, notes = {}, {}
+    fitted, selected, fresh = {}, False, {}
     for key, value in state.items():
         if key not in own or not re.fullmatch(pattern, key) or len(value) == len(own[key]):
             fitted[key] = value
@@ -76,8 +76,12 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
             fitted[key] = torch.cat([value[:1], own[key][1:].to(value)])
         elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
-            notes['the 80 classes were taken from the 91 ids of COCO'] = None
+            selected = True
         else:
-            notes[f'{name} starts afresh: {found} logits are in the file, {wanted} in the model'] = None
-    lines += notes
+            fresh[re.sub(r'class_embed\.\d+$', 'class_embed.*', name)] = (
+                f'{found} logits are in the file, {wanted} in the model'
+            )
+    if selected:
+        lines.append('the 80 classes were taken from the 91 ids of COCO')
+    lines += [f'{name} starts afresh: {difference}' for name, difference in fresh.items()]
     return fitted

@@ -121,7 +121,9 @@ def read(path: Path) -> Mapping:
 
 
 def percent(share: float) -> str:
-    return f'{100 * share:.1f}'.removesuffix('.0') + ' %'
+    """``share`` with one decimal; only all of it is 100 %."""
+    rounded = f'{100 * share:.1f}'.removesuffix('.0')
+    return ('99.9' if rounded == '100' and share < 1 else rounded) + ' %'
 
 
 def summary(keys: list[str]) -> str:

@@ -99,7 +99,7 @@ class Runner(MMEngineRunner):
         if purpose != 'load_from':
             self._compare_classes(path, checkpoint.get('meta', {}))
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
-        _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=list(revise_keys))
+        _load_checkpoint_to_model(model, checkpoint, strict, self.logger, list(revise_keys))
         self._has_loaded = True
         return checkpoint
 
