@@ -78,9 +78,8 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
             selected = True
         else:
-            fresh[re.sub(r'class_embed\.\d+$', 'class_embed.*', name)] = (
-                f'{found} logits are in the file, {wanted} in the model'
-            )
+            layers = re.sub(r'class_embed\.\d+$', 'class_embed.*', name)
+            fresh[layers] = f'{found} logits are in the file, {wanted} in the model'
     if selected:
         lines.append('the 80 classes were taken from the 91 ids of COCO')
     lines += [f'{name} starts afresh: {difference}' for name, difference in fresh.items()]
