@@ -43,7 +43,8 @@ def tool(shapes: Path, home: Path, *extra: str, config: Path = DETR, options: tu
     splits = ('train', 'val')
     settings = [f'{split}_dataloader.dataset.{key}' for split in splits for key in data]
     settings += [f'val_evaluator.ann_file={shapes}/annotations/instances_val.json', *options]
-    return [str(config), '--work-dir', str(home / 'run'), '--check', 'off', *extra, '--cfg-options', *settings]
+    fixed = ('--no-pretrained', '--work-dir', str(home / 'run'), '--check', 'off')
+    return [str(config), *fixed, *extra, '--cfg-options', *settings]
 
 
 def run(*args, **kwargs) -> bool:

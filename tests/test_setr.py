@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from backbone_samples import assert_maps_close, randomize_
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.models.decode_heads import SETRMLAHead as MMSegMLAHead
@@ -23,6 +24,11 @@ UP = {
     'PUP': dict(num_convs=4, kernel_size=3, up_scale=2),
     'auxiliary of PUP': dict(num_convs=1, kernel_size=3, up_scale=4),
 }
+
+
+@pytest.fixture(autouse=True)
+def scope() -> None:
+    init_default_scope('mmseg')
 
 
 def maps_of(count: int, channels: int) -> list[torch.Tensor]:
