@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.pos_embed import sines
+from vitdense.models.layers.recompute import recompute
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .detr_transformer import Encoder, Layer, multi_head_attention
@@ -27,7 +28,8 @@ class DeformableEncoderLayer(Layer):
     def forward(self, x: Tensor, pos: Tensor, places: Tensor, shapes: Shapes, padding_mask: Tensor | None) -> Tensor:
         """Tokens (B, S, C) at ``places`` (B, S, L, 2) to (B, S, C)."""
         x = self.norm1(x + self.dropout(self.self_attn(x + pos, places, x, shapes, padding_mask)))
-        return self.norm2(x + self.feed_forward(x))
+        # its hidden channels would be a sixth of all memory
+        return self.norm2(x + recompute(self.feed_forward, x, self.training and self.dropout.p > 0))
 
 
 class DeformableDecoderLayer(Layer):
