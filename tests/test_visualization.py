@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 from mmdet.structures import DetDataSample
@@ -159,6 +159,7 @@ def test_names_stay_in_the_picture_and_off_each_other(box, size, others):
 number = st.one_of(st.floats(-500, 500), st.sampled_from([float('nan'), float('inf'), -float('inf')]))
 
 
+@example([(0.0, 0.0, 1.0, 1.0, -1)], (1, 1), False)
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(number, number, number, number, st.integers(-1, 4)), max_size=30),

@@ -1,5 +1,6 @@
 """Drawing of labels and predictions on one image."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -170,8 +171,8 @@ def _write_names(
     picture: Image.Image, order: list[int], boxes: Tensor, labels: Labels, names: Sequence[str], colors: Sequence[RGB]
 ) -> None:
     """Write the names of the boxes, in the given order, each where no other name is; where there is no room, none."""
-    counts = labels.classes[order].bincount()
-    common = int(counts.argmax()) if len(order) >= CROWD and 2 * counts.max() > len(order) else None
+    [(first, count)] = Counter(labels.classes[order].tolist()).most_common(1)
+    common = first if len(order) >= CROWD and 2 * count > len(order) else None
     pen = ImageDraw.Draw(picture)
     letters = font(min(18, max(11, round(max(picture.size) / 40))))
     ascent, descent = letters.getmetrics()
