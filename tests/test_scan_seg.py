@@ -113,6 +113,46 @@ def test_faulty_files_are_named_and_dropped(seg):
     assert scan_data(cfg, ('train',), 'full')[0].findings == []
 
 
+def test_error_has_the_histogram_of_the_values(seg):
+    """Of all maps: 60 x 80 pixels each, one without 1, one with 3 and 9 instead of 255."""
+    seg.save_map(1, np.tile(np.array([0, 3, 2, 255], np.uint8), (60, 20)))
+    seg.save_map(2, np.tile(np.array([0, 1, 9, 3], np.uint8), (60, 20)))
+    seg.map(4).write_bytes(b'no picture')
+    with pytest.raises(DataError) as caught:
+        raise_findings([seg.scan()])
+    lines = str(caught.value).splitlines()
+    start = lines.index('  values of the 4 maps opened: share of the pixels, number of maps, meaning')
+    assert [tuple(line.split()) for line in lines[start + 1 : start + 7]] == [
+        ('0', 20 * '#', '25.00', '%', '4', 'road'),
+        ('1', 15 * '#', '18.75', '%', '3', 'car'),
+        ('2', 15 * '#', '18.75', '%', '3', 'sky'),
+        ('3', 10 * '#', '12.50', '%', '2', 'NO', 'CLASS'),
+        ('9', 5 * '#', '6.25', '%', '1', 'NO', 'CLASS'),
+        ('255', 15 * '#', '18.75', '%', '3', 'ignored'),
+    ]
+    assert 'reduce_zero_label' not in str(caught.value), 'it would not help'
+
+
+def test_long_histogram_shows_what_is_wrong(seg):
+    seg.save_map(1, np.arange(4800, dtype=np.uint16).reshape(60, 80) % 40)
+    report = seg.scan(metainfo=dict(classes=[f'c{i}' for i in range(38)]))
+    assert [line.split()[-1] for line in report.histogram[1:]].count('CLASS') == 2
+    assert len(report.histogram) == 18
+    assert report.histogram[-1] == '  and 25 more values'
+
+
+@pytest.mark.parametrize('reduce', [False, True])
+def test_reduce_zero_label_is_suggested(seg, reduce):
+    """Masks from 0, which is no class, to 3; and such from 0, which is a class, to 2."""
+    for i in range(5):
+        seg.save_map(i, np.tile(np.array([0, 1, 2, 2 if reduce else 3], np.uint8), (60, 20)))
+    report = seg.scan(reduce_zero_label=reduce)
+    if reduce:
+        assert only(report).message.endswith('0 is ignored: if it stands for road, reduce_zero_label has to be False')
+    else:
+        assert report.histogram[-1] == 'with reduce_zero_label=True each is a class or ignored'
+
+
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_unreadable_and_same_images(seg, split):
     seg.image(1).write_bytes(seg.image(1).read_bytes()[:300])

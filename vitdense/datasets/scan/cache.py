@@ -10,7 +10,7 @@ from vitdense.folders import cache_folder
 
 from .report import SplitReport
 
-VERSION = 1
+VERSION = 2
 """Of the checks: to be raised when they find something else in the same files."""
 
 

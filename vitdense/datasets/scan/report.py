@@ -50,6 +50,7 @@ class SplitReport:
         note: why it was not scanned, or what was left out.
         ann_file: annotation file, or empty.
         digests: hash of the content of each opened image file.
+        histogram: lines about the values of semantic maps, where some of them are wrong.
     """
 
     key: str
@@ -63,6 +64,7 @@ class SplitReport:
     note: str = ''
     ann_file: str = ''
     digests: dict[str, str] = field(default_factory=dict)
+    histogram: list[str] = field(default_factory=list)
 
     @property
     def fatal(self) -> list[Finding]:
@@ -117,4 +119,5 @@ def _describe(report: SplitReport) -> str:
         lines += [f'    {case.where}: {case.message}' for case in cases[:SHOWN]]
         if len(cases) > SHOWN:
             lines.append(f'    and {len(cases) - SHOWN} more')
+    lines += [f'  {line}' for line in report.histogram]
     return '\n'.join(lines)

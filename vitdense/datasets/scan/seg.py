@@ -5,11 +5,13 @@ from collections import defaultdict
 
 from .classes import check_names
 from .coco_file import FileFault
-from .maps import LabelRule, SemanticMap, look_at_map
+from .maps import LabelRule, SemanticMap, histogram, look_at_map
 from .pictures import Loader, Picture, in_threads, look, missing_files, size_fault, spread
 from .report import Finding, SplitReport
 from .resolve import Leaf
 from .same import same_pictures
+
+NO_CLASS, NOTHING = 'value that is no class', 'nothing to learn'
 
 
 def read(leaf: Leaf) -> bytes:
@@ -107,6 +109,11 @@ def _look_at(leaf: Leaf, report: SplitReport, entries: dict[int, dict]) -> None:
     if maps:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
         report.findings += _absent(leaf, report, images_of, values, len(maps))
+        if {finding.kind for finding in report.findings} & {NO_CLASS, NOTHING}:
+            report.histogram = histogram([found for found in maps.values() if not found.error], rule, report.classes)
+            other = LabelRule.with_zero(leaf.dataset, not rule.reduce_zero_label)
+            if not other.wrong(values) and len(other.labels(values)) > 1:
+                report.histogram.append(f'with reduce_zero_label={other.reduce_zero_label} each is a class or ignored')
 
 
 def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule, index: int) -> list[Finding]:
@@ -120,7 +127,7 @@ def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule
     wrong = rule.wrong(found.values)
     if wrong:
         shown = ', '.join(map(str, wrong[:8])) + (f' and {len(wrong) - 8} more' if len(wrong) > 8 else '')
-        findings.append(Finding('value that is no class', path, f'found {shown}; {rule}', True, 'image', index))
+        findings.append(Finding(NO_CLASS, path, f'found {shown}; {rule}', True, 'image', index))
     return findings
 
 
@@ -134,5 +141,7 @@ def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: 
     only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
     if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
         rule = LabelRule.of(leaf.dataset)
-        return [Finding('nothing to learn', where, f'{message}: the values are {sorted(values)}, and {rule}')]
+        return [Finding(NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
+    if LabelRule.of(leaf.dataset).reduce_zero_label and 0 in values and report.classes[-1] in absent:
+        message += f'; 0 is ignored: if it stands for {report.classes[0]}, reduce_zero_label has to be False'
     return [Finding('class without pixels', where, message, False)]
