@@ -10,8 +10,9 @@ import torch
 from backbone_samples import image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.models.resnetv2 import Bottleneck
 
-from vitdense.models.backbones import PVT, YOLOS, PVTv2, Swin, SwinV2, ViT
+from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
 from vitdense.models.layers.drop_path import DropPath
 
@@ -19,7 +20,10 @@ NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2,
 NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
 NARROW_VIT = dict(arch='tiny', depth=4, embed_dims=48, num_heads=3, img_size=48, out_indices=(0, 1, 2, 3))
 NARROW_YOLOS = dict(arch='small', depth=4, embed_dims=48, num_heads=3, img_size=(32, 48), det_tokens=5)
+NARROW_HYBRID = dict(NARROW_VIT, arch='base', depth=1, layers=(1, 2, 1))
+NARROW_ADAPTER = dict(NARROW_VIT, conv_inplane=8)
 WINDOWS = dict(class_token=False, rel_pos='decomposed', window_size=3, global_blocks=(1,))
+AS_DETECTOR = dict(window_size=3, global_blocks=(1,), layer_scale=0.1, add_vit_feature='last')
 
 
 class Case(NamedTuple):
@@ -29,6 +33,7 @@ class Case(NamedTuple):
     options: dict
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    depths: tuple[int, ...] = (1, 1, 1, 1)
 
     def build(self, **changes) -> Backbone:
         """The model without parameters that are all zero, behind which nothing would count."""
@@ -51,16 +56,25 @@ CASES = {
     'DeiT': Case(ViT, dict(NARROW_VIT, dist_token=True, reg_tokens=2, layer_scale=0.1), (48,) * 4, (16,) * 4),
     'BEiT': Case(ViT, dict(NARROW_VIT, pos_embed=None, rel_pos='bias_table', layer_scale=0.1), (48,) * 4, (16,) * 4),
     'ViTDet': Case(ViT, dict(NARROW_VIT, pos_resize='bicubic', **WINDOWS), (48,) * 4, (16,) * 4),
+    'HybridViT': Case(HybridViT, NARROW_HYBRID, (64, 256, 512, 48), (2, 4, 8, 16), depths=(0, 1, 2, 2)),
+    'ViTAdapter': Case(ViTAdapter, NARROW_ADAPTER, (48,) * 4, PYRAMID),
+    'ViTAdapter-windows': Case(ViTAdapter, dict(NARROW_ADAPTER, **AS_DETECTOR), (48,) * 4, PYRAMID),
     'YOLOS': Case(YOLOS, NARROW_YOLOS, (48,), (16,)),
     'YOLOS-tiny': Case(YOLOS, dict(NARROW_YOLOS, mid_pos_embed=False, layer_scale=0.1), (48,), (16,)),
 }
+FREEZING = {name: case for name, case in CASES.items() if case.family is not ViTAdapter}  # which always trains in part
 WITH_MAPS = {name: case for name, case in CASES.items() if case.family is not YOLOS}
 every_case = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 every_case_with_maps = pytest.mark.parametrize('case', WITH_MAPS.values(), ids=WITH_MAPS)
 
 
 def stage_of(model, name):
-    """Stage of a parameter from 1 on, 0 for the stem."""
+    """Stage of a parameter from 1 on, 0 for the stem, 5 for what is new beside a pretrained network."""
+    if isinstance(model, ViTAdapter) and re.match(r'spm\.|interactions\.|level_embed|up\.|norm\d', name):
+        return 5
+    if isinstance(model, HybridViT):
+        found = re.match(r'patch_embed\.backbone\.stages\.([01])|patch_embed\.backbone\.(stem)', name)
+        return (0 if found[2] else int(found[1]) + 2) if found else 4
     if re.match(r'(patch|pos)_embed1?\b|\w+_token', name):
         return 0
     if name == 'mid_pos_embed':  # its last table follows the third block
@@ -73,11 +87,19 @@ def stage_of(model, name):
 
 def blocks_of(model):
     """Blocks by stage."""
+    if isinstance(model, HybridViT):
+        convs = [stage.blocks for stage in model.patch_embed.backbone.stages]
+        return [[], *convs[:2], [*chain(*convs[2:]), *model.blocks]]
     if isinstance(model, ViT):
         return [[block] for block in model.blocks]
     if isinstance(model, Swin):
         return [stage.blocks for stage in model.layers]
     return [getattr(model, f'block{stage + 1}') for stage in range(len(model.depths))]
+
+
+def rates_of(model):
+    """Rates of stochastic depth by block; the bottlenecks of a ResNet have none."""
+    return [b.drop_path.rate for b in chain.from_iterable(blocks_of(model)) if not isinstance(b, Bottleneck)]
 
 
 def shapes_of(case, model, height, width):
@@ -99,7 +121,7 @@ def test_channels_strides_and_depths_are_stated(case):
     """Those of the overrides, which leave the table as it is."""
     model = case.build()
     assert (model.out_channels, model.out_strides) == (case.channels, case.strides)
-    assert model.depths == case.options.get('depths', (1, 1, 1, 1))
+    assert model.depths == case.options.get('depths', case.depths)
     assert case.family.ARCHS[case.options['arch']] != model.arch
 
 
@@ -135,10 +157,10 @@ def test_layer_ids_count_the_blocks(case):
     numbered = enumerate(chain.from_iterable(blocks_of(model)), start=1)
     numbers = {parameter: number for number, block in numbered for parameter in block.parameters()}
     assert set(numbers.values()) == set(range(1, model.num_layers + 1))
-    ends = [0, *accumulate(model.depths)]
+    ends = [0, *accumulate(model.depths), model.num_layers + 1]
     for name, parameter in model.named_parameters():
         stage = stage_of(model, name)
-        leads = stage > 0 and name.startswith(('patch_embed', 'pos_embed'))
+        leads = stage > 0 and re.match(r'(patch|pos)_embed\d', name)
         other = ends[stage - 1] + 1 if leads else ends[stage]
         assert model.layer_id(name) == numbers.get(parameter, other), name
     with pytest.raises(ValueError, match=r"no parameter 'head\.weight'"):
@@ -157,10 +179,11 @@ def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(case, frozen):
     for stage, blocks in enumerate(blocks_of(model), start=1):
         assert all(b.training == (stage > frozen) for b in blocks)
     stem = model.patch_embed1 if isinstance(model, (PVT, PVTv2)) else model.patch_embed
+    stem = stem.backbone.stem if isinstance(model, HybridViT) else stem
     assert stem.training == (frozen < 0)
 
 
-@every_case
+@pytest.mark.parametrize('case', FREEZING.values(), ids=FREEZING)
 def test_frozen_backbone_has_no_randomness(case):
     model = case.build(frozen_stages=4, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -181,7 +204,8 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
     for with_cp in (False, True):
         model = case.build(with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
         for block in chain.from_iterable(blocks_of(model)):
-            block.attn.proj.register_forward_hook(lambda *_: products.append(1))
+            last = block.conv3 if isinstance(block, Bottleneck) else block.attn.proj
+            last.register_forward_hook(lambda *_: products.append(1))
         torch.manual_seed(1)
         outputs = model(torch.ones(2, 3, 64, 96))
         loss_of(outputs).backward()
@@ -195,7 +219,7 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
 @every_case_with_maps
 def test_out_indices_select_maps_and_leave_later_stages_out(case):
     full = case.build(drop_path_rate=0.3).eval()
-    rates = [block.drop_path.rate for block in chain.from_iterable(blocks_of(full))]
+    rates = rates_of(full)
     with torch.no_grad():
         maps = full(image((64, 96)))
     for indices in [(3,), (1, 2), (0, 2), (0, 3)]:
@@ -205,8 +229,10 @@ def test_out_indices_select_maps_and_leave_later_stages_out(case):
             torch.testing.assert_close(part(image((64, 96))), tuple(maps[i] for i in indices))
         assert part.out_channels == tuple(full.out_channels[i] for i in indices)
         assert part.out_strides == tuple(full.out_strides[i] for i in indices)
-        assert max(stage_of(part, name) for name, _ in part.named_parameters()) == indices[-1] + 1
-        assert [block.drop_path.rate for block in chain.from_iterable(blocks_of(part))] == rates[: part.num_layers]
+        built = 5 if case.family is ViTAdapter else indices[-1] + 1
+        assert max(stage_of(part, name) for name, _ in part.named_parameters()) == built
+        own = rates_of(part)
+        assert own == rates[: len(own)]
 
 
 @every_case
@@ -231,8 +257,8 @@ def test_bfloat16_autocast_is_close_to_float32(case):
 @every_case
 def test_drop_path_rates_grow_linearly_over_the_blocks(case):
     model = case.build(drop_path_rate=0.6)
-    rates = [block.drop_path.rate for block in chain.from_iterable(blocks_of(model))]
-    assert rates == pytest.approx([0.6 * i / (model.num_layers - 1) for i in range(model.num_layers)])
+    rates = rates_of(model)
+    assert rates == pytest.approx([0.6 * i / max(len(rates) - 1, 1) for i in range(len(rates))])
 
 
 def test_drop_path_keeps_or_drops_whole_samples():

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from vitdense.checkpoint.detector import COCO_IDS, adapt
+from vitdense.checkpoint.adapt import COCO_IDS, adapt
 from vitdense.engine.fit import check_fit
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -9,8 +9,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from vitdense.checkpoint.layouts import FAMILIES, RELEASES
-from vitdense.engine.backbone_choices import BACKBONES, HALVES, IMAGENET, WEIGHT_DECAY
+from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.engine.backbone_choices import BACKBONES, HALVES, IMAGENET, NO_CHOICES, WEIGHT_DECAY
 from vitdense.engine.config import load_config
 from vitdense.engine.swap_backbone import matching_stages, swap_backbone
 from vitdense.engine.wiring import channel_fields, check_channels
@@ -163,10 +163,12 @@ def test_pretrained_weights_are_the_official_release():
 
 
 def test_names_are_all_variants_and_all_releases():
-    classes = [getattr(backbones, name) for name in backbones.__all__ if name not in ('Backbone', 'YOLOS')]
+    classes = [getattr(backbones, name) for name in backbones.__all__ if name not in NO_CHOICES]
     variants = {f'{backbone.family}_{arch}' for backbone in classes for arch in backbone.ARCHS}
     assert {'pvt_tiny', 'pvt_v2_b2_li', 'swin_large', 'swin_v2_base', 'vit_huge'} <= variants
-    assert set(BACKBONES) == variants | set(RELEASES)
+    releases = {name for backbone in classes for name in FAMILIES[backbone.family].releases}
+    assert {'deit_base', 'swin_base_w12_22k'} <= releases
+    assert set(BACKBONES) == variants | releases
     assert set(WEIGHT_DECAY) == {choice.backbone.family for choice in BACKBONES.values()}
 
 

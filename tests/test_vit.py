@@ -249,6 +249,15 @@ def test_shared_bias_of_a_beit_before_fine_tuning_goes_to_every_block(tmp_path, 
     torch.testing.assert_close(other.blocks[0].attn.relative_position_bias_table.data, torch.cat([grid, shared[-3:]]))
 
 
+def test_weights_of_mae_lose_nothing_to_relative_positions(tmp_path, log):
+    plain = randomize_(small())
+    state = {key: value.clone() for key, value in plain.state_dict().items()}
+    model = small(rel_pos='bias_table', layer_scale=1.0)
+    Pretrained(save(tmp_path, state), min_loaded=0.5)(model)
+    x = image((48, 48))
+    assert_maps_close(model.eval()(x), plain.eval()(x))
+
+
 def test_jax_file_loads_as_timm_loads_it(tmp_path, log):
     reference = timm.create_model('vit_tiny_patch16_224', depth=2)
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Loading published weights into a whole detector: foreign layouts, and classes that differ."""
+"""Loading published weights into a whole model: foreign layouts, and classes that differ."""
 
 import re
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ HIGHEST_ID = 90
 
 
 def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, list[str]]:
-    """Bring a checkpoint of a detector into our layout, and to the classes of ``model``.
+    """Bring a checkpoint of a whole model into our layout, and to the classes of ``model``.
 
-    What the heads of ``model`` cannot have written is taken as the layout of somebody else if its keys are known to
-    :attr:`QueryHead.family`; other checkpoints stay as they are.
+    Parameters of the heads are renamed where their keys are those of somebody else's layout, known to the ``family`` of
+    the head; those of the backbone where it is one of ours and has not all of the keys. The rest stays as it is.
 
     Args:
         checkpoint: what the file holds, wrappers included.
-        model: the detector that shall load it.
+        model: the detector or segmentor that shall load it.
 
     Returns:
         The checkpoint with a ``state_dict``, and a line for each thing that was done to it.
@@ -37,26 +37,34 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, list[str]]:
     checkpoint = dict(checkpoint)
     if not isinstance(checkpoint.get('state_dict'), Mapping):
         checkpoint = dict(state_dict=unwrap(checkpoint))
-    state, own = checkpoint['state_dict'], model.state_dict()
-    family = getattr(getattr(model, 'bbox_head', None), 'family', None)
-    if family is None:
-        return checkpoint, []
-    lines = []
-    layout = find_layout(unwrap(state), family)
-    if layout is not None and not any(key.startswith('bbox_head.') and key in own for key in state):
+    state, lines = checkpoint['state_dict'], []
+    head = next((getattr(model, name) for name in ('bbox_head', 'decode_head') if hasattr(model, name)), None)
+    family = getattr(head, 'family', None)
+    layout = family and find_layout(unwrap(state), family)
+    if layout:
         state = rename(unwrap(state), layout)[0]
-        lines.append(f'converted from the layout of {layout.name}')
-        if isinstance(model.backbone, Backbone):
-            state = _resize_backbone(state, model.backbone, lines)
-    state = _fit_classes(state, own, FAMILIES[family].class_head, model.bbox_head.proposal_classes, lines)
+        lines.append(f'converted from the layout of {layout.name}{layout.note}')
+    if isinstance(getattr(model, 'backbone', None), Backbone):
+        state = _adapt_backbone(state, model.backbone, lines)
+    if family:
+        proposals = getattr(head, 'proposal_classes', None)
+        state = _fit_classes(state, model.state_dict(), FAMILIES[family].class_head, proposals, lines)
     return dict(checkpoint, state_dict=state) if lines else checkpoint, lines
 
 
-def _resize_backbone(state: State, backbone: Backbone, lines: list[str]) -> State:
+def _adapt_backbone(state: State, backbone: Backbone, lines: list[str]) -> State:
+    """Rename the keys of the backbone, and resize its tables."""
     part = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    resized, names = resize_tables(part, backbone)
+    rest = {key: value for key, value in state.items() if not key.startswith('backbone.')}
+    if not part.keys() <= backbone.state_dict().keys():
+        layout = find_layout(part, backbone.family)
+        renamed = rename(part, layout)[0] if layout else part
+        if not renamed.keys() <= part.keys():
+            lines.append(f'backbone converted from the layout of {layout.name}')
+        part = renamed
+    part, names = resize_tables(part, backbone)
     lines += [f'resized {name}' for name in names]
-    return state | {f'backbone.{key}': value for key, value in resized.items()}
+    return rest | {f'backbone.{key}': value for key, value in part.items()}
 
 
 def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, lines: list[str]) -> State:

@@ -38,7 +38,7 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
 
     Args:
         checkpoint: what the file holds, wrappers included.
-        family: a key of ``FAMILIES``: :attr:`Backbone.family`, or a detector.
+        family: a key of ``FAMILIES``: :attr:`Backbone.family`, or a whole model.
 
     Returns:
         The state dict under our names, and the foreign keys that the model does not use.
@@ -47,7 +47,7 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
         ValueError: no layout of the family fits, or a key that the layout does not know.
     """
     state = unwrap(checkpoint)
-    if not FAMILIES[family].detector:
+    if not FAMILIES[family].whole:
         state = backbone_of(state)
     layout = find_layout(state, family)
     if layout is None:

@@ -56,11 +56,15 @@ class Pretrained:
         own = module.state_dict()
         misfit = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
         fitting = {key: value for key, value in state.items() if key in own and key not in misfit}
-        missing = [key for key in own if key not in fitting]
-        loaded = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())
+        new = [key for key in own if module.is_new(key)]
+        if any(key in state for key in new):
+            new = []  # a file of this very network, where nothing is
+        missing = [key for key in own if key not in fitting and key not in new]
+        fillable = sum(value.numel() for key, value in own.items() if key not in new)
+        loaded = sum(own[key].numel() for key in fitting) / fillable
         dropped += [key for key in state if key not in own]
         report = [f'loaded {percent(loaded)} of backbone parameters from {path}']
-        for verb, keys in (('resized', resized), ('dropped', dropped), ('missing', missing)):
+        for verb, keys in (('resized', resized), ('dropped', dropped), ('missing', missing), ('new', new)):
             if keys:
                 report.append(f'{verb} {summary(keys)}')
         if loaded < self.min_loaded:

@@ -10,17 +10,18 @@ from vitdense.models.backbones import Backbone
 
 
 def resize_tables(state: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
-    """Resize the tables in ``state`` that differ in size from those of ``backbone``.
+    """Fit ``state`` to ``backbone``: its family's ``fit``, and the tables that differ in size resized.
 
     Returns:
         The state dict with resized tables, and their names.
     """
-    own = backbone.state_dict()
+    family, own = FAMILIES[backbone.family], backbone.state_dict()
+    state = family.fit(state, own)
     resized = dict(state)
     names = []
     for key, table in state.items():
         wanted = own[key].shape if key in own else table.shape
-        for pattern, resize in FAMILIES[backbone.family].tables:
+        for pattern, resize in family.tables:
             # what differs in the number of channels or heads belongs to another model
             if re.search(pattern, key) and table.shape != wanted and table.shape[-1] == wanted[-1]:
                 resized[key] = resize(table.float(), wanted, **backbone.table_args(key)).to(table.dtype)

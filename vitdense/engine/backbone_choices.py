@@ -10,8 +10,8 @@ from vitdense.models.backbones import Backbone
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 HALVES = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
 
-WEIGHT_DECAY = {'pvt': 1e-4, 'pvt_v2': 1e-4, 'swin': 0.05, 'swin_v2': 0.05, 'vit': 0.1}
-"""Of AdamW with a learning rate of 1e-4, as published for detection: PVT, Swin and ViTDet."""
+WEIGHT_DECAY = {'pvt': 1e-4, 'pvt_v2': 1e-4, 'swin': 0.05, 'swin_v2': 0.05, 'vit': 0.1, 'vit_adapter': 0.05}
+"""Of AdamW with a learning rate of 1e-4, as published for detection: PVT, Swin, ViTDet and ViT-Adapter."""
 
 LAYER_DECAY = {12: 0.7, 24: 0.8, 32: 0.9}
 """Published for ViTDet, by the number of blocks."""
@@ -49,8 +49,8 @@ WORDS = {
 """What the name of a release, or a word in it, says about the arguments of its backbone."""
 
 
-NO_CHOICES = ('Backbone', 'YOLOS')
-"""The contract, and a backbone that returns tokens."""
+NO_CHOICES = ('Backbone', 'HybridViT', 'YOLOS')
+"""The contract, the backbone whose maps start at stride 2, and one that returns tokens."""
 
 
 def _choices() -> Iterator[tuple[str, Choice]]:

@@ -14,7 +14,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
 
-from vitdense.checkpoint.detector import adapt
+from vitdense.checkpoint.adapt import adapt
 from vitdense.console import quiet_console, say
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.fit import check_fit, read_checkpoint

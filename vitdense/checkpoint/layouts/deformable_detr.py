@@ -23,7 +23,7 @@ def _with_neck_biases(state: State) -> State:
 
 
 DEFORMABLE_DETR = Family(
-    detector=True,
+    whole=True,
     class_head=r'bbox_head\.class_embed\.\d+\.(weight|bias)',
     layouts=(
         Layout(

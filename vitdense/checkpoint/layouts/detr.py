@@ -31,7 +31,7 @@ MMDET_LAYERS = (
 """What all layers of encoders and decoders have in these layouts."""
 
 DETR = Family(
-    detector=True,
+    whole=True,
     class_head=r'bbox_head\.class_embed\.(weight|bias)',
     layouts=(
         Layout(

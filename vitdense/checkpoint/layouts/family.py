@@ -20,6 +20,7 @@ class Layout:
             key must match one. ``{n+1}`` and ``{n-1}`` in a replacement are computed.
         parts: plain replacements in the rest of the key.
         tensors: last step, on the renamed tensors.
+        note: what a config must say for the outputs to be equal, as the end of a line of the log.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Layout:
     places: tuple[tuple[str, str | None], ...]
     parts: tuple[tuple[str, str], ...] = ()
     tensors: Callable[[State], State] = dict
+    note: str = ''
 
     def rename(self, key: str) -> str | None:
         """Our name of ``key``, or None if a backbone does not use it."""
@@ -46,19 +48,21 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """Backbones, or whole detectors, that load the same files.
+    """Backbones, or whole models, that load the same files.
 
     Attributes:
         layouts: each way in which their weights are published.
         releases: URL of each official file by the name that a config gives.
-        detector: whether these are whole detectors, whose parts are ``backbone`` and ``bbox_head``.
-        class_head: pattern of the parameters of a detector that have a row for each logit.
+        whole: whether these are whole models, whose parts are ``backbone``, ``neck`` and heads.
+        class_head: pattern of the parameters of a whole model that have a row for each logit.
+        fit: what the parameters of a backbone (second argument) demand of a state dict, whatever its layout was.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
             another shape as its release does. It gets the table, the shape and ``Backbone.table_args`` of its name.
     """
 
     layouts: tuple[Layout, ...]
     releases: Mapping[str, str] = field(default_factory=dict)
-    detector: bool = False
+    whole: bool = False
     class_head: str = ''
+    fit: Callable[[State, State], State] = lambda state, own: state
     tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

@@ -37,6 +37,16 @@ def fit_bias_table(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int]) -
     return resize_bias_table(table, (side, side), hw)
 
 
+def _split_qkv_bias(state: State, own: State) -> State:
+    """Biases of queries and values, without that of keys, which changes no softmax, where a backbone has only these."""
+    split = dict(state)
+    for key in own:
+        joined = key.replace('.q_bias', '.qkv.bias')
+        if key.endswith('.attn.q_bias') and joined in split:
+            split[key], _, split[key.replace('.q_bias', '.v_bias')] = split.pop(joined).chunk(3)
+    return split
+
+
 def _spread_shared_bias(state: State) -> State:
     """Give each block the relative bias table that a BEiT has only once before fine-tuning."""
     shared = state.pop('relative_position_bias_table', None)
@@ -63,11 +73,18 @@ def _join_qkv(state: State) -> State:
     return joined
 
 
+def _add_patch_bias(state: State) -> State:
+    """Give the patch embedding a bias of zeros where it has none."""
+    weight = state.get('patch_embed.proj.weight')
+    bias = {} if weight is None else {'patch_embed.proj.bias': torch.zeros_like(weight[:, 0, 0, 0])}
+    return bias | state
+
+
 def _from_jax(state: State) -> State:
     """Transpose kernels, which JAX stores with inputs before outputs, and flatten heads: (C, M, D) and (M, D, C)."""
 
     def transpose(key: str, value: Tensor) -> Tensor:
-        if key == 'patch_embed.proj.weight':
+        if value.ndim == 4:  # of a convolution
             return value.permute(3, 2, 0, 1)
         if re.search(r'\.attn\.[qkv]\.', key):
             value = value.flatten(-2)
@@ -102,9 +119,11 @@ VIT = Family(
         **{f'mae_vit_{arch}': f'{_MAE}/mae_pretrain_vit_{arch}.pth' for arch in ('base', 'large', 'huge')},
         'mae_vit_huge_p14to16': f'{_DETECTRON2}/mae_pretrain_vit_huge_p14to16.pth',  # patches resized for ViTDet
         'vit_base_orig': f'{_TIMM}/jx_vit_base_p16_224-80ecf9dd.pth',
+        'vit_base_orig_384': f'{_TIMM}/jx_vit_base_p16_384-83fb41ba.pth',
         'vit_large_orig_384': f'{_TIMM}/jx_vit_large_p16_384-b3be5167.pth',
         **{f'vit_{arch}_augreg': f'{_AUGREG}/{name}.npz' for arch, name in _AUGREG_FILES.items()},
     },
+    fit=_split_qkv_bias,
     tables=(
         (r'^pos_embed$', fit_positions),
         (r'relative_position_bias_table$', fit_bias_table),
@@ -185,6 +204,7 @@ VIT = Family(
                 ('ffn.layers.0.0.', 'mlp.fc1.'),
                 ('ffn.layers.1.', 'mlp.fc2.'),
             ),
+            tensors=_add_patch_bias,
         ),
         Layout(
             'JAX',
@@ -213,4 +233,19 @@ VIT = Family(
             tensors=_from_jax,
         ),
     ),
+)
+
+VIT_ADAPTER = Family(
+    layouts=(
+        Layout(
+            'official ViT-Adapter',
+            probe=r'spm\.stem\.',
+            places=((r'(pos_embed|patch_embed|blocks|level_embed|spm|interactions|up|norm\d)\b', r'\1'),),
+            parts=(('gamma1', 'ls1.gamma'), ('gamma2', 'ls2.gamma')),
+            tensors=_drop_class_position,
+        ),
+        *VIT.layouts,
+    ),
+    releases={f'vit_adapter_{arch}': VIT.releases[f'deit_{arch}'] for arch in ('tiny', 'small', 'base')},  # its start
+    tables=VIT.tables,
 )

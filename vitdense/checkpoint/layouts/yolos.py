@@ -57,10 +57,10 @@ def _of_detector(layout: Layout, prefix: str, probe: str, heads: tuple[tuple[str
 
 
 YOLOS_DETECTOR = Family(
-    detector=True,
+    whole=True,
     class_head=r'bbox_head\.class_embed\.layers\.2\.(weight|bias)',
     layouts=(
-        _of_detector(_OFFICIAL, r'backbone\.', r'backbone\.det_token', ((r'(?=(class|bbox)_embed\.)', 'bbox_head.'),)),
+        _of_detector(_OFFICIAL, r'backbone\.', r'class_embed\.', ((r'(?=(class|bbox)_embed\.)', 'bbox_head.'),)),
         _of_detector(
             _HF,
             '',

@@ -45,6 +45,9 @@ class Backbone(BaseModule):
     family: ClassVar[str]
     """Key of ``checkpoint.layouts.FAMILIES``: the files that this backbone loads."""
 
+    needs_all_stages: ClassVar[bool] = False
+    """Whether each map depends on all stages, so that all of them are built."""
+
     def __init__(
         self,
         depths: Sequence[int],
@@ -60,7 +63,7 @@ class Backbone(BaseModule):
         if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(depths)))):
             raise ValueError(f'out_indices must be increasing stages out of 0 to {len(depths) - 1}, got {out_indices}')
         self.out_indices = out_indices
-        self.depths = tuple(depths[: out_indices[-1] + 1])
+        self.depths = tuple(depths if self.needs_all_stages else depths[: out_indices[-1] + 1])
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.out_strides = tuple(strides[i] for i in out_indices)
         if not -1 <= frozen_stages <= len(self.depths):
@@ -74,7 +77,14 @@ class Backbone(BaseModule):
 
     @abstractmethod
     def layer_id(self, name: str) -> int:
-        """Depth of the parameter ``name``: 0 for the stem, n for the n-th block (layer decay and freezing ask it)."""
+        """Depth of the parameter ``name``: 0 for the stem, n for the n-th block (layer decay and freezing ask it).
+
+        That of a new one (:meth:`is_new`) is ``num_layers + 1``, which has the full learning rate.
+        """
+
+    def is_new(self, name: str) -> bool:
+        """Whether ``name`` is added to a pretrained network: such parameters are trained afresh and never frozen."""
+        return False
 
     def table_args(self, name: str) -> dict[str, Any]:
         """What resizing a foreign table to the parameter ``name`` needs beyond its shape (see ``Family.tables``)."""
@@ -82,7 +92,7 @@ class Backbone(BaseModule):
 
     @property
     def num_layers(self) -> int:
-        """Number of blocks, the largest :meth:`layer_id`."""
+        """Number of blocks, the largest :meth:`layer_id` of a parameter that is not new."""
         return sum(self.depths)
 
     def freeze(self) -> None:
@@ -102,11 +112,11 @@ class Backbone(BaseModule):
                 _keep_frozen_in_eval(module)
         return self
 
-    def run_block(self, block: nn.Module, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, C) through ``block``, recomputed in the backward pass under ``with_cp``."""
+    def run_block(self, block: nn.Module, *inputs: Tensor | tuple[int, int]) -> Tensor:
+        """``block(*inputs)``, tokens and what else it takes, recomputed in the backward pass under ``with_cp``."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(block, tokens, hw, use_reentrant=False)
-        return block(tokens, hw)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     @staticmethod
     def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

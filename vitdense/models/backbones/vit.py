@@ -168,6 +168,7 @@ class ViT(Backbone):
     """
 
     family = 'vit'
+    attention = SelfAttention
     ARCHS = {
         'tiny': ViTArch(embed_dims=192, depth=12, num_heads=3),
         'small': ViTArch(embed_dims=384, depth=12, num_heads=6),
@@ -191,12 +192,11 @@ class ViT(Backbone):
         **overrides,
     ) -> None:
         self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
-        channels, depth = row.embed_dims, row.depth
-        out_indices = (depth - 1,) if out_indices is None else out_indices
-        every = [[value] * depth for value in (1, channels, row.patch_size)]
-        super().__init__(*every, out_indices, frozen_stages, with_cp, init_cfg)
+        channels, stages = row.embed_dims, self.stages()
+        out_indices = (len(stages) - 1,) if out_indices is None else out_indices
+        super().__init__(*zip(*stages, strict=True), out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate = drop_rate
-        self.patch_embed = PatchEmbed(in_channels, channels, row.patch_size, row.patch_size, norm=False)
+        self.patch_embed = self.build_patch_embed(in_channels)
         self.cls_token = tokens(row.class_token, channels)
         self.dist_token = tokens(row.dist_token, channels)
         self.reg_token = tokens(row.reg_tokens, channels)
@@ -204,20 +204,28 @@ class ViT(Backbone):
         self.prefix_positions = row.num_prefix if row.pos_embed == 'all' else 0
         positions = self.prefix_positions + self.grid[0] * self.grid[1]
         self.pos_embed = tokens(positions if row.pos_embed else 0, channels)
-        rates = self.drop_path_rates(row.drop_path_rate, [1] * depth)
-        self.blocks = nn.ModuleList(
-            self.build_block(i, rates[i][0], drop_rate, attn_drop_rate) for i in range(len(self.depths))
-        )
+        rates = self.drop_path_rates(row.drop_path_rate, [1] * row.depth)
+        built = row.depth - sum(depth for depth, *_ in stages[len(self.depths) :])
+        self.blocks = nn.ModuleList(self.build_block(i, rates[i][0], drop_rate, attn_drop_rate) for i in range(built))
         self.norm = nn.LayerNorm(channels, eps=1e-6) if final_norm else nn.Identity()
         self.apply(init_linear_)
         self.freeze()
+
+    def stages(self) -> list[tuple[int, int, int]]:
+        """Blocks, channels and stride of each stage."""
+        return [(1, self.arch.embed_dims, self.arch.patch_size)] * self.arch.depth
+
+    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+        """What turns the image into tokens."""
+        size = self.arch.patch_size
+        return PatchEmbed(in_channels, self.arch.embed_dims, size, size, norm=False)
 
     def build_block(self, index: int, drop_path: float, drop: float, attn_drop: float) -> ViTBlock:
         """Block ``index``."""
         row = self.arch
         window = 0 if index in row.global_blocks else row.window_size
         attention = {
-            None: SelfAttention,
+            None: self.attention,
             'decomposed': partial(
                 DecomposedRelPosAttention, grid=(window, window) if window else row.grid_of('rel_pos_size')
             ),
@@ -236,16 +244,19 @@ class ViT(Backbone):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to one map (B, C, H/p, W/p), rounded up, for each of ``out_indices``; p = patch size."""
-        patches, hw = self.patch_embed(pad_to_multiple(image, self.arch.patch_size))
+        return tuple(self.transform(*self.patch_embed(pad_to_multiple(image, self.arch.patch_size))))
+
+    def transform(self, patches: Tensor, hw: tuple[int, int]) -> list[Tensor]:
+        """Tokens (B, N, C) of patches to the maps (B, C, H, W) after the blocks that ``out_indices`` name."""
         x = self.place(patches, hw)
         maps = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks, start=len(self.depths) - len(self.blocks)):
             x = self.run_block(block, x, hw)
             if index in self.out_indices:
                 last = index == self.out_indices[-1]
                 patches = x[:, self.arch.num_prefix :]
                 maps.append(to_map(self.norm(patches) if last else patches, hw).contiguous())
-        return tuple(maps)
+        return maps
 
     def place(self, patches: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of patches to (B, P + N, C), the prefix tokens in front, with position embeddings."""
@@ -267,7 +278,7 @@ class ViT(Backbone):
         found = re.match(r'blocks\.(\d+)\.|norm\.', name)
         if not found:
             raise ValueError(f'{type(self).__name__} has no parameter {name!r}')
-        return int(found[1]) + 1 if found[1] else self.num_layers
+        return int(found[1]) + 1 if found[1] else len(self.blocks)
 
 
 def tokens(count: int, channels: int) -> nn.Parameter | None:

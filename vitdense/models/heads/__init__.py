@@ -9,7 +9,9 @@ from .yolos import YOLOSHead
 __all__ = ['DETRHead', 'DeformableDETRHead', 'YOLOSHead']
 
 if find_spec('mmseg'):
+    from .cascaded_upsampler import CascadedUpsamplerHead as CascadedUpsamplerHead
     from .setr import SETRMLAHead as SETRMLAHead
     from .setr import SETRUPHead as SETRUPHead
+    from .trans2seg import Trans2SegHead as Trans2SegHead
 
-    __all__ += ['SETRMLAHead', 'SETRUPHead']
+    __all__ += ['CascadedUpsamplerHead', 'SETRMLAHead', 'SETRUPHead', 'Trans2SegHead']

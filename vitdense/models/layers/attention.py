@@ -67,10 +67,15 @@ class SelfAttention(nn.Module):
         """Bias of queries, keys and values (3C,)."""
         return self.qkv.bias
 
+    @property
+    def padding(self) -> Tensor | None:
+        """Queries, keys and values (3C,) of the padding of windows; None for zeros."""
+        return self.bias
+
     def mix(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
         """Queries, keys and values (B, N, 3C) of a map ``hw`` to tokens (B, N, C)."""
         if self.window_size:
-            windows = to_windows(qkv, hw, self.window_size, self.bias)
+            windows = to_windows(qkv, hw, self.window_size, self.padding)
             x = from_windows(self.attend(windows, (self.window_size, self.window_size)), hw, self.window_size)
         else:
             x = self.attend(qkv, hw)

@@ -15,7 +15,7 @@ def init_linear_(module: nn.Module) -> None:
 
 def init_conv_fan_out_(module: nn.Module) -> None:
     """Convolution weights from a normal distribution of variance 2 / fan-out of a group, biases zero (PVTv2)."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
         if module.bias is not None:

@@ -1,0 +1,111 @@
+"""Hybrid Vision Transformer: the patches are those of a convolutional network's map (R50+ViT-B/16)."""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+
+from timm.layers import StdConv2dSame
+from timm.models.resnetv2 import ResNetV2
+from torch import Tensor
+
+from vitdense.models.layers.patch_embed import PatchEmbed
+from vitdense.registry import MODELS
+
+from .vit import ViT, ViTArch
+
+SKIPS = ((64, 2), (256, 4), (512, 8))
+"""Channels and strides of the maps before the one of the patches: the root's and those of two stages."""
+
+
+@dataclass(frozen=True)
+class HybridViTArch(ViTArch):
+    """A row of the table of :class:`ViT`, and its ResNet.
+
+    Attributes:
+        layers: bottlenecks of each of the three stages.
+    """
+
+    layers: tuple[int, int, int] = (3, 4, 9)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.layers) != 3 or min(self.layers) < 1:
+            raise ValueError(f'layers must be bottlenecks of three stages, got {self.layers}')
+        if self.patch_size != 16:
+            raise ValueError(f'patch_size must be 16, the stride of the last of three stages, got {self.patch_size}')
+
+
+@MODELS.register_module()
+class HybridViT(ViT):
+    """The hybrid of Dosovitskiy et al. (ICLR 2021, https://arxiv.org/abs/2010.11929), the encoder of TransUNet.
+
+    A ResNet with group norm and standardised weights (timm's ``ResNetV2``) ends at stride 16, and each cell of its last
+    map is a patch. The maps to choose from by ``out_indices`` are
+
+    - 0, 1, 2: its root, before the pooling, and its first two stages: 64, 256 and 512 channels at strides 2, 4 and 8;
+    - 3 + i: that after block i of the transformer, at stride 16, as in :class:`ViT`.
+
+    Blocks in the sense of :class:`Backbone` are those of the transformer and the bottlenecks before them; the third
+    stage of the ResNet, the patch embedding, tokens and position table belong to stage 3. Parameters are named as in
+    timm's ``vit_base_r50_s16_224``. Convolutions are padded as in TensorFlow: sides of maps are rounded up. The last
+    norm of a bottleneck starts with scales of zero, as in Google's code.
+
+    Args:
+        arch: row of ``ARCHS``.
+        out_indices: maps that are returned, see above; later stages are not built. Default: the last.
+        frozen_stages: -1 for none, 0 the root, s this and the stages 0 to s - 1.
+        kwargs: as of :class:`ViT`; columns of :class:`HybridViTArch` to replace among them, e.g. ``layers=(3, 4, 6)``.
+
+    Raises:
+        ValueError: unknown ``arch`` or stages, or columns that do not fit each other.
+        TypeError: an argument that does not exist.
+    """
+
+    family = 'hybrid_vit'
+    ARCHS = {'base': HybridViTArch(embed_dims=768, depth=12, num_heads=12)}
+
+    def __init__(self, arch: str, **kwargs) -> None:
+        super().__init__(arch, **kwargs)
+        if not self.blocks:
+            self.patch_embed.proj = self.norm = None
+            self.cls_token = self.dist_token = self.reg_token = self.pos_embed = None
+
+    def stages(self) -> list[tuple[int, int, int]]:
+        *convs, last = self.arch.layers
+        (depth, *of), *others = super().stages()
+        skips = [(layers, *sizes) for layers, sizes in zip((0, *convs), SKIPS, strict=True)]
+        return [*skips, (last + depth, *of), *others]
+
+    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+        backbone = ResNetV2(
+            self.arch.layers[: len(self.depths) - 1],
+            num_classes=0,
+            in_chans=in_channels,
+            global_pool='',
+            stem_type='same',
+            preact=False,
+            conv_layer=partial(StdConv2dSame, eps=1e-8),
+            zero_init_last=True,
+        )
+        embed = PatchEmbed(backbone.num_features, self.arch.embed_dims, 1, 1, norm=False)
+        embed.backbone = backbone
+        return embed
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, 3, H, W) to one map (B, C, H/s, W/s), rounded up, for each of ``out_indices``; s = its stride."""
+        resnet = self.patch_embed.backbone
+        x = resnet.stem.norm(resnet.stem.conv(image))
+        convolved = [x]
+        x = resnet.stem.pool(x)
+        for stage in resnet.stages:
+            for bottleneck in stage.blocks:
+                x = self.run_block(bottleneck, x)
+            convolved.append(x)
+        maps = [convolved[index] for index in self.out_indices if index < len(SKIPS)]
+        return (*maps, *self.transform(*self.patch_embed(x))) if self.blocks else tuple(maps)
+
+    def layer_id(self, name: str) -> int:
+        found = re.match(r'patch_embed\.backbone\.(stem\.|stages\.(\d)\.blocks\.(\d+)\.)', name)
+        if not found:
+            return sum(self.arch.layers) + max(super().layer_id(name), 1)
+        return 0 if found[1] == 'stem.' else sum(self.arch.layers[: int(found[2])]) + int(found[3]) + 1
