@@ -1,0 +1,5 @@
+_base_ = './default.py'
+
+default_scope = 'mmseg'
+visualizer = dict(type='SegLocalVisualizer')
+default_hooks = dict(visualization=dict(type='SegVisualizationHook'))

@@ -1,0 +1,19 @@
+_base_ = [
+    'mmseg::_base_/models/fpn_r50.py',
+    '../_base_/datasets/ade20k_512_aligned.py',
+    '../_base_/schedules/adamw_poly_40k.py',
+    '../_base_/runtime/segmentation_iters.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='vitdense.PVT',
+        arch='tiny',
+        init_cfg=dict(type='vitdense.Pretrained', checkpoint='pvt_tiny'),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+    decode_head=dict(num_classes={{_base_.num_classes}}),
+)

@@ -1,0 +1,3 @@
+_base_ = './sem-fpn_pvtv2-b1_8xb4-40k_ade20k-512x512.py'
+
+model = dict(backbone=dict(arch='b2', init_cfg=dict(checkpoint='pvt_v2_b2')))

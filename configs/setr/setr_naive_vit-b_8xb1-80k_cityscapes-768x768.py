@@ -1,0 +1,7 @@
+_base_ = './setr_naive_vit-l_8xb1-80k_cityscapes-768x768.py'
+
+model = dict(
+    backbone=dict(arch='base', out_indices=(2, 5, 8, 11), init_cfg=dict(checkpoint='vit_base_orig_384')),
+    decode_head=dict(in_channels=768),
+    auxiliary_head=[dict(head, in_channels=768) for head in _base_.model.auxiliary_head],
+)
