@@ -1,0 +1,10 @@
+# As adamw_scratch.py, but longer and with twice the rate.
+_base_ = './adamw_scratch.py'
+
+max_epochs = 80
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
+]
