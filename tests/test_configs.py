@@ -121,20 +121,42 @@ def test_metafile_mirrors_the_table_of_the_readme(folder):
                 assert any(f'{value:.{digits}f}' in cells for digits in (1, 2, 3)), (name, value)
 
 
+COCO, ADE, WIDE = (800, 1280), (512, 512), (512, 2048)
+SEM_FPN = '8xb4-40k_ade20k-512x512.py'
+UPERNET = '8xb2-160k_ade20k-512x512.py'
 PUBLISHED = [
-    # params (M) and FLOPs (G, with attention) of RetinaNet at 1280 x 800: arXiv 2201.00520, table of RetinaNet results
-    ('pvt/retinanet_pvt-t_fpn_1x_coco.py', 23.0, 221.0),
-    ('pvt/retinanet_pvt-s_fpn_1x_coco.py', 34.2, 286.0),
-    ('pvt/retinanet_pvt-m_fpn_1x_coco.py', 53.9, 373.0),
-    ('pvt/retinanet_pvt-l_fpn_1x_coco.py', 71.1, 475.0),
-    # and of Mask R-CNN: README of Swin's official detection code
-    ('swin/mask-rcnn_swin-t_fpn_ms-3x_coco.py', 48.0, 267.0),
+    # params (M) and FLOPs (G, with attention) of RetinaNet: arXiv 2201.00520, table of RetinaNet results
+    ('pvt/retinanet_pvt-t_fpn_1x_coco.py', COCO, 23.0, 221.0),
+    ('pvt/retinanet_pvt-s_fpn_1x_coco.py', COCO, 34.2, 286.0),
+    ('pvt/retinanet_pvt-m_fpn_1x_coco.py', COCO, 53.9, 373.0),
+    ('pvt/retinanet_pvt-l_fpn_1x_coco.py', COCO, 71.1, 475.0),
+    # of Mask R-CNN: README of Swin's official detection code
+    ('swin/mask-rcnn_swin-t_fpn_ms-3x_coco.py', COCO, 48.0, 267.0),
+    # of Semantic FPN: arXiv 2106.13797, table 5
+    (f'pvt/sem-fpn_pvt-t_{SEM_FPN}', ADE, 17.0, 33.2),
+    (f'pvt/sem-fpn_pvt-s_{SEM_FPN}', ADE, 28.2, 44.5),
+    (f'pvt/sem-fpn_pvt-m_{SEM_FPN}', ADE, 48.0, 61.0),
+    (f'pvt/sem-fpn_pvt-l_{SEM_FPN}', ADE, 65.1, 79.6),
+    (f'pvt_v2/sem-fpn_pvtv2-b0_{SEM_FPN}', ADE, 7.6, 25.0),
+    (f'pvt_v2/sem-fpn_pvtv2-b1_{SEM_FPN}', ADE, 17.8, 34.2),
+    (f'pvt_v2/sem-fpn_pvtv2-b2-li_{SEM_FPN}', ADE, 26.3, 41.0),
+    (f'pvt_v2/sem-fpn_pvtv2-b2_{SEM_FPN}', ADE, 29.1, 45.8),
+    (f'pvt_v2/sem-fpn_pvtv2-b3_{SEM_FPN}', ADE, 49.0, 62.4),
+    (f'pvt_v2/sem-fpn_pvtv2-b4_{SEM_FPN}', ADE, 66.3, 81.3),
+    (f'pvt_v2/sem-fpn_pvtv2-b5_{SEM_FPN}', ADE, 85.7, 91.1),
+    # of UPerNet: README of Swin's official segmentation code
+    (f'swin/upernet_swin-t_{UPERNET}', WIDE, 60.0, 945.0),
+    (f'swin/upernet_swin-s_{UPERNET}', WIDE, 81.0, 1038.0),
+    (f'swin/upernet_swin-b_{UPERNET}', WIDE, 121.0, 1188.0),
+    # and arXiv 2401.10166, table of ADE20K results
+    (f'vit_upernet/upernet_deit-s_{UPERNET}', WIDE, 58.0, 1217.0),
+    (f'vit_upernet/upernet_deit-b_{UPERNET}', WIDE, 144.0, 2007.0),
 ]
 
 
-@pytest.mark.parametrize(('leaf', 'parameters', 'flops'), PUBLISHED)
-def test_parameters_and_flops_are_the_published_ones(leaf, parameters, flops):
-    counted = complexity(load_config(str(ROOT / leaf)), (800, 1280))
+@pytest.mark.parametrize(('leaf', 'hw', 'parameters', 'flops'), PUBLISHED)
+def test_parameters_and_flops_are_the_published_ones(leaf, hw, parameters, flops):
+    counted = complexity(load_config(str(ROOT / leaf)), hw)
     assert counted.parameters / 1e6 == pytest.approx(parameters, rel=0.02)
     assert counted.flops / 1e9 == pytest.approx(flops, rel=0.02)
 
@@ -148,7 +170,7 @@ def test_parameters_and_flops_are_the_published_ones(leaf, parameters, flops):
     ],
 )
 def test_flops_without_attention_are_the_published_ones(leaf, flops):
-    counted = complexity(load_config(str(ROOT / leaf)), (800, 1280))
+    counted = complexity(load_config(str(ROOT / leaf)), COCO)
     assert (counted.flops - counted.attention_flops) / 1e9 == pytest.approx(flops, rel=0.02)
 
 
@@ -157,7 +179,7 @@ def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
     cfg = load_config('mmdet::gfl/gfl_r50_fpn_1x_coco.py')
     cfg.model.backbone = dict(type='vitdense.PVTv2', arch='b2')
     cfg.model.neck.in_channels = [64, 128, 320, 512]
-    counted = complexity(cfg, (800, 1280))
+    counted = complexity(cfg, COCO)
     assert counted.parameters / 1e6 == pytest.approx(33.11, abs=0.01)
     assert counted.flops / 1e9 == pytest.approx(260.65, rel=0.02)
 

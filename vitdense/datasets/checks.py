@@ -19,7 +19,27 @@ ADE20K_TREE = """  {root}/
     annotations/validation/*.png
 ADE20K: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"""
 
-TREES = {'CocoDataset': COCO_TREE, 'CocoPanopticDataset': COCO_TREE, 'ADE20KDataset': ADE20K_TREE}
+CITYSCAPES_TREE = """  {root}/
+    leftImg8bit/{{train,val}}/CITY/*_leftImg8bit.png
+    gtFine/{{train,val}}/CITY/*_gtFine_labelTrainIds.png
+Cityscapes: https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip); the files
+labelTrainIds.png are made by csCreateTrainIdLabelImgs of the package cityscapesscripts"""
+
+PASCAL_CONTEXT_TREE = """  {root}/
+    JPEGImages/*.jpg
+    SegmentationClassContext/*.png
+    ImageSets/SegmentationContext/train.txt
+    ImageSets/SegmentationContext/val.txt
+Pascal Context: VOC 2010 (http://host.robots.ox.ac.uk/pascal/VOC/voc2010), and the maps and lists that mmseg's
+tools/dataset_converters/pascal_context.py makes of trainval_merged.json"""
+
+TREES = {
+    'CocoDataset': COCO_TREE,
+    'CocoPanopticDataset': COCO_TREE,
+    'ADE20KDataset': ADE20K_TREE,
+    'CityscapesDataset': CITYSCAPES_TREE,
+    'PascalContextDataset': PASCAL_CONTEXT_TREE,
+}
 GENERATED = ('ShapesDataset', 'ShapesSegDataset')
 
 
