@@ -1,21 +1,8 @@
 # Deformable DETR with ResNet-50, batch norm frozen; the neck is that of the official release, whose convolutions have biases.
+_base_ = './detr_r50.py'
+
 model = dict(
-    type='SingleStageDetector',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(
-        type='ResNet',
-        depth=50,
-        out_indices=(1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
+    backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(
         type='ChannelMapper',
         in_channels=[512, 1024, 2048],
@@ -26,5 +13,5 @@ model = dict(
         act_cfg=None,
         num_outs=4,
     ),
-    bbox_head=dict(type='vitdense.DeformableDETRHead', num_classes=80),
+    bbox_head=dict(_delete_=True, type='vitdense.DeformableDETRHead', num_classes=80),
 )

@@ -1,9 +1,7 @@
 # A small DETR + PVTv2-b0: three decoder layers over a map of stride 16.
+_base_ = './single_stage.py'
+
 model = dict(
-    type='SingleStageDetector',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-    ),
     backbone=dict(type='vitdense.PVTv2', arch='b0', drop_path_rate=0.0, out_indices=(2,)),
     bbox_head=dict(
         type='vitdense.DETRHead',

@@ -1,14 +1,7 @@
 # ViT-L/16 of SETR with the weights of ImageNet-21k fine-tuned at 384 pixels; the decoder is the leaf's.
+_base_ = './encoder_decoder.py'
+
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
     backbone=dict(
         type='vitdense.ViT',
         arch='large',
@@ -16,5 +9,4 @@ model = dict(
         pos_resize='bilinear',
         init_cfg=dict(type='vitdense.Pretrained', checkpoint='vit_large_orig_384'),
     ),
-    test_cfg=dict(mode='whole'),
 )

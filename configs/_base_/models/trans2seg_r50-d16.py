@@ -1,16 +1,9 @@
 # Trans2Seg of the medium size with ResNet-50 of stride 16; the number of classes is the data set's.
+_base_ = './encoder_decoder.py'
+
 norm_cfg = dict(type='SyncBN')
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-    ),
+    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         type='ResNetV1c',
         depth=50,
@@ -21,5 +14,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50_v1c'),
     ),
     decode_head=dict(type='vitdense.Trans2SegHead', in_index=(0, 3), in_channels=(256, 2048), norm_cfg=norm_cfg),
-    test_cfg=dict(mode='whole'),
 )

@@ -1,14 +1,8 @@
 # TransUNet: R50+ViT-B/16 with the weights of ImageNet-21k, and the cascaded upsampler with its three skip maps.
+_base_ = './encoder_decoder.py'
+
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[127.5] * 3,
-        std=[127.5] * 3,
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         type='vitdense.HybridViT',
         arch='base',
