@@ -1,0 +1,62 @@
+"""Checkpoints of the zoos of mmdet and mmseg, of models whose backbones we have, load whole and compute the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from backbone_samples import assert_maps_close, image, randomize_
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from vitdense.checkpoint.adapt import adapt
+from vitdense.engine.config import load_config
+from vitdense.engine.fit import check_fit
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+SHALLOW = dict(depths=(1, 1, 1, 1))
+FOUR = dict(num_layers=4, out_indices=(0, 1, 2, 3))
+PAIRS = {
+    'mmdet, Mask R-CNN + Swin': (
+        ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', SHALLOW),
+        ('swin/mask-rcnn_swin-t_fpn_1x_coco.py', SHALLOW),
+    ),
+    'mmseg, UPerNet + Swin': (
+        ('mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py', SHALLOW),
+        ('swin/upernet_swin-t_8xb2-160k_ade20k-512x512.py', SHALLOW),
+    ),
+    'mmseg, UPerNet + DeiT': (
+        ('mmseg::vit/vit_deit-s16_mln_upernet_8xb2-160k_ade20k-512x512.py', FOUR),
+        ('vit_upernet/upernet_deit-s_8xb2-160k_ade20k-512x512.py', dict(depth=4, out_indices=(0, 1, 2, 3))),
+    ),
+}
+
+
+def build(config: str, changes: dict) -> nn.Module:
+    cfg = load_config(config)
+    init_default_scope(cfg.default_scope)
+    cfg.model.pop('pretrained', None)
+    cfg.model.backbone.update(init_cfg=None, **changes)
+    return randomize_(revert_sync_batchnorm(MODELS.build(cfg.model)))
+
+
+def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Logits of a segmentor, all maps of the region proposal head of a detector."""
+    maps = model.extract_feat(x)
+    if hasattr(model, 'decode_head'):
+        return [model.decode_head(maps), model.auxiliary_head(maps)]
+    return [level for kind in model.rpn_head(maps) for level in kind]
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_model_of_the_zoo_computes_the_same_in_our_config(name):
+    (their_config, their_changes), (leaf, changes) = PAIRS[name]
+    theirs = build(their_config, their_changes)
+    ours = build(str(CONFIGS / leaf), changes)
+    checkpoint, lines = adapt(dict(meta={}, state_dict=theirs.state_dict()), ours)
+    assert lines[0].startswith('backbone converted from the layout of mm')
+    assert check_fit(ours, checkpoint, 'a.pth', least=1.0) == 'loaded 100 % of parameters from a.pth'
+    ours.load_state_dict(checkpoint['state_dict'])
+    x = image((96, 160))
+    with torch.no_grad():
+        assert_maps_close(outputs(ours, x), outputs(theirs, x))
