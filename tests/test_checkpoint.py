@@ -142,6 +142,8 @@ def test_damaged_and_missing_files(tmp_path):
         Pretrained(path)(PVTv2('b0'))
     with pytest.raises(FileNotFoundError, match="'pvt_smal'; official releases, nearest first: pvt_small"):
         Pretrained('pvt_smal')(PVT('small'))
+    with pytest.raises(FileNotFoundError, match=r"'/.*work_dirs/first/best\.pth'; the run 'first' writes it"):
+        Pretrained('work_dirs/first/best.pth')(PVT('small'))
 
 
 def test_other_modules_are_refused(tmp_path):

@@ -85,6 +85,9 @@ def fetch(checkpoint: str) -> Path:
     url = RELEASES.get(checkpoint, checkpoint)
     if urlparse(url).scheme not in ('http', 'https'):
         path = Path(url.removeprefix('file://')).expanduser()
+        if not path.is_file() and len(path.parts) > 1:
+            run = f'; the run {path.parent.name!r} writes it and has to come first' if 'work_dirs' in path.parts else ''
+            raise FileNotFoundError(f'no checkpoint file {str(path.absolute())!r}{run}')
         if not path.is_file():
             names = ', '.join(nearest(path.stem, RELEASES)[:4])
             raise FileNotFoundError(f'no checkpoint file {str(path)!r}; official releases, nearest first: {names}, ...')

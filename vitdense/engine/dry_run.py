@@ -56,7 +56,7 @@ def train_step(runner: Runner) -> str:
     loaded = time.perf_counter()
     runner.model.train()
     losses = runner.model.train_step(batch, runner.optim_wrapper)
-    values = {key: float(value) for key, value in losses.items()}
+    values = {key: value.item() for key, value in losses.items()}
     if not all(map(math.isfinite, values.values())):
         raise ValueError(f'the losses of the first step are not finite: {values}')
     terms = ', '.join(f'{key} {value:.4g}' for key, value in values.items())
