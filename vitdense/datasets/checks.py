@@ -22,8 +22,8 @@ ADE20K: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip""
 CITYSCAPES_TREE = """  {root}/
     leftImg8bit/{{train,val}}/CITY/*_leftImg8bit.png
     gtFine/{{train,val}}/CITY/*_gtFine_labelTrainIds.png
-Cityscapes: https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip); the files
-labelTrainIds.png are made by csCreateTrainIdLabelImgs of the package cityscapesscripts"""
+Cityscapes: https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip);
+csCreateTrainIdLabelImgs of the package cityscapesscripts makes the files labelTrainIds.png"""
 
 PASCAL_CONTEXT_TREE = """  {root}/
     JPEGImages/*.jpg
