@@ -72,6 +72,7 @@ def recorded() -> dict:
 @pytest.fixture(scope='module')
 def head(recorded) -> Trans2SegHead:
     """The head of the record, in float64; what got no gradient in the official code is filled with NaN."""
+    init_default_scope('mmseg')  # before the fixture of each test
     hyper, norms = dict(recorded['hyper']), recorded['gradient_norms']
     state = {
         key: torch.full(shape, math.nan) if norms.get(key, 0) is None else recorded_weight(key, shape, seed)
