@@ -111,7 +111,7 @@ def narrow(model: ConfigDict) -> ConfigDict:
 @pytest.mark.parametrize('decoder', DECODERS)
 def test_segmentors_of_mmseg_give_the_same_logits(decoder):
     """Of all heads, from images that are not square and for which the table of positions is resized."""
-    theirs = randomize_(MODELS.build(revert(narrow(peer_config(decoder)))))
+    theirs = randomize_(revert_sync_batchnorm(MODELS.build(narrow(peer_config(decoder)))))
     small = dict(arch='tiny', embed_dims=24, depth=BLOCKS, num_heads=2, out_indices=MAPS, img_size=64)
     config = narrow(config_of(decoder, **small))
     if decoder == 'mla':
@@ -135,14 +135,6 @@ def test_segmentors_of_mmseg_give_the_same_logits(decoder):
         pairs = zip(ours.auxiliary_head, theirs.auxiliary_head[:: -1 if decoder == 'mla' else 1], strict=True)
         for own, peer in pairs:
             assert_maps_close([own(maps)], [peer(their_maps)])
-
-
-def revert(model: ConfigDict) -> ConfigDict:
-    """Batch norm that runs on CPUs."""
-    for node in (model.get('neck', {}), model.decode_head, *model.auxiliary_head):
-        if 'norm_cfg' in node:
-            node.norm_cfg = dict(type='BN')
-    return model
 
 
 def test_other_classes_start_afresh():
