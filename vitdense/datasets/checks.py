@@ -103,5 +103,10 @@ def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
     lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
     if name in TREES:
         lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]
-    lines.append(f'Another place: --cfg-options {key}.data_root=PATH (and ann_file in val_evaluator for COCO metrics)')
+    also = (
+        ''
+        if 'seg_map_path' in (dataset.get('data_prefix') or {})
+        else ' (and ann_file in val_evaluator for COCO metrics)'
+    )
+    lines.append(f'Another place: --cfg-options {key}.data_root=PATH{also}')
     return '\n'.join(lines)
