@@ -30,6 +30,13 @@ CLASS_LAYERS = {
 }
 
 
+LAYOUTS = {
+    'detr': 'facebookresearch/detr',
+    'deformable_detr': 'fundamentalvision/Deformable-DETR',
+    'yolos': 'YOLOS release',
+}
+
+
 def build(name: str, classes: int = 80):
     cfg = Config.fromfile(CONFIGS / DETECTORS[name])
     init_default_scope(cfg.default_scope)
@@ -56,10 +63,11 @@ def test_ids_are_those_of_coco():
 def test_release_fills_the_detector_of_its_config(name):
     """All of it, with the rows of the 80 classes and of no object."""
     model, state = build(name), release(name)
-    checkpoint, lines = adapt({'model': state, 'epoch': 3}, model)
-    assert lines[0].startswith('converted from the layout of ')
-    assert lines[1:] == ['the 80 classes were taken from the 91 ids of COCO']
-    assert check_fit(model, checkpoint, 'a.pth', least=1.0) == 'loaded 100 % of parameters from a.pth'
+    checkpoint, changes = adapt({'model': state, 'epoch': 3}, model)
+    line = check_fit(model, checkpoint, 'a.pth', purpose='checkpoint', changes=changes)
+    source = LAYOUTS[name.partition('_r50')[0].partition('_ti')[0]]
+    selected = '; the 80 classes were taken from the 91 ids of COCO'
+    assert line == f'loaded 100 % of parameters from a.pth ({source}){selected}'
     model.load_state_dict(checkpoint['state_dict'], strict=False)
     logits = [*COCO_IDS, *range(91, len(state[f'{CLASS_LAYERS[name][0]}.bias']))]
     for key in (f'{layer}.{kind}' for layer in CLASS_LAYERS[name] for kind in ('weight', 'bias')):
@@ -72,13 +80,17 @@ def test_release_fills_the_detector_of_its_config(name):
 def test_other_classes_start_afresh(name):
     model, state = build(name, classes=3), release(name)
     fresh = {key: value.clone() for key, value in model.state_dict().items() if 'class_embed' in key}
-    checkpoint, lines = adapt({'model': state}, model)
+    checkpoint, changes = adapt({'model': state}, model)
     layers = [f'bbox_head.{layer}' for layer in CLASS_LAYERS[name]]
     found, extra = (91, 0) if name.startswith('deformable') else (92, 1)
     told = 'bbox_head.class_embed.*' if len(layers) > 1 else layers[0]
-    assert lines[1:] == [f'{told} starts afresh: {found} logits are in the file, {3 + extra} in the model']
-    line = check_fit(model, checkpoint, 'a.pth')
-    assert re.fullmatch(r'loaded 99\.[5-9] % of parameters from a.pth, missing: bbox_head\.\*', line)
+    reason = f'{told} starts afresh: {found} logits are in the file, {3 + extra} in the model'
+    line = check_fit(model, checkpoint, 'a.pth', changes=changes)
+    count = 2 if name == 'deformable_detr_r50' else 2 * len(layers)  # all its layers share one
+    assert re.fullmatch(rf'loaded 99\.[5-9] % .*, fresh {count} \(bbox_head\.\*\); {re.escape(reason)}', line)
+    for purpose in ('checkpoint', '--resume'):
+        with pytest.raises(ValueError, match=rf'at least 100 %[\s\S]*{re.escape(reason)}'):
+            check_fit(model, checkpoint, 'a.pth', purpose=purpose, changes=changes)
     model.load_state_dict(checkpoint['state_dict'], strict=False)
     for key in (f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')):
         assert torch.equal(model.state_dict()[key], fresh[key])
@@ -106,13 +118,16 @@ def test_first_of_two_stages_keeps_its_logit_of_any_object(classes):
 def test_our_own_checkpoint_stays_as_it_is():
     model = build('yolos_ti', classes=3)
     own = dict(meta=dict(epoch=1), state_dict=model.state_dict(), optimizer={})
-    checkpoint, lines = adapt(own, model)
-    assert not lines
+    checkpoint, changes = adapt(own, model)
+    assert not changes
     assert checkpoint['state_dict'] is own['state_dict']
     assert checkpoint.keys() == own.keys()
     other = build('yolos_ti', classes=5)
-    checkpoint, lines = adapt(own, other)
-    assert lines == ['bbox_head.class_embed.layers.2 starts afresh: 4 logits are in the file, 6 in the model']
+    checkpoint, changes = adapt(own, other)
+    assert not changes.sources
+    assert changes.reasons() == [
+        'bbox_head.class_embed.layers.2 starts afresh: 4 logits are in the file, 6 in the model'
+    ]
 
 
 def test_positions_of_another_image_size_are_an_error():

@@ -105,8 +105,10 @@ def test_files_of_google_are_read_as_timm_reads_them(tmp_path, monkeypatch):
     assert model.state_dict().keys() == expected.keys()
     for key, value in model.state_dict().items():
         assert torch.equal(value, expected[key]), key
-    assert lines == [f'loaded 100 % of backbone parameters from {path}, dropped pre_logits/kernel, pre_logits/bias, '
-                     'head/kernel, head/bias']  # fmt: skip
+    assert lines == [
+        f'loaded 100 % of backbone parameters from {path} (JAX), left out 4 (pre_logits/kernel, pre_logits/bias, '
+        'head/kernel, head/bias)'
+    ]
 
 
 def test_files_of_timm_load(tmp_path, monkeypatch):
@@ -122,7 +124,8 @@ def test_files_of_timm_load(tmp_path, monkeypatch):
     part = HybridViT('base', out_indices=(0, 1), init_cfg=dict(type='vitdense.Pretrained', checkpoint=path))
     part.init_weights()
     assert all(torch.equal(value, state[key]) for key, value in part.state_dict().items())
-    assert lines[0] == f'loaded 100 % of backbone parameters from {path}, resized pos_embed, dropped head.*'
+    source = f'backbone parameters from {path} (timm)'
+    assert lines[0] == f'loaded 100 % of {source}, resized 1 (pos_embed), left out 2 (head.*)'
     assert lines[1].startswith('loaded 100 %')
 
 

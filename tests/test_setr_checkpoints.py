@@ -11,6 +11,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
 from vitdense.checkpoint.adapt import adapt
+from vitdense.checkpoint.convert import layout_of as layout_of_state
+from vitdense.checkpoint.convert import to_ours, to_theirs
 from vitdense.engine.config import load_config
 from vitdense.engine.fit import check_fit
 
@@ -49,11 +51,12 @@ def test_names_and_shapes_are_those_of_the_release(decoder):
     """All 24 blocks, without memory for their values."""
     with torch.device('meta'):
         model = MODELS.build(config_of(decoder))
-    checkpoint, lines = adapt(dict(meta={}, state_dict=official(decoder, 24, 'meta')), model)
+    checkpoint, changes = adapt(dict(meta={}, state_dict=official(decoder, 24, 'meta')), model)
     converted, own = checkpoint['state_dict'], model.state_dict()
     assert {key: value.shape for key, value in converted.items()} == {key: value.shape for key, value in own.items()}
-    assert lines == [f'converted from the layout of fudan-zvg/SETR, {"MLA" if decoder == "mla" else "naive and PUP"}']
-    assert check_fit(model, checkpoint, 'a.pth', least=1.0) == 'loaded 100 % of parameters from a.pth'
+    line = check_fit(model, checkpoint, 'a.pth', purpose='checkpoint', changes=changes)
+    kind = 'MLA' if decoder == 'mla' else 'naive and PUP'
+    assert line.startswith(f'loaded 100 % of parameters from a.pth (fudan-zvg/SETR, {kind}), left out ')
 
 
 @pytest.mark.parametrize('decoder', DECODERS)
@@ -108,10 +111,16 @@ def narrow(model: ConfigDict) -> ConfigDict:
     return model
 
 
+@pytest.mark.parametrize('patch_bias', [False, True])
 @pytest.mark.parametrize('decoder', DECODERS)
-def test_segmentors_of_mmseg_give_the_same_logits(decoder):
-    """Of all heads, from images that are not square and for which the table of positions is resized."""
-    theirs = randomize_(revert_sync_batchnorm(MODELS.build(narrow(peer_config(decoder)))))
+def test_segmentors_of_mmseg_give_the_same_logits(decoder, patch_bias):
+    """Of all heads, from images that are not square and for which the table of positions is resized.
+
+    Written in mmseg's layout, the weights are those that were read, but for the class token that a decoder takes off.
+    """
+    config = narrow(peer_config(decoder))
+    config.backbone.patch_bias = patch_bias
+    theirs = randomize_(revert_sync_batchnorm(MODELS.build(config)))
     small = dict(arch='tiny', embed_dims=24, depth=BLOCKS, num_heads=2, out_indices=MAPS, img_size=64)
     config = narrow(config_of(decoder, **small))
     if decoder == 'mla':
@@ -123,11 +132,16 @@ def test_segmentors_of_mmseg_give_the_same_logits(decoder):
             scale = int(peer.up_convs[0][1].scale_factor)
             own.update(num_convs=len(peer.up_convs), up_scale=scale, kernel_size=peer.up_convs[0][0].kernel_size[0])
     ours = revert_sync_batchnorm(MODELS.build(config)).eval()
-    checkpoint, lines = adapt(dict(meta={}, state_dict=theirs.state_dict()), ours)
-    layout = 'MLA; its outputs are those of' if decoder == 'mla' else 'naive and PUP'
-    assert lines[0].startswith(f'converted from the layout of mmseg, {layout}')
-    assert lines[1:] == ['backbone converted from the layout of mmseg']
-    ours.load_state_dict(checkpoint['state_dict'])
+    state = theirs.state_dict()
+    layout = layout_of_state(state, 'setr')
+    assert ('up_align_corners=False' if decoder == 'mla' else 'up_scale=4') in layout.note
+    converted, _ = to_ours(state, layout)
+    ours.load_state_dict(converted)
+    if decoder == 'mla':
+        state['backbone.cls_token'], state['backbone.pos_embed'][:, 0] = torch.zeros(1, 1, 24), 0
+    written = to_theirs(ours.state_dict(), layout)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], value) for key, value in state.items())
     image = torch.randn(2, 3, 80, 112, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         maps, their_maps = ours.extract_feat(image), theirs.extract_feat(image)
@@ -142,9 +156,10 @@ def test_other_classes_start_afresh():
     for head in (config.decode_head, *config.auxiliary_head):
         head.num_classes = 11
     model = MODELS.build(config)
-    checkpoint, lines = adapt(dict(meta={}, state_dict=official('naive', BLOCKS)), model)
-    heads = ['decode_head', *(f'auxiliary_head.{i}' for i in range(3))]
+    checkpoint, changes = adapt(dict(meta={}, state_dict=official('naive', BLOCKS)), model)
+    heads = ['decode_head', 'auxiliary_head.*']
     told = [f'{head}.conv_seg starts afresh: 150 logits are in the file, 11 in the model' for head in heads]
-    assert lines[1:] == told
-    line = check_fit(model, checkpoint, 'a.pth')
-    assert re.fullmatch(r'loaded 99\.\d % of parameters from a.pth, missing: decode_head\.\*, auxiliary_head\.\*', line)
+    assert changes.reasons() == told
+    line = check_fit(model, checkpoint, 'a.pth', changes=changes)
+    assert re.match(r'loaded 99\.\d % of .*\), fresh 8 \(decode_head\.\*, auxiliary_head\.\*\), left out 8 ', line)
+    assert line.endswith('; '.join(['', *told]))

@@ -191,8 +191,9 @@ def test_official_file_loads_unmodified(tmp_path, log, name, family):
     own = {key: value for key, value in model.state_dict().items() if not key.startswith('norm')}
     assert all(torch.equal(value, state[key]) for key, value in own.items())
     assert len(log) == 1
-    assert 'dropped layers.*, norm.*, head.*' in log[0]
-    assert log[0].endswith('missing norm0.*, norm1.*, norm2.*, norm3.*')
+    assert ' (Swin' in log[0]
+    assert ', fresh 8 (norm0.*, norm1.*, norm2.*, norm3.*), left out ' in log[0]
+    assert log[0].endswith('(layers.*, norm.*, head.*)')
 
 
 def test_bias_tables_of_another_window_are_resized(tmp_path, log):
@@ -203,14 +204,14 @@ def test_bias_tables_of_another_window_are_resized(tmp_path, log):
     key = 'layers.2.blocks.3.attn.relative_position_bias_table'
     table = F.interpolate(state[key].t().view(1, 12, 13, 13), size=(23, 23), mode='bicubic')
     torch.testing.assert_close(model.state_dict()[key], table.view(12, 529).t())
-    assert 'resized layers.*' in log[0]
+    assert 'resized 12 (layers.*)' in log[0]
 
 
 def test_swin_v2_of_another_window_loads_without_resizing(tmp_path, log):
     path = save(tmp_path, {'model': release('swinv2_tiny')})
     Pretrained(path)(SwinV2('tiny', window_size=12, pretrained_window_sizes=(8, 8, 8, 8)))
     assert 'resized' not in log[0]
-    assert log[0].endswith('missing norm0.*, norm1.*, norm2.*, norm3.*')
+    assert 'fresh 8 (norm0.*, norm1.*, norm2.*, norm3.*)' in log[0]
 
 
 @torch.no_grad()

@@ -53,9 +53,9 @@ def test_model_of_the_zoo_computes_the_same_in_our_config(name):
     (their_config, their_changes), (leaf, changes) = PAIRS[name]
     theirs = build(their_config, their_changes)
     ours = build(str(CONFIGS / leaf), changes)
-    checkpoint, lines = adapt(dict(meta={}, state_dict=theirs.state_dict()), ours)
-    assert lines[0].startswith('backbone converted from the layout of mm')
-    assert check_fit(ours, checkpoint, 'a.pth', least=1.0) == 'loaded 100 % of parameters from a.pth'
+    checkpoint, changes = adapt(dict(meta={}, state_dict=theirs.state_dict()), ours)
+    line = check_fit(ours, checkpoint, 'a.pth', purpose='checkpoint', changes=changes)
+    assert line.startswith('loaded 100 % of parameters from a.pth (mm')
     ours.load_state_dict(checkpoint['state_dict'])
     x = image((96, 160))
     with torch.no_grad():

@@ -6,7 +6,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['vitdense'])
 model = dict(
-    backbone=dict(arch='tiny', init_cfg=dict(checkpoint='deit_tiny', min_loaded=0.9)),
+    backbone=dict(arch='tiny', init_cfg=dict(checkpoint='deit_tiny')),
     bbox_head=dict(in_channels=192),
 )
 train_cfg = dict(max_epochs=300)

@@ -1,12 +1,13 @@
-"""Loading published weights into a whole model: foreign layouts, and classes that differ."""
+"""Bringing a checkpoint of a whole model to the names, tables and classes of a model."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from vitdense.checkpoint.convert import find_layout, rename, unwrap
+from vitdense.checkpoint.convert import find_layout, to_ours, unwrap
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import State
 from vitdense.checkpoint.resize import resize_tables
@@ -18,18 +19,54 @@ COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69,
 HIGHEST_ID = 90
 
 
-def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, list[str]]:
+@dataclass
+class Changes:
+    """What was done to a checkpoint.
+
+    Attributes:
+        sources: names of the layouts that it was converted from.
+        dropped: keys of the file that our models do not use.
+        resized: names of the resized tables.
+        selected: whether the 80 classes were taken out of the 91 ids of COCO.
+        fresh: layers that were left out because they have another number of logits, with both numbers.
+        notes: what a config must say for the outputs to be equal.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    selected: bool = False
+    fresh: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any((self.sources, self.dropped, self.resized, self.selected, self.fresh))
+
+    def selections(self) -> list[str]:
+        """What was taken out of the logits, as the line of a report says it."""
+        return ['the 80 classes were taken from the 91 ids of COCO'] if self.selected else []
+
+    def reasons(self) -> list[str]:
+        """Why layers start afresh; several of one kind are told once."""
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for name, why in self.fresh.items():
+            kinds.setdefault((re.sub(r'\.\d+\b', '.*', name), why), []).append(name)
+        told = ((kind if len(names) > 1 else names[0], why) for (kind, why), names in kinds.items())
+        return [f'{name} starts afresh: {why}' for name, why in told]
+
+
+def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     """Bring a checkpoint of a whole model into our layout, and to the classes of ``model``.
 
-    Parameters of the heads are renamed where their keys are those of somebody else's layout, known to the ``family`` of
-    the head; those of the backbone where it is one of ours and has not all of the keys. The rest stays as it is.
+    Parameters are renamed where their keys are those of somebody else's layout, known to the ``family`` of a head or a
+    neck; those of the backbone where it is one of ours and has not all of the keys and shapes. The rest stays.
 
     Args:
         checkpoint: what the file holds, wrappers included.
         model: the detector or segmentor that shall load it.
 
     Returns:
-        The checkpoint with a ``state_dict``, and a line for each thing that was done to it.
+        The checkpoint with a ``state_dict``, and what was done to it.
 
     Raises:
         ValueError: no tensors, or a key that the layout does not know.
@@ -37,42 +74,48 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, list[str]]:
     checkpoint = dict(checkpoint)
     if not isinstance(checkpoint.get('state_dict'), Mapping):
         checkpoint = dict(state_dict=unwrap(checkpoint))
-    state, lines = checkpoint['state_dict'], []
-    head = next((getattr(model, name) for name in ('bbox_head', 'decode_head') if hasattr(model, name)), None)
-    family = getattr(head, 'family', None)
-    layout = family and find_layout(unwrap(state), family)
+    state, changes = checkpoint['state_dict'], Changes()
+    parts = [getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'neck')]
+    part = next((part for part in parts if hasattr(part, 'family')), None)
+    layout = part and find_layout(unwrap(state), part.family)
     if layout:
-        state = rename(unwrap(state), layout)[0]
-        lines.append(f'converted from the layout of {layout.name}{layout.note}')
+        state, dropped = to_ours(unwrap(state), layout)
+        changes.sources.append(layout.name)
+        changes.dropped += dropped
+        changes.notes += [layout.note] if layout.note else []
     if isinstance(getattr(model, 'backbone', None), Backbone):
-        state = _adapt_backbone(state, model.backbone, lines)
-    if family:
-        proposals = getattr(head, 'proposal_classes', None)
-        state = _fit_classes(state, model.state_dict(), FAMILIES[family].class_head, proposals, lines)
-    return dict(checkpoint, state_dict=state) if lines else checkpoint, lines
+        state = _adapt_backbone(state, model.backbone, changes)
+    if part and FAMILIES[part.family].class_head:
+        proposals = getattr(part, 'proposal_classes', None)
+        state = _fit_classes(state, model.state_dict(), FAMILIES[part.family].class_head, proposals, changes)
+    return dict(checkpoint, state_dict=state) if changes else checkpoint, changes
 
 
-def _adapt_backbone(state: State, backbone: Backbone, lines: list[str]) -> State:
-    """Rename the keys of the backbone, and resize its tables."""
+def _adapt_backbone(state: State, backbone: Backbone, changes: Changes) -> State:
+    """Rename the parameters of the backbone, and resize its tables."""
     part = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
     rest = {key: value for key, value in state.items() if not key.startswith('backbone.')}
-    if not part.keys() <= backbone.state_dict().keys():
-        layout = find_layout(part, backbone.family)
-        renamed = rename(part, layout)[0] if layout else part
-        if not renamed.keys() <= part.keys():
-            lines.append(f'backbone converted from the layout of {layout.name}')
-        part = renamed
+    own = backbone.state_dict()
+    if all(key in own and value.shape == own[key].shape for key, value in part.items()):
+        return state
+    layout = find_layout(part, backbone.family)
+    if layout:
+        converted, dropped = to_ours(part, layout)
+        if any(value is not part.get(key) for key, value in converted.items()):
+            changes.sources.append(layout.name)
+        changes.dropped += [f'backbone.{key}' for key in dropped]
+        part = converted
     part, names = resize_tables(part, backbone)
-    lines += [f'resized {name}' for name in names]
+    changes.resized += [f'backbone.{name}' for name in names]
     return rest | {f'backbone.{key}': value for key, value in part.items()}
 
 
-def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, lines: list[str]) -> State:
+def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, changes: Changes) -> State:
     """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out.
 
     In the first of two stages only the first logit is ever right, that of any object: it is kept.
     """
-    fitted, selected, fresh = {}, False, {}
+    fitted = {}
     for key, value in state.items():
         if key not in own or not re.fullmatch(pattern, key) or len(value) == len(own[key]):
             fitted[key] = value
@@ -84,11 +127,7 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
             fitted[key] = torch.cat([value[:1], own[key][1:].to(value)])
         elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
-            selected = True
+            changes.selected = True
         else:
-            layers = re.sub(r'class_embed\.\d+$', 'class_embed.*', name)
-            fresh[layers] = f'{found} logits are in the file, {wanted} in the model'
-    if selected:
-        lines.append('the 80 classes were taken from the 91 ids of COCO')
-    lines += [f'{name} starts afresh: {difference}' for name, difference in fresh.items()]
+            changes.fresh[name] = f'{found} logits are in the file, {wanted} in the model'
     return fitted

@@ -1,4 +1,4 @@
-"""Foreign checkpoint layouts to ours: pure functions from a state dict to a state dict."""
+"""Foreign checkpoint layouts to ours, and ours to theirs: pure functions from a state dict to a state dict."""
 
 import re
 from collections.abc import Mapping
@@ -49,11 +49,7 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
     state = unwrap(checkpoint)
     if not FAMILIES[family].whole:
         state = backbone_of(state)
-    layout = find_layout(state, family)
-    if layout is None:
-        known = ', '.join(layout.name for layout in FAMILIES[family].layouts)
-        raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); its first keys are {list(state)[:5]}')
-    return rename(state, layout)
+    return to_ours(state, layout_of(state, family))
 
 
 def find_layout(state: State, family: str) -> Layout | None:
@@ -62,12 +58,66 @@ def find_layout(state: State, family: str) -> Layout | None:
     return next((layout for layout, probe in probes if any(re.match(probe, key) for key in state)), None)
 
 
-def rename(state: State, layout: Layout) -> tuple[State, list[str]]:
-    """``state`` under our names, and the keys that the model does not use.
+def layout_of(state: State, family: str) -> Layout:
+    """The layout of ``family`` that ``state`` has.
 
     Raises:
-        ValueError: a key that ``layout`` does not know.
+        ValueError: it has none of them.
     """
-    names = {key: layout.rename(key) for key in state}
-    kept = {new: state[old] for old, new in names.items() if new is not None}
-    return layout.tensors(kept), [old for old, new in names.items() if new is None]
+    layout = find_layout(state, family)
+    if layout is None:
+        known = ', '.join(layout.name for layout in FAMILIES[family].layouts)
+        raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); its first keys are {list(state)[:5]}')
+    return layout
+
+
+def to_ours(state: State, layout: Layout) -> tuple[State, list[str]]:
+    """``state`` under our names, and the keys that our models do not use.
+
+    Raises:
+        ValueError: a key that ``layout`` does not know, two for the same parameter, or one without its counterpart.
+    """
+    names = {key: layout.to_our_name(key) for key in state}
+    renamed: State = {}
+    for old, new in names.items():
+        if new in renamed:
+            raise ValueError(f'two keys for {new} in the {layout.name} layout: {old} is the second')
+        if new is not None:
+            renamed[new] = state[old]
+    try:
+        converted = layout.tensors(renamed)
+    except KeyError as error:
+        raise ValueError(f'{error} is missing in the {layout.name} layout') from error
+    return converted, [old for old, new in names.items() if new is None]
+
+
+def to_theirs(state: State, layout: Layout) -> State:
+    """Our ``state`` under the names of ``layout``.
+
+    Raises:
+        ValueError: a parameter or a value that ``layout`` has no place for.
+    """
+    return {layout.to_their_name(key): value for key, value in layout.inverse(state).items()}
+
+
+def recognise(state: State) -> tuple[str, Layout | None] | None:
+    """What a state dict is of: a family that knows all of its keys, whole models first, and the layout.
+
+    The layout is None where it is ours and nobody else's. None in all if no family knows ``state``.
+    """
+    for name, family in sorted(FAMILIES.items(), key=lambda item: not item[1].whole):
+        layout = find_layout(state, name)
+        if layout and _knows(layout, state):
+            return name, layout
+        if family.own and any(re.match(family.own, key) for key in state):
+            return name, None
+    return None
+
+
+def _knows(layout: Layout, state: State) -> bool:
+    try:
+        for key in state:
+            layout.to_our_name(key)
+    except ValueError:
+        return False
+    return True

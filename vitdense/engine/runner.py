@@ -14,10 +14,9 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
 
-from vitdense.checkpoint.adapt import adapt
-from vitdense.console import quiet_console, say
+from vitdense.checkpoint.read import fetch, read
+from vitdense.console import quiet_console
 from vitdense.datasets.scan import SplitReport
-from vitdense.engine.fit import check_fit, read_checkpoint
 from vitdense.engine.hooks import ProgressHook
 from vitdense.registry import RUNNERS
 
@@ -27,8 +26,8 @@ class Runner(MMEngineRunner):
     """Runs a config as ``mmengine.runner.Runner`` does, with the same arguments.
 
     - The console shows what people ask for; all records go to the log file, the environment to ``environment.txt``.
-    - A checkpoint replaces its predecessor when it is complete. It is read without running code from it, and one that
-      does not fit the model is an error: for resuming and testing all parameters must be there, for ``load_from`` 90 %.
+    - A checkpoint replaces its predecessor when it is complete. It is read without running code from it;
+      :class:`ConvertCheckpointHook` brings it to the model.
 
     Attributes:
         data_reports: what a scan of the data found, for the hook that reports at the start.
@@ -83,21 +82,15 @@ class Runner(MMEngineRunner):
         Raises:
             FileNotFoundError, ValueError: no checkpoint, or not one of this model.
         """
-        path, checkpoint = read_checkpoint(filename)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        purpose = '--resume' if self._resume else 'load_from' if self._train_loop is not None else 'checkpoint'
-        try:
-            checkpoint, changes = adapt(checkpoint, getattr(model, 'module', model))
-        except ValueError as error:
-            raise ValueError(f'{purpose}: {path}: {error}') from error
+        path = fetch(filename)
+        checkpoint = dict(read(path))
         if self._resume and 'meta' not in checkpoint:
             raise ValueError(f'--resume: {path} holds weights and no state of a run; --cfg-options load_from={path}')
-        for change in changes:
-            say(f'{path}: {change}')
+        self._load_from = str(path)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        say(check_fit(model, checkpoint, path, least=0.9 if purpose == 'load_from' else 1.0, what=purpose))
-        if purpose != 'load_from':
+        if self._resume or self._train_loop is None:
             self._compare_classes(path, checkpoint.get('meta', {}))
+        model = self.model.module if is_model_wrapper(self.model) else self.model
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
         _load_checkpoint_to_model(model, checkpoint, strict, self.logger, list(revise_keys))
         self._has_loaded = True

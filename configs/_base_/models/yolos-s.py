@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(
         type='vitdense.YOLOS',
         arch='small',
-        init_cfg=dict(type='vitdense.Pretrained', checkpoint='deit_small', min_loaded=0.7),
+        init_cfg=dict(type='vitdense.Pretrained', checkpoint='deit_small'),
     ),
     bbox_head=dict(type='vitdense.YOLOSHead', num_classes=80, in_channels=384),
 )

@@ -20,6 +20,7 @@ default_hooks = dict(
     checkpoint=dict(type='vitdense.CheckpointHook', interval=1, save_best='auto', max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    convert_checkpoint=dict(type='vitdense.ConvertCheckpointHook'),
     worker_seed=dict(type='vitdense.WorkerSeedHook'),
     invalid_loss=dict(type='vitdense.InvalidLossHook'),
     start_report=dict(type='vitdense.StartReportHook'),

@@ -1,6 +1,6 @@
 """Published checkpoints, family by family."""
 
-from . import deformable_detr, detr, hybrid_vit, pvt, setr, swin, trans2seg, vit, yolos
+from . import deformable_detr, detr, hybrid_vit, pvt, setr, swin, trans2seg, vit, vitdet, yolos
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -15,6 +15,7 @@ FAMILIES: dict[str, Family] = {
     'detr': detr.DETR,
     'deformable_detr': deformable_detr.DEFORMABLE_DETR,
     'yolos_detector': yolos.YOLOS_DETECTOR,
+    'vitdet_detector': vitdet.VITDET_DETECTOR,
     'setr': setr.SETR,
     'trans2seg': trans2seg.TRANS2SEG,
 }

@@ -2,84 +2,166 @@
 
 import re
 
-from .detr import HEAD, MMDET_LAYERS, TRANSFORMER, TRANSFORMERS_PARTS, join_projections
-from .family import Family, Layout, State
+import torch
 
-NECK = (
-    (r'input_proj\.([012])\.0\.', r'neck.convs.\1.conv.'),
-    (r'input_proj\.([012])\.1\.', r'neck.convs.\1.gn.'),
-    (r'input_proj\.3\.0\.', 'neck.extra_convs.0.conv.'),
-    (r'input_proj\.3\.1\.', 'neck.extra_convs.0.gn.'),
+from . import rows
+from .biases import add_biases, drop_biases
+from .detr import (
+    DECODER,
+    ENCODER,
+    HEAD,
+    MMDET_PARTS,
+    PROJECTIONS,
+    TRANSFORMER,
+    TRANSFORMERS_PARTS,
+    resnet,
+    without_counts,
+)
+from .family import Family, Layout, State, same, under
+
+NECK = tuple(
+    (f'input_proj.{level}.{i}.', f'neck.{convs}.{part}.')
+    for level, convs in enumerate(('convs.0', 'convs.1', 'convs.2', 'extra_convs.0'))
+    for i, part in enumerate(('conv', 'gn'))
 )
 """Projections of the maps of a backbone with three, and of the level below them."""
 
+NECK_WEIGHTS = r'neck\.(extra_)?convs\.\d\.conv\.weight'
+"""Convolutions before a norm, which have a bias in the release and none in mmdet."""
 
-def _with_neck_biases(state: State) -> State:
-    """Add the biases that convolutions before a norm have in the release and not in mmdet, zeros."""
-    for key in list(state):
-        if re.fullmatch(r'neck\.(extra_)?convs\.\d\.conv\.weight', key):
-            state.setdefault(key.replace('weight', 'bias'), state[key].new_zeros(len(state[key])))
-    return state
+TWO_STAGE = f'{TRANSFORMER}enc_output.weight'
+REPEATED = rf'{re.escape(TRANSFORMER)}decoder\.(?=(class|bbox)_embed\.)'
+"""With box refinement, the decoder of the release has the heads that it uses once more."""
+
+
+def _heads_once(state: State) -> State:
+    """Leave the heads of the decoder out, or take them where they are the only ones."""
+    heads = {re.sub(REPEATED, HEAD, key): value for key, value in state.items() if re.match(REPEATED, key)}
+    return heads | {key: value for key, value in state.items() if not re.match(REPEATED, key)}
+
+
+def _heads_of_decoder(state: State) -> State:
+    """The heads that the decoder of the release uses, under its names: none without box refinement."""
+    boxes = _heads(state, 'bbox_embed')
+    if TWO_STAGE not in state and all(_same_as_first(state, key) for key in boxes):
+        return {}
+    used = boxes + (_heads(state, 'class_embed') if TWO_STAGE in state else [])
+    return {_in_decoder(key): state[key] for key in used}
+
+
+def _in_decoder(key: str) -> str:
+    return key.replace(HEAD, f'{TRANSFORMER}decoder.', 1)
+
+
+def _heads(state: State, name: str) -> list[str]:
+    return [key for key in state if key.startswith(f'{HEAD}{name}.')]
+
+
+def _same_as_first(state: State, key: str) -> bool:
+    """Whether a parameter of the head of a layer is that of the first layer."""
+    return torch.equal(state[key], state[re.sub(r'(_embed)\.\d+\.', r'\1.0.', key)])
+
+
+def _for_each_layer(state: State) -> State:
+    """Give all layers the heads of the first where a file has only these."""
+    pattern = rf'{re.escape(TRANSFORMER)}decoder\.layers\.(\d+)\.'
+    layers = {found[1] for key in state if (found := re.match(pattern, key))}
+    repeated = {}
+    for key in _heads(state, 'class_embed.0') + _heads(state, 'bbox_embed.0'):
+        names = {key.replace('_embed.0.', f'_embed.{layer}.') for layer in layers}
+        if names & state.keys() == {key}:
+            repeated |= dict.fromkeys(names, state[key])
+    return state | repeated
+
+
+def _to_transformers(state: State) -> State:
+    """Leave out what transformers ties: heads that the decoder has, too, and those that all layers share."""
+    decoder = _heads_of_decoder(state)
+    kept = dict(state)
+    for keys in (_heads(state, 'class_embed'), _heads(state, 'bbox_embed')):
+        shared = all(_same_as_first(state, key) for key in keys)
+        for key in keys:
+            if _in_decoder(key) in decoder or (shared and '_embed.0.' not in key):
+                del kept[key]
+    return rows.split(without_counts(kept | decoder), **PROJECTIONS)
 
 
 DEFORMABLE_DETR = Family(
     whole=True,
+    own=r'bbox_head\.transformer\.level_embed$',
     class_head=r'bbox_head\.class_embed\.\d+\.(weight|bias)',
     layouts=(
         Layout(
             'fundamentalvision/Deformable-DETR',
             probe=r'transformer\.decoder\.layers\.0\.cross_attn\.sampling_offsets\.',
             places=(
-                (r'backbone\.0\.body\.', 'backbone.'),
+                *resnet('backbone.0.body.'),
                 *NECK,
-                (r'transformer\.decoder\.(class|bbox)_embed\.', None),  # the heads once more
-                (r'(?=(transformer|class_embed|bbox_embed|query_embed)\.)', HEAD),
+                *under(HEAD, 'transformer.', 'class_embed.', 'bbox_embed.', 'query_embed.'),
             ),
+            tensors=_heads_once,
+            inverse=lambda state: without_counts(state) | _heads_of_decoder(state),
+            targets=('official',),
+            wrapper='model',
         ),
         Layout(
             'transformers',
             probe=r'model\.decoder\.layers\.0\.encoder_attn\.sampling_offsets\.',
             places=(
-                (r'model\.backbone\.(conv_encoder\.)?model\.', 'backbone.'),
-                *((rf'model\.{pattern}', place) for pattern, place in NECK),
-                (r'model\.query_position_embeddings\.', f'{HEAD}query_embed.'),
-                (r'model\.(encoder\.layers\.\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm1.'),
-                (r'model\.(encoder\.layers\.\d+)\.final_layer_norm\.', rf'{TRANSFORMER}\1.norm2.'),
-                (r'model\.(decoder\.layers\.\d+)\.encoder_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm1.'),
-                (r'model\.(decoder\.layers\.\d+)\.self_attn_layer_norm\.', rf'{TRANSFORMER}\1.norm2.'),
-                (r'model\.(decoder\.layers\.\d+)\.final_layer_norm\.', rf'{TRANSFORMER}\1.norm3.'),
-                (r'model\.decoder\.(class|bbox)_embed\.', None),
-                (r'model\.(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
-                (r'model\.(?=level_embed$|(reference_points|enc_output|pos_trans)(_norm)?\.)', TRANSFORMER),
-                (r'(?=(class_embed|bbox_embed)\.)', HEAD),
+                *resnet('model.backbone.[conv_encoder.|]model.'),
+                *((f'model.{theirs}', ours) for theirs, ours in NECK),
+                ('model.query_position_embeddings.', f'{HEAD}query_embed.'),
+                *(
+                    (f'model.{part}', TRANSFORMER + part)
+                    for part in (
+                        *('level_embed', 'reference_points.', 'enc_output.', 'enc_output_norm.', 'pos_trans.'),
+                        *('pos_trans_norm.', 'decoder.class_embed.', 'decoder.bbox_embed.'),
+                    )
+                ),
+                ('model.encoder.layers.{i}.self_attn_layer_norm.', f'{ENCODER}norm1.'),
+                ('model.encoder.layers.{i}.final_layer_norm.', f'{ENCODER}norm2.'),
+                ('model.decoder.layers.{i}.encoder_attn_layer_norm.', f'{DECODER}norm1.'),
+                ('model.decoder.layers.{i}.self_attn_layer_norm.', f'{DECODER}norm2.'),
+                ('model.decoder.layers.{i}.final_layer_norm.', f'{DECODER}norm3.'),
+                ('model.encoder.layers.{i}.', ENCODER),
+                ('model.decoder.layers.{i}.', DECODER),
+                *under(HEAD, 'class_embed.', 'bbox_embed.'),
             ),
             parts=(('encoder_attn.', 'cross_attn.'), *TRANSFORMERS_PARTS),
-            tensors=join_projections,
+            tensors=lambda state: _for_each_layer(_heads_once(rows.join(state, **PROJECTIONS))),
+            inverse=_to_transformers,
+            targets=('transformers',),
         ),
         Layout(
             'mmdet',
             probe=r'decoder\.layers\.0\.cross_attn\.sampling_offsets\.',
             places=(
-                (r'(?=(backbone|neck)\.)', ''),
-                (r'query_embedding\.', f'{HEAD}query_embed.'),
-                (r'level_embed$', f'{TRANSFORMER}level_embed'),
-                (r'reference_points_fc\.', f'{TRANSFORMER}reference_points.'),
-                (r'memory_trans_fc\.', f'{TRANSFORMER}enc_output.'),
-                (r'memory_trans_norm\.', f'{TRANSFORMER}enc_output_norm.'),
-                (r'pos_trans_fc\.', f'{TRANSFORMER}pos_trans.'),
-                (r'pos_trans_norm\.', f'{TRANSFORMER}pos_trans_norm.'),
-                (r'bbox_head\.cls_branches\.(\d+)\.', rf'{HEAD}class_embed.\1.'),
-                (r'bbox_head\.reg_branches\.(\d+)\.0\.', rf'{HEAD}bbox_embed.\1.layers.0.'),
-                (r'bbox_head\.reg_branches\.(\d+)\.2\.', rf'{HEAD}bbox_embed.\1.layers.1.'),
-                (r'bbox_head\.reg_branches\.(\d+)\.4\.', rf'{HEAD}bbox_embed.\1.layers.2.'),
-                (r'(encoder\.layers\.\d+)\.norms\.(\d)\.', rf'{TRANSFORMER}\1.norm{{\2+1}}.'),
-                (r'(decoder\.layers\.\d+)\.norms\.0\.', rf'{TRANSFORMER}\1.norm2.'),
-                (r'(decoder\.layers\.\d+)\.norms\.1\.', rf'{TRANSFORMER}\1.norm1.'),
-                (r'(decoder\.layers\.\d+)\.norms\.2\.', rf'{TRANSFORMER}\1.norm3.'),
-                *MMDET_LAYERS,
+                *same('backbone.', 'neck.'),
+                ('query_embedding.', f'{HEAD}query_embed.'),
+                ('level_embed', f'{TRANSFORMER}level_embed'),
+                ('reference_points_fc.', f'{TRANSFORMER}reference_points.'),
+                ('memory_trans_fc.', f'{TRANSFORMER}enc_output.'),
+                ('memory_trans_norm.', f'{TRANSFORMER}enc_output_norm.'),
+                ('pos_trans_fc.', f'{TRANSFORMER}pos_trans.'),
+                ('pos_trans_norm.', f'{TRANSFORMER}pos_trans_norm.'),
+                ('bbox_head.cls_branches.{i}.', f'{HEAD}class_embed.{{i}}.'),
+                *(
+                    (f'bbox_head.reg_branches.{{i}}.{2 * layer}.', f'{HEAD}bbox_embed.{{i}}.layers.{layer}.')
+                    for layer in range(3)
+                ),
+                ('encoder.layers.{i}.norms.{n}.', f'{ENCODER}norm{{n+1}}.'),
+                ('decoder.layers.{i}.norms.0.', f'{DECODER}norm2.'),
+                ('decoder.layers.{i}.norms.1.', f'{DECODER}norm1.'),
+                ('decoder.layers.{i}.norms.2.', f'{DECODER}norm3.'),
+                ('decoder.layers.{i}.self_attn.attn.', f'{DECODER}self_attn.'),
+                ('encoder.layers.{i}.', ENCODER),
+                ('decoder.layers.{i}.', DECODER),
             ),
-            parts=(('self_attn.attn.', 'self_attn.'),),
-            tensors=_with_neck_biases,
+            parts=MMDET_PARTS,
+            tensors=lambda state: add_biases(state, NECK_WEIGHTS),
+            inverse=lambda state: drop_biases(state, NECK_WEIGHTS, 'mmdet'),
+            targets=('mmdet',),
+            wrapper='state_dict',
         ),
     ),
 )

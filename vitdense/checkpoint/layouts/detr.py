@@ -1,84 +1,101 @@
 """Whole detectors: DETR."""
 
 import re
+from functools import partial
 
-import torch
-
-from .family import Family, Layout, State
+from . import rows
+from .family import Family, Layout, State, same, under
 
 HEAD = 'bbox_head.'
-TRANSFORMER = HEAD + 'transformer.'
+TRANSFORMER = f'{HEAD}transformer.'
+ENCODER, DECODER = (f'{TRANSFORMER}{part}.layers.{{i}}.' for part in ('encoder', 'decoder'))
+PROJECTIONS = dict(whole='.in_proj_', parts=('.q_proj.', '.k_proj.', '.v_proj.'))
+RESNET = ('conv1.', 'bn1.', 'layer{i}.{j}.')
 
 
-def join_projections(state: State) -> State:
-    """Join ``q_proj``, ``k_proj`` and ``v_proj`` (C, C) to ``in_proj_weight`` (3C, C), and so their biases."""
-    joined = {}
-    for key, value in state.items():
-        found = re.fullmatch(r'(.*)\.([qkv])_proj\.(weight|bias)', key)
-        if not found:
-            joined[key] = value
-        elif found[2] == 'q':
-            parts = [value, *(state[f'{found[1]}.{part}_proj.{found[3]}'] for part in 'kv')]
-            joined[f'{found[1]}.in_proj_{found[3]}'] = torch.cat(parts)
-    return joined
+def resnet(prefix: str) -> tuple[tuple[str, str], ...]:
+    """Places of a ResNet whose names begin with ``prefix``."""
+    return tuple((prefix + part, f'backbone.{part}') for part in RESNET)
 
 
-TRANSFORMERS_PARTS = (('.o_proj.', '.out_proj.'), ('.mlp.fc', '.linear'), ('.fc', '.linear'))
-MMDET_LAYERS = (
-    (r'((?:en|de)coder\.layers\.\d+)\.ffn\.layers\.(\d)\.(0\.)?', rf'{TRANSFORMER}\1.linear{{\2+1}}.'),
-    (r'(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+def without_counts(state: State) -> State:
+    """Without the numbers of batches of the backbone, whose batch norms are frozen in the release and count nothing."""
+    return {key: value for key, value in state.items() if not re.fullmatch(r'backbone\..*num_batches_tracked', key)}
+
+
+TRANSFORMERS_PARTS = (
+    ('self_attn.[out_proj|o_proj].', 'self_attn.out_proj.'),
+    ('[|mlp.]fc{n}.', 'linear{n}.'),
 )
-"""What all layers of encoders and decoders have in these layouts."""
+"""What all layers of encoders and decoders have in transformers: its files, and since version 5 its modules."""
+
+MMDET_PARTS = (('ffn.layers.0.0.', 'linear1.'), ('ffn.layers.1.', 'linear2.'))
 
 DETR = Family(
     whole=True,
+    own=r'bbox_head\.transformer\.decoder\.layers\.0\.multihead_attn\.',
     class_head=r'bbox_head\.class_embed\.(weight|bias)',
     layouts=(
         Layout(
             'facebookresearch/detr',
             probe=r'transformer\.decoder\.layers\.0\.multihead_attn\.in_proj_weight',
             places=(
-                (r'backbone\.0\.body\.', 'backbone.'),
-                (r'(?=(transformer|class_embed|bbox_embed|query_embed|input_proj)\.)', HEAD),
+                *resnet('backbone.0.body.'),
+                *under(HEAD, 'transformer.', 'class_embed.', 'bbox_embed.', 'query_embed.', 'input_proj.'),
             ),
+            inverse=without_counts,
+            targets=('official',),
+            wrapper='model',
         ),
         Layout(
             'transformers',
             probe=r'model\.decoder\.layers\.0\.encoder_attn\.q_proj\.weight',
             places=(
-                (r'model\.backbone\.(conv_encoder\.)?model\.', 'backbone.'),
-                (r'model\.query_position_embeddings\.', f'{HEAD}query_embed.'),
-                (r'model\.input_projection\.', f'{HEAD}input_proj.'),
-                (r'class_labels_classifier\.', f'{HEAD}class_embed.'),
-                (r'bbox_predictor\.', f'{HEAD}bbox_embed.'),
-                (r'model\.decoder\.layernorm\.', f'{TRANSFORMER}decoder.norm.'),
-                (r'model\.encoder\.layers\.(\d+)\.final_layer_norm\.', rf'{TRANSFORMER}encoder.layers.\1.norm2.'),
-                (r'model\.decoder\.layers\.(\d+)\.final_layer_norm\.', rf'{TRANSFORMER}decoder.layers.\1.norm3.'),
-                (r'model\.(?=(encoder|decoder)\.layers\.)', TRANSFORMER),
+                *resnet('model.backbone.[conv_encoder.|]model.'),
+                ('model.query_position_embeddings.', f'{HEAD}query_embed.'),
+                ('model.input_projection.', f'{HEAD}input_proj.'),
+                ('class_labels_classifier.', f'{HEAD}class_embed.'),
+                ('bbox_predictor.', f'{HEAD}bbox_embed.'),
+                ('model.decoder.layernorm.', f'{TRANSFORMER}decoder.norm.'),
+                ('model.encoder.layers.{i}.final_layer_norm.', f'{ENCODER}norm2.'),
+                ('model.decoder.layers.{i}.final_layer_norm.', f'{DECODER}norm3.'),
+                ('model.encoder.layers.{i}.', ENCODER),
+                ('model.decoder.layers.{i}.', DECODER),
             ),
             parts=(
-                ('encoder_attn_layer_norm', 'norm2'),
-                ('self_attn_layer_norm', 'norm1'),
-                ('encoder_attn', 'multihead_attn'),
+                ('self_attn_layer_norm.', 'norm1.'),
+                ('encoder_attn_layer_norm.', 'norm2.'),
+                ('encoder_attn.[out_proj|o_proj].', 'multihead_attn.out_proj.'),
+                ('encoder_attn.', 'multihead_attn.'),
                 *TRANSFORMERS_PARTS,
             ),
-            tensors=join_projections,
+            tensors=partial(rows.join, **PROJECTIONS),
+            inverse=lambda state: rows.split(without_counts(state), **PROJECTIONS),
+            targets=('transformers',),
         ),
         Layout(
             'mmdet',
             probe=r'decoder\.layers\.0\.cross_attn\.attn\.in_proj_weight',
             places=(
-                (r'(?=backbone\.)', ''),
-                (r'neck\.convs\.0\.conv\.', f'{HEAD}input_proj.'),
-                (r'query_embedding\.', f'{HEAD}query_embed.'),
-                (r'bbox_head\.fc_cls\.', f'{HEAD}class_embed.'),
-                (r'bbox_head\.reg_ffn\.layers\.(\d)\.(0\.)?', rf'{HEAD}bbox_embed.layers.\1.'),
-                (r'bbox_head\.fc_reg\.', f'{HEAD}bbox_embed.layers.2.'),
-                (r'decoder\.post_norm\.', f'{TRANSFORMER}decoder.norm.'),
-                (r'((?:en|de)coder\.layers\.\d+)\.norms\.(\d)\.', rf'{TRANSFORMER}\1.norm{{\2+1}}.'),
-                *MMDET_LAYERS,
+                *same('backbone.'),
+                ('neck.convs.0.conv.', f'{HEAD}input_proj.'),
+                ('query_embedding.', f'{HEAD}query_embed.'),
+                ('bbox_head.fc_cls.', f'{HEAD}class_embed.'),
+                ('bbox_head.reg_ffn.layers.0.0.', f'{HEAD}bbox_embed.layers.0.'),
+                ('bbox_head.reg_ffn.layers.1.', f'{HEAD}bbox_embed.layers.1.'),
+                ('bbox_head.fc_reg.', f'{HEAD}bbox_embed.layers.2.'),
+                ('decoder.post_norm.', f'{TRANSFORMER}decoder.norm.'),
+                ('encoder.layers.{i}.', ENCODER),
+                ('decoder.layers.{i}.', DECODER),
             ),
-            parts=(('self_attn.attn.', 'self_attn.'), ('cross_attn.attn.', 'multihead_attn.')),
+            parts=(
+                ('self_attn.attn.', 'self_attn.'),
+                ('cross_attn.attn.', 'multihead_attn.'),
+                ('norms.{n}.', 'norm{n+1}.'),
+                *MMDET_PARTS,
+            ),
+            targets=('mmdet',),
+            wrapper='state_dict',
         ),
     ),
 )

@@ -1,49 +1,88 @@
-"""What is known of a family of backbones: how its weights are published, and how its tables are resized."""
+"""What is known of a family of models: how their weights are published, and how their tables are resized."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from .names import begins, translate
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a backbone's parameters are published.
+    """One way in which parameters are published: a table that is read in both directions.
 
     Attributes:
         name: who publishes them so.
         probe: pattern of a key that only this layout has.
-        places: patterns of key beginnings and what replaces them, or None for keys that a backbone does not use. Every
-            key must match one. ``{n+1}`` and ``{n-1}`` in a replacement are computed.
-        parts: plain replacements in the rest of the key.
-        tensors: last step, on the renamed tensors.
+        places: pairs of beginnings of keys, theirs and ours: templates of ``names.py``, of which the first that fits
+            counts.
+        parts: such pairs for what follows a place; where none fits, the rest of a key is the same.
+        dropped: templates of keys that our models do not use. Every other key must have a place.
+        tensors: from renamed tensors to ours.
+        inverse: from our tensors to those that :attr:`places` then give their names. It raises ``ValueError`` where
+            ours have a value that theirs have no place for.
+        targets: what ``tools/convert_checkpoint.py --to`` calls it; none for a layout that is only read.
+        wrapper: key of a file that holds the state dict; empty where the file is the state dict.
         note: what a config must say for the outputs to be equal, as the end of a line of the log.
     """
 
     name: str
     probe: str
-    places: tuple[tuple[str, str | None], ...]
+    places: tuple[tuple[str, str], ...]
     parts: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[str, ...] = ()
     tensors: Callable[[State], State] = dict
+    inverse: Callable[[State], State] = dict
+    targets: tuple[str, ...] = ()
+    wrapper: str = ''
     note: str = ''
 
-    def rename(self, key: str) -> str | None:
-        """Our name of ``key``, or None if a backbone does not use it."""
-        for pattern, replacement in self.places:
-            found = re.match(pattern, key)
-            if not found:
-                continue
-            if replacement is None:
-                return None
-            place = re.sub(r'\{(\d+)([+-]1)\}', lambda m: str(int(m[1]) + int(m[2])), found.expand(replacement))
-            rest = key[found.end() :]
-            for old, new in self.parts:
-                rest = rest.replace(old, new)
-            return place + rest
-        raise ValueError(f'key {key!r} does not belong to the {self.name} layout')
+    @property
+    def names_backbone(self) -> bool:
+        """Whether :attr:`places` rename what is inside the backbone of a whole model."""
+        return any(ours.startswith('backbone.') and ours != 'backbone.' for _, ours in self.places)
+
+    def to_our_name(self, key: str) -> str | None:
+        """Our name of ``key``, or None if our models do not use it.
+
+        Raises:
+            ValueError: not a key of this layout.
+        """
+        if begins(key, self.dropped):
+            return None
+        return self._rename(key, self.places, self.parts)
+
+    def to_their_name(self, key: str) -> str:
+        """Their name of our ``key``.
+
+        Raises:
+            ValueError: this layout has no place for it.
+        """
+        return self._rename(key, _swapped(self.places), _swapped(self.parts))
+
+    def _rename(self, key: str, places: tuple[tuple[str, str], ...], parts: tuple[tuple[str, str], ...]) -> str:
+        found = translate(key, places)
+        if found is None:
+            raise ValueError(f'key {key!r} does not belong to the {self.name} layout')
+        place, rest = found
+        return place + ''.join(translate(rest, parts) or (rest,))
+
+
+def _swapped(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((ours, theirs) for theirs, ours in pairs)
+
+
+def same(*names: str) -> tuple[tuple[str, str], ...]:
+    """Places that have the same names in a layout as here."""
+    return under('', *names)
+
+
+def under(prefix: str, *names: str) -> tuple[tuple[str, str], ...]:
+    """Places that have the same names, and here ``prefix`` before them."""
+    return tuple((name, prefix + name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -54,6 +93,7 @@ class Family:
         layouts: each way in which their weights are published.
         releases: URL of each official file by the name that a config gives.
         whole: whether these are whole models, whose parts are ``backbone``, ``neck`` and heads.
+        own: pattern of a key that only our layout of a whole model has. That of a backbone is one of ``layouts``.
         class_head: pattern of the parameters of a whole model that have a row for each logit.
         fit: what the parameters of a backbone (second argument) demand of a state dict, whatever its layout was.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
@@ -63,6 +103,7 @@ class Family:
     layouts: tuple[Layout, ...]
     releases: Mapping[str, str] = field(default_factory=dict)
     whole: bool = False
+    own: str = ''
     class_head: str = ''
     fit: Callable[[State, State], State] = lambda state, own: state
     tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

@@ -3,11 +3,11 @@
 import re
 from dataclasses import replace
 
-from .family import Family, State
-from .vit import VIT
+from .family import Family, State, same
+from .vit import VIT, nest
 
 _OF_VIT = {layout.name: layout for layout in VIT.layouts}
-_JAX = _OF_VIT['JAX']
+_TIMM, _JAX = _OF_VIT['timm/DeiT/MAE/BEiT'], _OF_VIT['JAX']
 
 
 def _from_jax(state: State) -> State:
@@ -20,21 +20,29 @@ HYBRID_VIT = Family(
     releases={'vit_base_r50_s16': 'https://storage.googleapis.com/vit_models/imagenet21k/R50+ViT-B_16.npz'},
     tables=VIT.tables,
     layouts=(
-        replace(_OF_VIT['timm, DeiT, MAE, BEiT'], name='timm'),
+        replace(
+            _TIMM,
+            name='timm',
+            places=(*_TIMM.places, *same('patch_embed.backbone')),
+            targets=('timm',),
+            wrapper='',
+        ),
         replace(
             _JAX,
             places=(
-                (r'conv_root/', 'patch_embed.backbone.stem.conv.'),
-                (r'gn_root/', 'patch_embed.backbone.stem.norm.'),
-                (r'block(\d)/unit(\d+)/', r'patch_embed.backbone.stages.{\1-1}.blocks.{\2-1}.'),
                 *_JAX.places,
-            ),
-            parts=(
-                *_JAX.parts,
-                ('conv_proj/', 'downsample.conv.'),
-                ('gn_proj/', 'downsample.norm.'),
-                ('gn', 'norm'),
-                ('/', '.'),
+                ('conv_root/', 'patch_embed.backbone.stem.conv.'),
+                ('gn_root/', 'patch_embed.backbone.stem.norm.'),
+                *nest(
+                    (
+                        ('conv_proj/', 'downsample.conv.'),
+                        ('gn_proj/', 'downsample.norm.'),
+                        ('conv{k}/', 'conv{k}.'),
+                        ('gn{k}/', 'norm{k}.'),
+                    ),
+                    'block{i+1}/unit{j+1}/',
+                    'patch_embed.backbone.stages.{i}.blocks.{j}.',
+                ),
             ),
             tensors=_from_jax,
         ),

@@ -2,65 +2,49 @@
 
 import math
 import re
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from vitdense.models.layers.pos_embed import resize_grid
 
-from .family import Family, Layout, State
+from . import rows
+from .family import Family, Layout, State, same
+from .positions import add_class_entry, drop_class_entry
+
+_KEY_VALUE = dict(whole='.attn.kv.', parts=('.attn.k.', '.attn.v.'))
+_ALL = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
+_join_key_value, _split_key_value = partial(rows.join, **_KEY_VALUE), partial(rows.split, **_KEY_VALUE)
 
 
-def _drop_class_position(state: State) -> State:
-    """Drop the class entry of a position table (1, 1 + H*W, C) of a square image."""
-
-    def drop(table: Tensor) -> Tensor:
-        return table if math.isqrt(table.shape[1]) ** 2 == table.shape[1] else table[:, 1:]
-
-    return {key: drop(value) if key.startswith('pos_embed') else value for key, value in state.items()}
-
-
-def _join_key_value(state: State) -> State:
-    """Join ``attn.k`` and ``attn.v`` (C, C) to ``attn.kv`` (2C, C), keys first."""
-    joined = {}
-    for key, value in state.items():
-        if '.attn.k.' in key:
-            joined[key.replace('.attn.k.', '.attn.kv.')] = torch.cat(
-                [value, state[key.replace('.attn.k.', '.attn.v.')]]
-            )
-        elif '.attn.v.' not in key:
-            joined[key] = value
-    return joined
-
-
-def _split_in_proj(state: State) -> State:
-    """Split the ``in_proj`` (3C, C) of ``nn.MultiheadAttention``; make 1 x 1 convolutions linear layers."""
-    split = {}
-    for key, value in state.items():
-        if '.attn.in_proj_' in key:
-            channels = value.shape[0] // 3
-            split[key.replace('in_proj_', 'q.')] = value[:channels]
-            split[key.replace('in_proj_', 'kv.')] = value[channels:]
-        else:
-            split[key] = value.flatten(1) if re.search(r'\.fc[12]\.weight$', key) else value
-    return split
-
-
-_HEAD = (r'(norm|head|cls_token|mask_token)\b', None)
-_TRANSFORMERS_PARTS = (
-    ('layer_norm_', 'norm'),
-    ('attention.self.', 'attn.'),
-    ('attention.output.dense.', 'attn.proj.'),
-    ('attention.', 'attn.'),
-    ('query.', 'q.'),
-    ('key.', 'k.'),
-    ('value.', 'v.'),
-    ('sequence_reduction.', 'sr.'),
-    ('spatial_reduction.', 'sr.'),
-    ('layer_norm.', 'norm.'),
-    ('dense', 'fc'),
+_drop_class_position, _add_class_position = (
+    partial(change, key='pos_embed4') for change in (drop_class_entry, add_class_entry)
 )
-_MMDET_ATTENTION = (('attn.attn.', 'attn.'), ('out_proj.', 'proj.'), ('ffn.layers.0.', 'mlp.fc1.'))
+
+
+def _split_all(state: State) -> State:
+    """Split the ``in_proj`` (3C, C) of ``nn.MultiheadAttention``; make 1 x 1 convolutions linear layers."""
+    linear = {key: value.flatten(1) if _is_linear(key) else value for key, value in state.items()}
+    return _join_key_value(rows.split(linear, **_ALL))
+
+
+def _join_all(state: State) -> State:
+    """Undo :func:`_split_all`."""
+    joined = rows.join(_split_key_value(state), **_ALL)
+    return {key: value[..., None, None] if _is_linear(key) else value for key, value in joined.items()}
+
+
+def _is_linear(key: str) -> bool:
+    return re.search(r'\.fc[12]\.weight$', key) is not None
+
+
+_HEAD = ('norm', 'head', 'cls_token', 'mask_token')
+_TRANSFORMERS_PARTS = (('layer_norm_{i}.', 'norm{i}.'), ('mlp.dense{i}.', 'mlp.fc{i}.'))
+_MMDET_PARTS = (
+    ('attn.attn.in_proj_', 'attn.qkv.'),
+    ('attn.attn.out_proj.', 'attn.proj.'),
+    ('ffn.layers.0.', 'mlp.fc1.'),
+)
 
 _URL = 'https://github.com/whai362/PVT/releases/download/v2'
 
@@ -76,36 +60,55 @@ PVT = Family(
     tables=((r'pos_embed\d$', resize_square),),
     layouts=(
         Layout(
-            'official',
+            'PVT release',
             probe=r'block1\.0\.attn\.q\.',
-            places=((r'(patch_embed|pos_embed|block)(\d)', r'\1\2'), _HEAD),
+            places=same('patch_embed{i}.', 'pos_embed{i}', 'block{i}.'),
+            dropped=_HEAD,
             tensors=_drop_class_position,
+            inverse=_add_class_position,
+            targets=('official',),
         ),
         Layout(
             'transformers',
             probe=r'(pvt\.)?encoder\.patch_embeddings\.0\.',
             places=(
-                (r'(?:pvt\.)?encoder\.patch_embeddings\.\d\.cls_token', None),
-                (r'(?:pvt\.)?encoder\.patch_embeddings\.(\d)\.position_embeddings', r'pos_embed{\1+1}'),
-                (r'(?:pvt\.)?encoder\.patch_embeddings\.(\d)\.projection\.', r'patch_embed{\1+1}.proj.'),
-                (r'(?:pvt\.)?encoder\.patch_embeddings\.(\d)\.layer_norm\.', r'patch_embed{\1+1}.norm.'),
-                (r'(?:pvt\.)?encoder\.block\.(\d)\.(\d+)\.', r'block{\1+1}.\2.'),
-                (r'(?:pvt\.)?encoder\.layer_norm\.|classifier\.', None),
+                ('[pvt.|]encoder.patch_embeddings.{i}.position_embeddings', 'pos_embed{i+1}'),
+                ('[pvt.|]encoder.patch_embeddings.{i}.projection.', 'patch_embed{i+1}.proj.'),
+                ('[pvt.|]encoder.patch_embeddings.{i}.layer_norm.', 'patch_embed{i+1}.norm.'),
+                ('[pvt.|]encoder.block.{i}.{j}.', 'block{i+1}.{j}.'),
             ),
-            parts=_TRANSFORMERS_PARTS,
+            parts=(
+                *_TRANSFORMERS_PARTS,
+                ('attention.self.query.', 'attn.q.'),
+                ('attention.self.key.', 'attn.k.'),
+                ('attention.self.value.', 'attn.v.'),
+                ('attention.self.sequence_reduction.', 'attn.sr.'),
+                ('attention.self.layer_norm.', 'attn.norm.'),
+                ('attention.output.dense.', 'attn.proj.'),
+            ),
+            dropped=(
+                '[pvt.|]encoder.patch_embeddings.{i}.cls_token',
+                '[pvt.|]encoder.layer_norm.',
+                'classifier.',
+            ),
             tensors=lambda state: _drop_class_position(_join_key_value(state)),
+            inverse=lambda state: _split_key_value(_add_class_position(state)),
+            targets=('transformers',),
         ),
         Layout(
             'mmdet',
             probe=r'layers\.0\.1\.0\.pos_embed',
             places=(
-                (r'layers\.(\d)\.0\.projection\.', r'patch_embed{\1+1}.proj.'),
-                (r'layers\.(\d)\.0\.norm\.', r'patch_embed{\1+1}.norm.'),
-                (r'layers\.(\d)\.1\.0\.pos_embed', r'pos_embed{\1+1}'),
-                (r'layers\.(\d)\.1\.(\d+)\.', r'block{\1+1}.{\2-1}.'),
+                ('layers.{i}.0.projection.', 'patch_embed{i+1}.proj.'),
+                ('layers.{i}.0.norm.', 'patch_embed{i+1}.norm.'),
+                ('layers.{i}.1.0.pos_embed', 'pos_embed{i+1}'),
+                ('layers.{i}.1.{j+1}.', 'block{i+1}.{j}.'),
             ),
-            parts=(*_MMDET_ATTENTION, ('ffn.layers.3.', 'mlp.fc2.')),
-            tensors=_split_in_proj,
+            parts=(*_MMDET_PARTS, ('ffn.layers.3.', 'mlp.fc2.')),
+            tensors=_split_all,
+            inverse=_join_all,
+            targets=('mmdet',),
+            wrapper='state_dict',
         ),
     ),
 )
@@ -114,45 +117,62 @@ PVT_V2 = Family(
     releases={f'pvt_v2_{arch}': f'{_URL}/pvt_v2_{arch}.pth' for arch in ('b0', 'b1', 'b2', 'b2_li', 'b3', 'b4', 'b5')},
     layouts=(
         Layout(
-            'official',
+            'PVTv2 release',
             probe=r'block1\.0\.attn\.q\.',
-            places=((r'(patch_embed|block|norm)(\d)', r'\1\2'), _HEAD),
+            places=same('patch_embed{i}.', 'block{i}.', 'norm{i}.'),
+            dropped=_HEAD,
+            targets=('official',),
         ),
         Layout(
             'timm',
-            probe=r'stages\.0\.blocks\.0\.attn\.q\.',
+            probe=r'stages[._]0\.blocks\.0\.attn\.q\.',
             places=(
-                (r'patch_embed\.', 'patch_embed1.'),
-                (r'stages\.(\d)\.downsample\.', r'patch_embed{\1+1}.'),
-                (r'stages\.(\d)\.blocks\.', r'block{\1+1}.'),
-                (r'stages\.(\d)\.norm\.', r'norm{\1+1}.'),
-                _HEAD,
+                ('patch_embed.', 'patch_embed1.'),
+                ('stages[.|_]{i+1}.downsample.', 'patch_embed{i+2}.'),
+                ('stages[.|_]{i}.blocks.{j}.', 'block{i+1}.{j}.'),
+                ('stages[.|_]{i}.norm.', 'norm{i+1}.'),
             ),
             parts=(('mlp.dwconv.', 'mlp.dwconv.dwconv.'),),
+            dropped=('head',),
+            targets=('timm',),
         ),
         Layout(
             'transformers',
             probe=r'(pvt_v2\.)?encoder\.layers\.0\.patch_embedding\.',
             places=(
-                (r'(?:pvt_v2\.)?encoder\.layers\.(\d)\.patch_embedding\.', r'patch_embed{\1+1}.'),
-                (r'(?:pvt_v2\.)?encoder\.layers\.(\d)\.blocks\.', r'block{\1+1}.'),
-                (r'(?:pvt_v2\.)?encoder\.layers\.(\d)\.layer_norm\.', r'norm{\1+1}.'),
-                (r'classifier\.', None),
+                ('[pvt_v2.|]encoder.layers.{i}.patch_embedding.proj.', 'patch_embed{i+1}.proj.'),
+                ('[pvt_v2.|]encoder.layers.{i}.patch_embedding.layer_norm.', 'patch_embed{i+1}.norm.'),
+                ('[pvt_v2.|]encoder.layers.{i}.blocks.{j}.', 'block{i+1}.{j}.'),
+                ('[pvt_v2.|]encoder.layers.{i}.layer_norm.', 'norm{i+1}.'),
             ),
-            parts=_TRANSFORMERS_PARTS,
+            parts=(
+                *_TRANSFORMERS_PARTS,
+                ('attention.query.', 'attn.q.'),
+                ('attention.key.', 'attn.k.'),
+                ('attention.value.', 'attn.v.'),
+                ('attention.spatial_reduction.', 'attn.sr.'),
+                ('attention.layer_norm.', 'attn.norm.'),
+                ('attention.proj.', 'attn.proj.'),
+            ),
+            dropped=('classifier.',),
             tensors=_join_key_value,
+            inverse=_split_key_value,
+            targets=('transformers',),
         ),
         Layout(
             'mmdet',
             probe=r'layers\.0\.0\.projection\.',
             places=(
-                (r'layers\.(\d)\.0\.projection\.', r'patch_embed{\1+1}.proj.'),
-                (r'layers\.(\d)\.0\.norm\.', r'patch_embed{\1+1}.norm.'),
-                (r'layers\.(\d)\.1\.(\d+)\.', r'block{\1+1}.\2.'),
-                (r'layers\.(\d)\.2\.', r'norm{\1+1}.'),
+                ('layers.{i}.0.projection.', 'patch_embed{i+1}.proj.'),
+                ('layers.{i}.0.norm.', 'patch_embed{i+1}.norm.'),
+                ('layers.{i}.1.{j}.', 'block{i+1}.{j}.'),
+                ('layers.{i}.2.', 'norm{i+1}.'),
             ),
-            parts=(*_MMDET_ATTENTION, ('ffn.layers.1.', 'mlp.dwconv.dwconv.'), ('ffn.layers.4.', 'mlp.fc2.')),
-            tensors=_split_in_proj,
+            parts=(*_MMDET_PARTS, ('ffn.layers.1.', 'mlp.dwconv.dwconv.'), ('ffn.layers.4.', 'mlp.fc2.')),
+            tensors=_split_all,
+            inverse=_join_all,
+            targets=('mmdet',),
+            wrapper='state_dict',
         ),
     ),
 )

@@ -6,112 +6,180 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .family import Family, Layout, State
+from . import vit
+from .biases import add_biases, drop_biases
+from .family import Family, Layout, State, same
 
-HEADS = r'((?:decode_head|auxiliary_head\.\d+)\.)'
+HEADS = ('decode_head.', 'auxiliary_head.{h}.')
+HEAD = r'((?:decode_head|auxiliary_head\.\d+)\.)'
+BACKBONE = same('backbone.cls_token', 'backbone.pos_embed', 'backbone.patch_embed.', 'backbone.blocks.{i}.')
+UP_WEIGHTS = rf'{HEAD}convs\.\d+\.conv\.weight'
+AUXILIARY_WEIGHTS = r'auxiliary_head\.\d+\.conv_seg\.weight'
+PATCH_WEIGHT, PATCH_BIAS = r'backbone\.patch_embed\.proj\.weight', 'backbone.patch_embed.proj.bias'
 
 
 def _name_classifiers(state: State) -> State:
     """Call the last convolution of a head, which is the one without a norm, ``conv_seg``."""
     named = {}
     for key, value in state.items():
-        found = re.fullmatch(rf'{HEADS}(convs\.\d+)\.conv\.(\w+)', key)
+        found = re.fullmatch(rf'{HEAD}(convs\.\d+)\.conv\.(\w+)', key)
         classifies = found and f'{found[1]}{found[2]}.bn.weight' not in state
         named[f'{found[1]}conv_seg.{found[3]}' if classifies else key] = value
     return named
 
 
-def _add_biases(state: State, pattern: str) -> State:
-    """Give the convolutions whose weights match ``pattern`` a bias of zeros."""
-    weights = [key for key in state if re.fullmatch(pattern, key)]
-    return state | {key.replace('.weight', '.bias'): torch.zeros_like(state[key][:, 0, 0, 0]) for key in weights}
+def _number_classifiers(state: State) -> State:
+    """Undo :func:`_name_classifiers`."""
+
+    def number(found: re.Match) -> str:
+        count = sum(bool(re.fullmatch(rf'{re.escape(found[1])}convs\.\d+\.conv\.weight', key)) for key in state)
+        return f'{found[1]}convs.{count}.conv.'
+
+    return {re.sub(rf'^{HEAD}conv_seg\.', number, key): value for key, value in state.items()}
 
 
-def _shallowest_first(state: State) -> State:
-    """Turn around the order of mmseg's aggregation, which begins at the deepest map; its classifier becomes 3 x 3."""
-    numbers = [int(match[1]) for key in state if (match := re.match(r'neck\.extract\.(\d+)\.', key))]
-    last = max(numbers)
+def _turn(state: State) -> State:
+    """Turn around the order of mmseg's aggregation, which begins at the deepest map."""
+    numbers = [int(found[1]) for key in state if (found := re.match(r'neck\.extract\.(\d+)\.', key))]
+    last = max(numbers, default=0)
 
     def turn(key: str) -> str:
-        pattern = r'(neck\.extract|decode_head\.convs|auxiliary_head)\.(\d+)\.'
-        return re.sub(pattern, lambda match: f'{match[1]}.{last - int(match[2])}.', key)
+        pattern = r'^(neck\.extract|decode_head\.convs|auxiliary_head)\.(\d+)\.'
+        return re.sub(pattern, lambda found: f'{found[1]}.{last - int(found[2])}.', key)
 
-    def fit(key: str, value: Tensor) -> Tensor:
+    def turn_inputs(key: str, value: Tensor) -> Tensor:
         if key != 'decode_head.conv_seg.weight':
             return value
-        parts = value.split(value.shape[1] // (last + 1), dim=1)
-        return F.pad(torch.cat(parts[::-1], dim=1), (1, 1, 1, 1))
+        return torch.cat(value.split(value.shape[1] // (last + 1), dim=1)[::-1], dim=1)
 
-    return {turn(key): fit(key, value) for key, value in state.items()}
+    return {turn(key): turn_inputs(key, value) for key, value in state.items()}
 
 
-def _without_class_position(state: State) -> State:
-    """Drop the first entry of the table of positions: the class token is taken off before the first block."""
+def _widen_classifier(state: State) -> State:
+    """The classifier of mmseg's aggregation is 1 x 1, that of the release 3 x 3."""
+    key = 'decode_head.conv_seg.weight'
+    return {name: F.pad(value, (1, 1, 1, 1)) if name == key else value for name, value in state.items()}
+
+
+def _narrow_classifier(state: State) -> State:
+    """Undo :func:`_widen_classifier`.
+
+    Raises:
+        ValueError: the classifier sees more than the pixel itself.
+    """
+    key = 'decode_head.conv_seg.weight'
+    narrow = state | {key: state[key][:, :, 1:2, 1:2].contiguous()} if key in state else state
+    if key in state and not torch.equal(_widen_classifier(narrow)[key], state[key]):
+        raise ValueError(f'{key} is not zero around its middle, and the mmseg layout has a 1 x 1 convolution for it')
+    return narrow
+
+
+def _without_class(state: State) -> State:
+    """Drop the entry of the class token in the table of positions: it is taken off before the first block."""
     return {key: value[:, 1:] if key == 'backbone.pos_embed' else value for key, value in state.items()}
 
 
-_UNUSED = (rf'{HEADS}conv_seg\.', None)
-_CLASS_TOKEN = (r'backbone\.cls_token$', None)
+def _with_class(state: State) -> State:
+    """Undo :func:`_without_class`, with a class token and an entry of zeros.
+
+    Raises:
+        ValueError: there is a class token.
+    """
+    if 'backbone.cls_token' in state:
+        raise ValueError(
+            'backbone.cls_token has no place: models of this layout take theirs off before the first block'
+        )
+    if 'backbone.pos_embed' not in state:
+        return state
+    table = state['backbone.pos_embed']
+    token = torch.zeros_like(table[:, :1])
+    return {'backbone.cls_token': token} | state | {'backbone.pos_embed': torch.cat([token, table], dim=1)}
+
+
+def _without_zero_patch_bias(state: State) -> State:
+    """The patch embedding of mmseg has a bias only with ``patch_bias=True``, which its configs of SETR do not say."""
+    bias = state.get(PATCH_BIAS)
+    return state if bias is None or bias.any() else {key: state[key] for key in state if key != PATCH_BIAS}
+
+
+_OF_MMSEG = vit.nest(
+    next(layout.places for layout in vit.VIT.layouts if layout.name == 'mmseg'), 'backbone.', 'backbone.'
+)
 
 SETR = Family(
     whole=True,
-    class_head=rf'{HEADS}conv_seg\.(weight|bias)',
+    own=r'decode_head\.convs\.0\.conv\.bias|neck\.extract\.',
+    class_head=rf'{HEAD}conv_seg\.(weight|bias)',
     layouts=(
         Layout(
             'fudan-zvg/SETR, naive and PUP',
             probe=r'decode_head\.syncbn_fc_0\.',
+            dropped=tuple(f'{head}conv_seg.' for head in HEADS),
             places=(
-                _UNUSED,
-                (rf'{HEADS}conv_(\d+)\.', r'\1convs.\2.conv.'),
-                (rf'{HEADS}syncbn_fc_(\d+)\.', r'\1convs.\2.bn.'),
-                (rf'(?=backbone\.|{HEADS}norm\.)', ''),
+                *BACKBONE,
+                *same(*(f'{head}norm.' for head in HEADS)),
+                *((f'{head}conv_{{i}}.', f'{head}convs.{{i}}.conv.') for head in HEADS),
+                *((f'{head}syncbn_fc_{{i}}.', f'{head}convs.{{i}}.bn.') for head in HEADS),
             ),
             tensors=_name_classifiers,
+            inverse=_number_classifiers,
+            targets=('official',),
+            wrapper='state_dict',
         ),
         Layout(
             'fudan-zvg/SETR, MLA',
             probe=r'backbone\.mla\.',
+            dropped=('backbone.cls_token', *(f'{head}conv_seg.' for head in HEADS)),
             places=(
-                _UNUSED,
-                _CLASS_TOKEN,
-                (r'backbone\.norm_(\d)\.', r'neck.norm.\1.'),
+                *BACKBONE,
+                ('backbone.norm_{i}.', 'neck.norm.{i}.'),
                 *(
-                    (rf'backbone\.mla\.mla_p{map + 2}{old}\.{i}\.', f'neck.{new}.{map}.{part}.')
-                    for map in range(4)
-                    for old, new in (('_1x1', 'project'), ('', 'extract'))
-                    for i, part in enumerate(('conv', 'bn'))
+                    (f'backbone.mla.mla_p{{i+2}}{theirs}.{n}.', f'neck.{ours}.{{i}}.{part}.')
+                    for theirs, ours in (('_1x1', 'project'), ('', 'extract'))
+                    for n, part in enumerate(('conv', 'bn'))
                 ),
                 *(
-                    (rf'decode_head\.mlahead\.head{map + 2}\.{i}\.', f'decode_head.convs.{map}.{part}.')
-                    for map in range(4)
-                    for i, part in ((0, '0.conv'), (1, '0.bn'), (3, '1.conv'), (4, '1.bn'))
+                    (f'decode_head.mlahead.head{{i+2}}.{n}.', f'decode_head.convs.{{i}}.{part}.')
+                    for n, part in ((0, '0.conv'), (1, '0.bn'), (3, '1.conv'), (4, '1.bn'))
                 ),
-                (rf'{HEADS}(?:cls|aux)\.', r'\1conv_seg.'),
-                (r'(?=backbone\.)', ''),
+                ('decode_head.cls.', 'decode_head.conv_seg.'),
+                ('auxiliary_head.{h}.aux.', 'auxiliary_head.{h}.conv_seg.'),
             ),
-            tensors=lambda state: _add_biases(_without_class_position(state), r'auxiliary_head\.\d+\.conv_seg\.weight'),
+            tensors=lambda state: add_biases(_without_class(state), AUXILIARY_WEIGHTS),
+            inverse=lambda state: drop_biases(_with_class(state), AUXILIARY_WEIGHTS, 'fudan-zvg/SETR'),
+            targets=('official',),
+            wrapper='state_dict',
         ),
         Layout(
             'mmseg, MLA',
             probe=r'neck\.mla\.',
+            dropped=('backbone.cls_token',),
             places=(
-                _CLASS_TOKEN,
-                (r'neck\.mla\.channel_proj\.', 'neck.project.'),
-                (r'neck\.mla\.feat_extract\.', 'neck.extract.'),
-                (r'decode_head\.up_convs\.', 'decode_head.convs.'),
-                (rf'(?=backbone\.|neck\.norm\.|{HEADS}conv_seg\.)', ''),
+                *_OF_MMSEG,
+                ('neck.mla.channel_proj.', 'neck.project.'),
+                ('neck.mla.feat_extract.', 'neck.extract.'),
+                ('decode_head.up_convs.', 'decode_head.convs.'),
+                *same('neck.norm.', *(f'{head}conv_seg.' for head in HEADS)),
             ),
-            tensors=lambda state: _shallowest_first(_without_class_position(state)),
-            note='; its outputs are those of model.decode_head.up_align_corners=False',
+            tensors=lambda state: add_biases(_widen_classifier(_turn(_without_class(state))), PATCH_WEIGHT),
+            inverse=lambda state: _without_zero_patch_bias(_turn(_narrow_classifier(_with_class(state)))),
+            targets=('mmseg',),
+            wrapper='state_dict',
+            note='its outputs are those of model.decode_head.up_align_corners=False',
         ),
         Layout(
             'mmseg, naive and PUP',
             probe=r'decode_head\.up_convs\.',
             places=(
-                (rf'{HEADS}up_convs\.(\d+)\.0\.', r'\1convs.\2.'),
-                (rf'(?=backbone\.|{HEADS}(norm|conv_seg)\.)', ''),
+                *_OF_MMSEG,
+                *((f'{head}up_convs.{{i}}.0.', f'{head}convs.{{i}}.') for head in HEADS),
+                *same(*(f'{head}{part}.' for head in HEADS for part in ('norm', 'conv_seg'))),
             ),
-            tensors=lambda state: _add_biases(state, rf'{HEADS}convs\.\d+\.conv\.weight'),
+            tensors=lambda state: add_biases(state, f'{UP_WEIGHTS}|{PATCH_WEIGHT}'),
+            inverse=lambda state: drop_biases(_without_zero_patch_bias(state), UP_WEIGHTS, 'mmseg'),
+            targets=('mmseg',),
+            wrapper='state_dict',
+            note='where it is the naive decoder, its outputs are those of model.decode_head.up_scale=4',
         ),
     ),
 )

@@ -1,14 +1,17 @@
 """Swin and SwinV2."""
 
 import math
-import re
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from vitdense.models.layers.pos_embed import resize_grid
 
-from .family import Family, Layout, State
+from . import rows
+from .family import Family, Layout, State, same
+from .names import Pairs
+
+_PROJECTIONS = dict(whole='.attn.qkv.', parts=('.attn.query.', '.attn.key.', '.attn.value.'))
 
 
 def resize_window(table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -22,88 +25,103 @@ def _merge_by_position(state: State) -> State:
 
     mmdet's merging orders it by channel, then by row and column of the block.
     """
-
-    def order(value: Tensor) -> Tensor:
-        return value.unflatten(-1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
-
-    return {key: order(value) if '.downsample.' in key else value for key, value in state.items()}
+    return _reverse_axes(state, (-1, 2, 2))
 
 
-def _join_projections(state: State) -> State:
-    """Join queries, keys and values. Without a bias of keys, the others are on their own (version 2)."""
-    joined = {}
-    for key, value in state.items():
-        found = re.fullmatch(r'(.*\.attn\.)(query|key|value)\.(weight|bias)', key)
-        if not found:
-            joined[key] = value
-        elif found[3] == 'bias' and f'{found[1]}key.bias' not in state:
-            joined[f'{found[1]}{found[2][0]}_bias'] = value
-        elif found[2] == 'query':
-            parts = [state[f'{found[1]}{part}.{found[3]}'] for part in ('query', 'key', 'value')]
-            joined[f'{found[1]}qkv.{found[3]}'] = torch.cat(parts)
-    return joined
+def _merge_by_channel(state: State) -> State:
+    """Undo :func:`_merge_by_position`."""
+    return _reverse_axes(state, (2, 2, -1))
 
 
-_BUFFERS = (r'.*\.(relative_position_index|relative_coords_table|attn_mask)$', None)
-_LAYOUTS = (
-    Layout(
+def _reverse_axes(state: State, shape: tuple[int, int, int]) -> State:
+    def reverse(value: Tensor) -> Tensor:
+        return value.unflatten(-1, shape).transpose(-3, -1).flatten(-3)
+
+    return {key: reverse(value) if '.downsample.' in key else value for key, value in state.items()}
+
+
+def _blocks(place: str, parts: Pairs) -> tuple[tuple[str, str], ...]:
+    return tuple((place + theirs, 'layers.{i}.blocks.{j}.' + ours) for theirs, ours in parts)
+
+
+_PARTS = same('norm1.', 'norm2.', 'attn.qkv.', 'attn.proj.', 'mlp.fc1.', 'mlp.fc2.')
+_V1_PARTS = (*_PARTS, *same('attn.relative_position_bias_table'))
+_V2_PARTS = (*_PARTS, *same('attn.logit_scale', 'attn.q_bias', 'attn.v_bias', 'attn.cpb_mlp.'))
+_BUFFERS = 'blocks.{j}.[attn_mask|attn.relative_position_index|attn.relative_coords_table]'
+_TRANSFORMERS_PARTS = (
+    ('layernorm_before.', 'norm1.'),
+    ('layernorm_after.', 'norm2.'),
+    ('attention.[self.query|q_proj].', 'attn.query.'),
+    ('attention.[self.key|k_proj].', 'attn.key.'),
+    ('attention.[self.value|v_proj].', 'attn.value.'),
+    ('attention.[output.dense|o_proj].', 'attn.proj.'),
+    ('[intermediate.dense|mlp.fc1].', 'mlp.fc1.'),
+    ('[output.dense|mlp.fc2].', 'mlp.fc2.'),
+)
+_TRANSFORMERS_V1_PARTS = (
+    *_TRANSFORMERS_PARTS,
+    ('attention.[self|relative_position_bias].relative_position_bias_table', 'attn.relative_position_bias_table'),
+)
+_TRANSFORMERS_V2_PARTS = (
+    ('attention.self.query.bias', 'attn.q_bias'),
+    ('attention.self.value.bias', 'attn.v_bias'),
+    ('attention.self.logit_scale', 'attn.logit_scale'),
+    ('attention.self.continuous_position_bias_mlp.', 'attn.cpb_mlp.'),
+    *_TRANSFORMERS_PARTS,
+)
+
+
+def _timm(parts: Pairs) -> Layout:
+    return Layout(
         'timm',
         probe=r'layers(_0|\.3\.downsample)\.',
         places=(
-            _BUFFERS,
-            (r'patch_embed\.', 'patch_embed.'),
-            (r'layers[._](\d)\.downsample\.', r'layers.{\1-1}.downsample.'),
-            (r'layers[._](\d)\.', r'layers.\1.'),
-            (r'(norm|head)\.', None),
+            *same('patch_embed.'),
+            *_blocks('layers[.|_]{i}.blocks.{j}.', parts),
+            ('layers[.|_]{i+1}.downsample.', 'layers.{i}.downsample.'),
         ),
-    ),
-    Layout(
-        'official',
+        dropped=('layers[.|_]{i}.' + _BUFFERS, 'norm', 'head'),
+        targets=('timm',),
+    )
+
+
+def _release(name: str, parts: Pairs) -> Layout:
+    return Layout(
+        name,
         probe=r'layers\.0\.blocks\.0\.',
-        places=(_BUFFERS, (r'(patch_embed|layers|norm\d)\.', r'\1.'), (r'(norm|head)\.', None)),
-    ),
-    Layout(
-        'transformers',
-        probe=r'(swin\.|swinv2\.)?encoder\.layers\.0\.',
         places=(
-            _BUFFERS,
-            (r'(?:swin\.|swinv2\.)?embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
-            (r'(?:swin\.|swinv2\.)?embeddings\.norm\.', 'patch_embed.norm.'),
-            (r'(?:swin\.|swinv2\.)?encoder\.layers\.', 'layers.'),
-            (r'hidden_states_norms\.stage(\d)\.', r'norm{\1-1}.'),
-            (r'(?:swin\.|swinv2\.)?(embeddings\.mask_token|layernorm\.)|classifier\.', None),
+            *same('patch_embed.', 'layers.{i}.downsample.', 'norm{i}.'),
+            *_blocks('layers.{i}.blocks.{j}.', parts),
         ),
-        parts=(
-            ('layernorm_before.', 'norm1.'),
-            ('layernorm_after.', 'norm2.'),
-            ('attention.output.dense.', 'attn.proj.'),
-            ('attention.self.', 'attn.'),
-            ('attention.', 'attn.'),
-            ('q_proj.', 'query.'),
-            ('k_proj.', 'key.'),
-            ('v_proj.', 'value.'),
-            ('o_proj.', 'proj.'),
-            ('relative_position_bias.', ''),
-            ('continuous_position_bias_mlp.', 'cpb_mlp.'),
-            ('intermediate.dense.', 'mlp.fc1.'),
-            ('output.dense.', 'mlp.fc2.'),
+        dropped=('layers.{i}.' + _BUFFERS, 'norm', 'head'),
+        targets=('official',),
+        wrapper='model',
+    )
+
+
+def _transformers(model: str, parts: Pairs, norms: Pairs = ()) -> Layout:
+    prefix = f'[{model}.|]'
+    return Layout(
+        'transformers',
+        probe=rf'({model}\.)?encoder\.layers\.0\.',
+        places=(
+            (prefix + 'embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
+            (prefix + 'embeddings.norm.', 'patch_embed.norm.'),
+            *_blocks(prefix + 'encoder.layers.{i}.blocks.{j}.', parts),
+            (prefix + 'encoder.layers.{i}.downsample.', 'layers.{i}.downsample.'),
+            *norms,
         ),
-        tensors=_join_projections,
-    ),
-)
-_MMDET = Layout(
-    'mmdet',
-    probe=r'stages\.0\.blocks\.0\.attn\.w_msa\.',
-    places=(
-        _BUFFERS,
-        (r'patch_embed\.projection\.', 'patch_embed.proj.'),
-        (r'patch_embed\.norm\.', 'patch_embed.norm.'),
-        (r'stages\.', 'layers.'),
-        (r'norm(\d)\.', r'norm\1.'),
-    ),
-    parts=(('attn.w_msa.', 'attn.'), ('ffn.layers.0.0.', 'mlp.fc1.'), ('ffn.layers.1.', 'mlp.fc2.')),
-    tensors=_merge_by_position,
-)
+        dropped=(
+            prefix + 'encoder.layers.{i}.blocks.{j}.attention.self.[relative_position_index|relative_coords_table]',
+            prefix + 'embeddings.mask_token',
+            prefix + 'layernorm.',
+            'classifier.',
+        ),
+        tensors=partial(rows.join, **_PROJECTIONS),
+        inverse=partial(rows.split, **_PROJECTIONS),
+        targets=('transformers',),
+    )
+
 
 _URL = 'https://github.com/SwinTransformer/storage/releases/download'
 _V2_ARCHS = ('tiny', 'small', 'base')
@@ -119,7 +137,36 @@ SWIN = Family(
         'swin_large_w12': f'{_URL}/v1.0.0/swin_large_patch4_window12_384_22k.pth',
     },
     tables=((r'\.relative_position_bias_table$', resize_window),),
-    layouts=(*_LAYOUTS, _MMDET),
+    layouts=(
+        _timm(_V1_PARTS),
+        _release('Swin release', _V1_PARTS),
+        _transformers('swin', _TRANSFORMERS_V1_PARTS, norms=(('hidden_states_norms.stage{i+1}.', 'norm{i}.'),)),
+        Layout(
+            'mmdet',
+            probe=r'stages\.0\.blocks\.0\.attn\.w_msa\.',
+            places=(
+                ('patch_embed.projection.', 'patch_embed.proj.'),
+                ('stages.{i}.downsample.', 'layers.{i}.downsample.'),
+                *same('patch_embed.norm.', 'norm{i}.'),
+                *_blocks(
+                    'stages.{i}.blocks.{j}.',
+                    (
+                        *same('norm1.', 'norm2.'),
+                        ('attn.w_msa.qkv.', 'attn.qkv.'),
+                        ('attn.w_msa.proj.', 'attn.proj.'),
+                        ('attn.w_msa.relative_position_bias_table', 'attn.relative_position_bias_table'),
+                        ('ffn.layers.0.0.', 'mlp.fc1.'),
+                        ('ffn.layers.1.', 'mlp.fc2.'),
+                    ),
+                ),
+            ),
+            dropped=('stages.{i}.blocks.{j}.attn.w_msa.relative_position_index',),
+            tensors=_merge_by_position,
+            inverse=_merge_by_channel,
+            targets=('mmdet', 'mmseg'),
+            wrapper='state_dict',
+        ),
+    ),
 )
 
 SWIN_V2 = Family(
@@ -128,6 +175,10 @@ SWIN_V2 = Family(
         **{f'swin_v2_{arch}_w16': f'{_URL}/v2.0.0/swinv2_{arch}_patch4_window16_256.pth' for arch in _V2_ARCHS},
         'swin_v2_large': f'{_URL}/v2.0.0/swinv2_large_patch4_window12to16_192to256_22kto1k_ft.pth',
     },
-    layouts=_LAYOUTS,
+    layouts=(
+        _timm(_V2_PARTS),
+        _release('SwinV2 release', _V2_PARTS),
+        _transformers('swinv2', _TRANSFORMERS_V2_PARTS),
+    ),
 )
 """Position biases are computed, so that the window may change without any resizing."""

@@ -4,7 +4,6 @@ import re
 
 from .family import Family, Layout, State
 
-HEAD = r'transformer_head\.'
 TRANSFORMER = 'decode_head.transformer.'
 BLOCK = rf'{re.escape(TRANSFORMER)}blocks_decoder\.(\d+)\.'
 UNUSED = r'mlp3|norm4'
@@ -32,21 +31,25 @@ _PARTS |= {'pointwise': 'pointwise_conv.conv', 'bn_point': 'pointwise_conv.bn'}
 
 TRANS2SEG = Family(
     whole=True,
+    own=rf'{re.escape(TRANSFORMER)}cls_embed',
     class_head=rf'{re.escape(TRANSFORMER)}cls_embed',
     layouts=(
         Layout(
             'xieenze/Trans2Seg',
-            probe=rf'{HEAD}transformer\.vit\.cls_embed',
+            probe=r'transformer_head\.transformer\.vit\.cls_embed',
+            dropped=('encoder.fc.',),
             places=(
-                (r'encoder\.fc\.', None),
-                (r'encoder\.conv1\.', 'backbone.stem.'),
-                (r'encoder\.bn1\.', 'backbone.stem.7.'),
-                (r'encoder\.', 'backbone.'),
-                (rf'{HEAD}transformer\.vit\.hybrid_embed\.proj\.', f'{TRANSFORMER}hybrid_embed.'),
-                (rf'{HEAD}transformer\.vit\.', TRANSFORMER),
-                *((rf'{HEAD}(lay\d)\.block\.{old}\.', rf'decode_head.\1.{new}.') for old, new in _PARTS.items()),
-                (rf'{HEAD}pred\.', 'decode_head.conv_seg.'),
-                (rf'{HEAD}(?=conv_c1\.)', 'decode_head.'),
+                ('encoder.conv1.', 'backbone.stem.'),
+                ('encoder.bn1.', 'backbone.stem.7.'),
+                ('encoder.layer{i}.{j}.', 'backbone.layer{i}.{j}.'),
+                ('transformer_head.transformer.vit.hybrid_embed.proj.', f'{TRANSFORMER}hybrid_embed.'),
+                ('transformer_head.transformer.vit.', TRANSFORMER),
+                *(
+                    (f'transformer_head.lay{{i}}.block.{theirs}.', f'decode_head.lay{{i}}.{ours}.')
+                    for theirs, ours in _PARTS.items()
+                ),
+                ('transformer_head.pred.', 'decode_head.conv_seg.'),
+                ('transformer_head.conv_c1.', 'decode_head.conv_c1.'),
             ),
             tensors=_drop_unused,
         ),

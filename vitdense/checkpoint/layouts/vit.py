@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +12,9 @@ from torch import Tensor
 from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
-from .family import Family, Layout, State
+from . import rows
+from .family import Family, Layout, State, same
+from .positions import add_class_entry, drop_class_entry
 
 MOST_PREFIX = 16
 """More entries than these before a square grid mean that the grid is not square."""
@@ -49,28 +54,42 @@ def _split_qkv_bias(state: State, own: State) -> State:
 
 def _spread_shared_bias(state: State) -> State:
     """Give each block the relative bias table that a BEiT has only once before fine-tuning."""
-    shared = state.pop('relative_position_bias_table', None)
+    spread = dict(state)
+    shared = spread.pop('rel_pos_bias.relative_position_bias_table', None)
     if shared is not None:
-        blocks = {match[1] for key in state if (match := re.match(r'(blocks\.\d+)\.', key))}
-        state |= {f'{block}.attn.relative_position_bias_table': shared.clone() for block in blocks}
-    return state
+        blocks = {match[1] for key in spread if (match := re.match(r'(blocks\.\d+)\.', key))}
+        spread |= {f'{block}.attn.relative_position_bias_table': shared.clone() for block in blocks}
+    return spread
+
+
+def _name_as_beit(state: State) -> State:
+    """Give LayerScale the name of BEiT, where a model has the relative positions of BEiT."""
+    if not any(key.endswith('.relative_position_bias_table') for key in state):
+        return state
+    return {re.sub(r'\.ls([12])\.gamma$', r'.gamma_\1', key): value for key, value in state.items()}
 
 
 def _drop_class_position(state: State) -> State:
-    """Drop the class entry of ``pos_embed``, which ViTDet stores and never uses."""
-    return {key: value[:, 1:] if key == 'pos_embed' else value for key, value in state.items()}
+    """Without the class entry of ``pos_embed``, where no class token goes with it."""
+    return state if 'cls_token' in state else drop_class_entry(state, 'pos_embed')
 
 
-def _join_qkv(state: State) -> State:
-    """Join ``attn.q``, ``attn.k`` and ``attn.v`` (C, ...) to ``attn.qkv`` (3C, ...)."""
-    joined = {}
-    for key, value in state.items():
-        if '.attn.q.' in key:
-            parts = [value, *(state[key.replace('.attn.q.', f'.attn.{part}.')] for part in 'kv')]
-            joined[key.replace('.attn.q.', '.attn.qkv.')] = torch.cat(parts)
-        elif '.attn.k.' not in key and '.attn.v.' not in key:
-            joined[key] = value
-    return joined
+def _add_class_position(state: State) -> State:
+    """With a class entry of zeros in ``pos_embed``, where others store one that they never use."""
+    for token in ('cls_token', 'dist_token', 'reg_token'):
+        if token in state:
+            raise ValueError(f'{token} has no place in this layout: its models have only patches')
+    return add_class_entry(state, 'pos_embed')
+
+
+def _need_class_token(state: State) -> State:
+    if not any(key.endswith('cls_token') for key in state):
+        raise ValueError('cls_token is missing: models of this layout always have one')
+    return state
+
+
+_QKV = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
+_join_qkv, _split_qkv = partial(rows.join, **_QKV), partial(rows.split, **_QKV)
 
 
 def _add_patch_bias(state: State) -> State:
@@ -94,6 +113,39 @@ def _from_jax(state: State) -> State:
 
     return _join_qkv({key: transpose(key, value).contiguous() for key, value in state.items()})
 
+
+def nest(pairs: Iterable[tuple[str, str]], theirs: str = '', ours: str = '') -> tuple[tuple[str, str], ...]:
+    """``pairs`` of names with ``theirs`` and ``ours`` before them."""
+    return tuple((theirs + their, ours + our) for their, our in pairs)
+
+
+def _vitdet_blocks(place: str, attn: str) -> tuple[tuple[str, str], ...]:
+    attention = nest(same('qkv', 'proj', 'rel_pos_h', 'rel_pos_w'), f'{attn}.', 'attn.')
+    return nest((*same('norm1', 'norm2', 'mlp'), *attention), f'{place}.{{i}}.', 'blocks.{i}.')
+
+
+TRANSFORMERS = (
+    ('embeddings.cls_token', 'cls_token'),
+    ('embeddings.distillation_token', 'dist_token'),
+    ('embeddings.position_embeddings', 'pos_embed'),
+    ('embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
+    *nest(
+        (
+            ('layernorm_before.', 'norm1.'),
+            ('layernorm_after.', 'norm2.'),
+            ('attention.[attention.query|q_proj].', 'attn.q.'),
+            ('attention.[attention.key|k_proj].', 'attn.k.'),
+            ('attention.[attention.value|v_proj].', 'attn.v.'),
+            ('attention.[output.dense|o_proj].', 'attn.proj.'),
+            ('[intermediate.dense|mlp.fc1].', 'mlp.fc1.'),
+            ('[output.dense|mlp.fc2].', 'mlp.fc2.'),
+        ),
+        '[encoder.layer|layers].{i}.',
+        'blocks.{i}.',
+    ),
+    ('layernorm.', 'norm.'),
+)
+"""Names of ``transformers`` in the files on its hub, and since version 5 in memory."""
 
 _DEIT, _MAE = 'https://dl.fbaipublicfiles.com/deit', 'https://dl.fbaipublicfiles.com/mae/pretrain'
 _DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MAE'
@@ -131,120 +183,152 @@ VIT = Family(
     ),
     layouts=(
         Layout(
-            'timm, DeiT, MAE, BEiT',
+            'timm/DeiT/MAE/BEiT',
             probe=r'blocks\.0\.attn\.qkv\.',
             places=(
-                (r'blocks\.\d+\.attn\.relative_position_index|rel_pos_bias\.relative_position_index', None),
-                (r'rel_pos_bias\.', ''),
-                (r'(cls_token|dist_token|reg_token|pos_embed|patch_embed|blocks|norm)\b', r'\1'),
-                (r'(head|head_dist|fc_norm|pre_logits|mask_token|lm_head)\b|decoder_', None),
+                *same('cls_token', 'dist_token', 'reg_token', 'pos_embed', 'patch_embed.proj', 'blocks.{i}.', 'norm'),
+                *same('rel_pos_bias.relative_position_bias_table'),
             ),
-            parts=(('gamma_1', 'ls1.gamma'), ('gamma_2', 'ls2.gamma')),
+            parts=(('[ls1.gamma|gamma_1]', 'ls1.gamma'), ('[ls2.gamma|gamma_2]', 'ls2.gamma')),
+            dropped=(
+                'rel_pos_bias.relative_position_index',
+                'blocks.{i}.attn.relative_position_index',
+                '[head|head_dist|fc_norm|pre_logits|mask_token|lm_head]',
+                'decoder_',
+            ),
             tensors=_spread_shared_bias,
+            inverse=_name_as_beit,
+            targets=('official', 'timm'),
+            wrapper='model',
         ),
         Layout(
             'detectron2',
             probe=r'net\.blocks\.0\.attn\.qkv\.',
-            places=((r'net\.', ''), (r'simfp_', None)),
+            places=(*nest(same('pos_embed', 'patch_embed.proj'), 'net.'), *_vitdet_blocks('net.blocks', 'attn')),
+            dropped=('simfp_',),
             tensors=_drop_class_position,
+            inverse=_add_class_position,
+            targets=('detectron2',),
+            wrapper='model',
         ),
         Layout(
-            'transformers, ViTDet',
-            probe=r'(vitdet\.)?encoder\.layer\.0\.attention\.qkv\.',
-            places=(
-                (r'(?:vitdet\.)?embeddings\.position_embeddings', 'pos_embed'),
-                (r'(?:vitdet\.)?embeddings\.projection\.', 'patch_embed.proj.'),
-                (r'(?:vitdet\.)?encoder\.layer\.(\d+)\.', r'blocks.\1.'),
-            ),
-            parts=(('attention.', 'attn.'),),
-            tensors=_drop_class_position,
-        ),
-        Layout(
-            'transformers, ViT and DeiT',
+            'transformers ViT/DeiT',
             probe=r'((vit|deit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.',
-            places=(
-                (r'(?:vit\.|deit\.)?embeddings\.cls_token', 'cls_token'),
-                (r'(?:vit\.|deit\.)?embeddings\.distillation_token', 'dist_token'),
-                (r'(?:vit\.|deit\.)?embeddings\.position_embeddings', 'pos_embed'),
-                (r'(?:vit\.|deit\.)?embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
-                (r'(?:vit\.|deit\.)?(?:encoder\.layer|layers)\.(\d+)\.', r'blocks.\1.'),
-                (r'(?:vit\.|deit\.)?layernorm\.', 'norm.'),
-                (r'(?:vit\.|deit\.)?(pooler|classifier|cls_classifier|distillation_classifier)\.', None),
-            ),
-            parts=(
-                ('layernorm_before.', 'norm1.'),
-                ('layernorm_after.', 'norm2.'),
-                ('attention.attention.query.', 'attn.q.'),
-                ('attention.attention.key.', 'attn.k.'),
-                ('attention.attention.value.', 'attn.v.'),
-                ('attention.output.dense.', 'attn.proj.'),
-                ('attention.o_proj.', 'attn.proj.'),
-                ('attention.q_proj.', 'attn.q.'),
-                ('attention.k_proj.', 'attn.k.'),
-                ('attention.v_proj.', 'attn.v.'),
-                ('intermediate.dense.', 'mlp.fc1.'),
-                ('output.dense.', 'mlp.fc2.'),
-            ),
+            places=nest(TRANSFORMERS, '[|vit.|deit.]'),
+            dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier].'),
             tensors=_join_qkv,
+            inverse=lambda state: _split_qkv(_need_class_token(state)),
+            targets=('transformers',),
+        ),
+        Layout(
+            'transformers ViTDet',
+            probe=r'(vitdet\.)?encoder\.layer\.0\.attention\.qkv\.',
+            places=nest(
+                (
+                    ('embeddings.position_embeddings', 'pos_embed'),
+                    ('embeddings.projection.', 'patch_embed.proj.'),
+                    *_vitdet_blocks('encoder.layer', 'attention'),
+                ),
+                '[|vitdet.]',
+            ),
+            tensors=_drop_class_position,
+            inverse=_add_class_position,
+            targets=('transformers',),
         ),
         Layout(
             'mmseg',
             probe=r'layers\.0\.attn\.attn\.',
             places=(
-                (r'(cls_token|pos_embed)$', r'\1'),
-                (r'patch_embed\.projection\.', 'patch_embed.proj.'),
-                (r'layers\.(\d+)\.', r'blocks.\1.'),
-                (r'ln1\.', 'norm.'),
-            ),
-            parts=(
-                ('ln1.', 'norm1.'),
-                ('ln2.', 'norm2.'),
-                ('attn.attn.in_proj_', 'attn.qkv.'),
-                ('attn.attn.out_proj.', 'attn.proj.'),
-                ('ffn.layers.0.0.', 'mlp.fc1.'),
-                ('ffn.layers.1.', 'mlp.fc2.'),
+                *same('cls_token', 'pos_embed'),
+                ('patch_embed.projection.', 'patch_embed.proj.'),
+                ('layers.{i}.ln1.', 'blocks.{i}.norm1.'),
+                ('layers.{i}.ln2.', 'blocks.{i}.norm2.'),
+                ('layers.{i}.attn.attn.in_proj_', 'blocks.{i}.attn.qkv.'),
+                ('layers.{i}.attn.attn.out_proj.', 'blocks.{i}.attn.proj.'),
+                ('layers.{i}.ffn.layers.0.0.', 'blocks.{i}.mlp.fc1.'),
+                ('layers.{i}.ffn.layers.1.', 'blocks.{i}.mlp.fc2.'),
+                ('ln1.', 'norm.'),
             ),
             tensors=_add_patch_bias,
+            inverse=_need_class_token,
+            targets=('mmseg',),
+            wrapper='state_dict',
+        ),
+        Layout(
+            'mmseg BEiT/MAE',
+            probe=r'layers\.0\.attn\.qkv\.',
+            places=(
+                *same('cls_token', 'pos_embed'),
+                ('patch_embed.projection.', 'patch_embed.proj.'),
+                *nest(
+                    (
+                        ('ln1.', 'norm1.'),
+                        ('ln2.', 'norm2.'),
+                        ('gamma_1', 'ls1.gamma'),
+                        ('gamma_2', 'ls2.gamma'),
+                        ('ffn.layers.0.0.', 'mlp.fc1.'),
+                        ('ffn.layers.1.', 'mlp.fc2.'),
+                        *same('attn'),
+                    ),
+                    'layers.{i}.',
+                    'blocks.{i}.',
+                ),
+                ('ln1.', 'norm.'),
+            ),
+            dropped=('layers.{i}.attn.relative_position_index',),
+            inverse=_need_class_token,
+            targets=('mmseg',),
+            wrapper='state_dict',
         ),
         Layout(
             'JAX',
             probe=r'Transformer/encoderblock_0/',
             places=(
-                (r'cls$', 'cls_token'),
-                (r'embedding/', 'patch_embed.proj.'),
-                (r'Transformer/posembed_input/pos_embedding', 'pos_embed'),
-                (r'Transformer/encoder_norm/', 'norm.'),
-                (r'Transformer/encoderblock_(\d+)/', r'blocks.\1.'),
-                (r'(head|pre_logits)/', None),
+                ('cls', 'cls_token'),
+                ('embedding/', 'patch_embed.proj.'),
+                ('Transformer/posembed_input/pos_embedding', 'pos_embed'),
+                ('Transformer/encoder_norm/', 'norm.'),
+                *nest(
+                    (
+                        ('LayerNorm_0/', 'norm1.'),
+                        ('LayerNorm_2/', 'norm2.'),
+                        ('MultiHeadDotProductAttention_1/query/', 'attn.q.'),
+                        ('MultiHeadDotProductAttention_1/key/', 'attn.k.'),
+                        ('MultiHeadDotProductAttention_1/value/', 'attn.v.'),
+                        ('MultiHeadDotProductAttention_1/out/', 'attn.proj.'),
+                        ('MlpBlock_3/Dense_0/', 'mlp.fc1.'),
+                        ('MlpBlock_3/Dense_1/', 'mlp.fc2.'),
+                    ),
+                    'Transformer/encoderblock_{i}/',
+                    'blocks.{i}.',
+                ),
             ),
-            parts=(
-                ('LayerNorm_0/', 'norm1.'),
-                ('LayerNorm_2/', 'norm2.'),
-                ('MultiHeadDotProductAttention_1/', 'attn.'),
-                ('query/', 'q.'),
-                ('key/', 'k.'),
-                ('value/', 'v.'),
-                ('out/', 'proj.'),
-                ('MlpBlock_3/Dense_0/', 'mlp.fc1.'),
-                ('MlpBlock_3/Dense_1/', 'mlp.fc2.'),
-                ('kernel', 'weight'),
-                ('scale', 'weight'),
-            ),
+            parts=(('[kernel|scale]', 'weight'),),
+            dropped=('[head|pre_logits]/',),
             tensors=_from_jax,
         ),
     ),
 )
 
+STARTS = tuple(replace(layout, targets=()) for layout in VIT.layouts)
+"""Layouts of a ViT for the backbones that are trained from one."""
+
 VIT_ADAPTER = Family(
     layouts=(
         Layout(
-            'official ViT-Adapter',
+            'ViT-Adapter release',
             probe=r'spm\.stem\.',
-            places=((r'(pos_embed|patch_embed|blocks|level_embed|spm|interactions|up|norm\d)\b', r'\1'),),
-            parts=(('gamma1', 'ls1.gamma'), ('gamma2', 'ls2.gamma')),
+            places=same(
+                *('cls_token', 'dist_token', 'reg_token', 'pos_embed', 'patch_embed.proj', 'blocks.{i}.'),
+                *('level_embed', 'spm', 'interactions', 'up', 'norm{i}'),
+            ),
+            parts=(('[gamma1|ls1.gamma]', 'ls1.gamma'), ('[gamma2|ls2.gamma]', 'ls2.gamma')),
             tensors=_drop_class_position,
+            inverse=_add_class_position,
+            targets=('official',),
+            wrapper='state_dict',
         ),
-        *VIT.layouts,
+        *STARTS,
     ),
     releases={f'vit_adapter_{arch}': VIT.releases[f'deit_{arch}'] for arch in ('tiny', 'small', 'base')},  # its start
     tables=VIT.tables,

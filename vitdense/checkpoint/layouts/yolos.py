@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import vit
-from .family import Family, Layout
+from .family import Family, Layout, same, under
 
 
 def fit_positions(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int], rule: str, det: Tensor) -> Tensor:
@@ -28,47 +28,43 @@ def fit_positions(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int], ru
     return torch.cat([vit.fit_positions(table[:, found - 1 :], wanted, 1, hw, rule), det.to(table)], dim=1)
 
 
-_VIT = {layout.name: layout for layout in vit.VIT.layouts}
-_TIMM, _TRANSFORMERS = _VIT['timm, DeiT, MAE, BEiT'], _VIT['transformers, ViT and DeiT']
-
-_OFFICIAL = replace(
-    _TIMM,
-    name='official, timm, DeiT, MAE',
-    places=((r'(det_token|mid_pos_embed)\b', r'\1'), *_TIMM.places),
+_PLACES = same('cls_token', 'det_token', 'pos_embed', 'mid_pos_embed', 'patch_embed.proj', 'blocks.{i}.', 'norm')
+_TRANSFORMERS_PLACES = (
+    ('embeddings.detection_tokens', 'det_token'),
+    ('encoder.[|interpolation.]mid_position_embeddings', 'mid_pos_embed'),
+    *vit.TRANSFORMERS,
 )
-_HF = replace(
-    _TRANSFORMERS,
+
+_RELEASE = Layout('YOLOS release', probe='det_token', places=_PLACES, targets=('official',), wrapper='model')
+_TRANSFORMERS = replace(
+    next(layout for layout in vit.VIT.layouts if layout.name == 'transformers ViT/DeiT'),
     name='transformers',
-    places=(
-        (r'(?:vit\.)?embeddings\.detection_tokens', 'det_token'),
-        (r'(?:vit\.)?encoder\.(?:interpolation\.)?mid_position_embeddings', 'mid_pos_embed'),
-        (r'(class_labels_classifier|bbox_predictor)\.', None),
-        *_TRANSFORMERS.places,
-    ),
+    probe=r'(vit\.)?embeddings\.detection_tokens',
+    places=vit.nest(_TRANSFORMERS_PLACES, '[|vit.]'),
+    dropped=('[|vit.]pooler.', '[class_labels_classifier|bbox_predictor].'),
 )
 
-YOLOS = Family(tables=((r'^pos_embed$', fit_positions),), layouts=(_OFFICIAL, _HF, _VIT['JAX']))
-
-
-def _of_detector(layout: Layout, prefix: str, probe: str, heads: tuple[tuple[str, str], ...]) -> Layout:
-    """The layout of a detector whose backbone has that ``layout`` behind ``prefix``."""
-    places = tuple((f'{prefix}(?:{old})', new and f'backbone.{new}') for old, new in layout.places)
-    return replace(layout, probe=probe, places=(*heads, *places))
-
+YOLOS = Family(tables=((r'^pos_embed$', fit_positions),), layouts=(_RELEASE, _TRANSFORMERS, *vit.STARTS))
 
 YOLOS_DETECTOR = Family(
     whole=True,
+    own=r'bbox_head\.class_embed\.layers\.',
     class_head=r'bbox_head\.class_embed\.layers\.2\.(weight|bias)',
     layouts=(
-        _of_detector(_OFFICIAL, r'backbone\.', r'class_embed\.', ((r'(?=(class|bbox)_embed\.)', 'bbox_head.'),)),
-        _of_detector(
-            _HF,
-            '',
-            r'vit\.embeddings\.detection_tokens',
-            (
-                (r'class_labels_classifier\.', 'bbox_head.class_embed.'),
-                (r'bbox_predictor\.', 'bbox_head.bbox_embed.'),
+        replace(
+            _RELEASE,
+            probe=r'class_embed\.layers\.',
+            places=(*vit.nest(_PLACES, 'backbone.', 'backbone.'), *under('bbox_head.', 'class_embed', 'bbox_embed')),
+        ),
+        replace(
+            _TRANSFORMERS,
+            probe=r'vit\.embeddings\.detection_tokens',
+            places=(
+                *vit.nest(_TRANSFORMERS_PLACES, 'vit.', 'backbone.'),
+                ('class_labels_classifier', 'bbox_head.class_embed'),
+                ('bbox_predictor', 'bbox_head.bbox_embed'),
             ),
+            dropped=(),
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """What happens around the steps of a run."""
 
 from .checkpoint import CheckpointHook
+from .convert_checkpoint import ConvertCheckpointHook
 from .evaluation_files import EvaluationFilesHook
 from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
@@ -11,6 +12,7 @@ from .worker_seed import WorkerSeedHook
 
 __all__ = [
     'CheckpointHook',
+    'ConvertCheckpointHook',
     'EvaluationFilesHook',
     'InvalidLossError',
     'InvalidLossHook',

@@ -45,6 +45,9 @@ class Backbone(BaseModule):
     family: ClassVar[str]
     """Key of ``checkpoint.layouts.FAMILIES``: the files that this backbone loads."""
 
+    fresh: ClassVar[str] = '(?!)'
+    """Pattern of the parameters that files of a pretrained network lack, so that they start afresh; by default none."""
+
     needs_all_stages: ClassVar[bool] = False
     """Whether each map depends on all stages, so that all of them are built."""
 
@@ -79,11 +82,11 @@ class Backbone(BaseModule):
     def layer_id(self, name: str) -> int:
         """Depth of the parameter ``name``: 0 for the stem, n for the n-th block (layer decay and freezing ask it).
 
-        That of a new one (:meth:`is_new`) is ``num_layers + 1``, which has the full learning rate.
+        That of one added to a pretrained network is ``num_layers + 1``, which has the full learning rate.
         """
 
-    def is_new(self, name: str) -> bool:
-        """Whether ``name`` is added to a pretrained network: such parameters are trained afresh and never frozen."""
+    def leaves_out(self, name: str) -> bool:
+        """Whether the whole network has a parameter ``name`` which the arguments of this one leave out."""
         return False
 
     def table_args(self, name: str) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class Backbone(BaseModule):
 
     @property
     def num_layers(self) -> int:
-        """Number of blocks, the largest :meth:`layer_id` of a parameter that is not new."""
+        """Number of blocks, the largest :meth:`layer_id` of a parameter of the pretrained network."""
         return sum(self.depths)
 
     def freeze(self) -> None:

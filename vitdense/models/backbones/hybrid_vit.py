@@ -104,6 +104,12 @@ class HybridViT(ViT):
         maps = [convolved[index] for index in self.out_indices if index < len(SKIPS)]
         return (*maps, *self.transform(*self.patch_embed(x))) if self.blocks else tuple(maps)
 
+    def leaves_out(self, name: str) -> bool:
+        stage = re.match(r'patch_embed\.backbone\.stages\.(\d)\.', name)
+        if stage:
+            return len(self.patch_embed.backbone.stages) <= int(stage[1]) < len(self.arch.layers)
+        return super().leaves_out(name) if self.blocks else not name.startswith('patch_embed.backbone.')
+
     def layer_id(self, name: str) -> int:
         found = re.match(r'patch_embed\.backbone\.(stem\.|stages\.(\d)\.blocks\.(\d+)\.)', name)
         if not found:

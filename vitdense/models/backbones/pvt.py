@@ -156,6 +156,10 @@ class PyramidVisionTransformer(Backbone):
                 maps.append(x.contiguous())
         return tuple(maps)
 
+    def leaves_out(self, name: str) -> bool:
+        found = re.match(r'(?:patch_embed|pos_embed|block|norm)([1-4])\b', name)
+        return found is not None and int(found[1]) > len(self.depths)
+
     def layer_id(self, name: str) -> int:
         found = re.match(r'(patch_embed|pos_embed|block|norm)([1-4])(?:\.(\d+))?', name)
         if not found:

@@ -183,6 +183,7 @@ class Swin(Backbone):
     """
 
     family = 'swin'
+    fresh = r'norm\d\.'
     BLOCK, MERGING = SwinBlock, PatchMerging
     STRIDES = (4, 8, 16, 32)
     ARCHS: ClassVar[dict[str, SwinArch]] = {
@@ -256,6 +257,15 @@ class Swin(Backbone):
             if layer.downsample is not None:
                 tokens, hw = layer.downsample(tokens, hw)
         return tuple(maps)
+
+    def leaves_out(self, name: str) -> bool:
+        found = re.match(r'layers\.(\d)\.(downsample)?|norm(\d)\.', name)
+        if not found:
+            return False
+        stage, merging, norm = found.groups()
+        if norm:
+            return int(norm) not in self.out_indices
+        return int(stage) + bool(merging) >= len(self.depths)
 
     def layer_id(self, name: str) -> int:
         """Depth of the parameter ``name``; what follows the blocks of a stage counts to its last block."""

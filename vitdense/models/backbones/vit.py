@@ -168,6 +168,7 @@ class ViT(Backbone):
     """
 
     family = 'vit'
+    fresh = r'blocks\.\d+\.(attn\.(rel_pos_[hw]|relative_position_bias_table)|ls[12]\.)'
     attention = SelfAttention
     ARCHS = {
         'tiny': ViTArch(embed_dims=192, depth=12, num_heads=3),
@@ -271,6 +272,12 @@ class ViT(Backbone):
         if name == 'pos_embed':
             return dict(prefix=self.prefix_positions, hw=self.grid, rule=self.arch.pos_resize)
         return dict(hw=self.grid) if name.endswith('relative_position_bias_table') else {}
+
+    def leaves_out(self, name: str) -> bool:
+        found = re.match(r'blocks\.(\d+)\.|(?:cls_token|dist_token|reg_token|norm)\b', name)
+        if not found or found[1] is None:
+            return found is not None
+        return len(self.blocks) <= int(found[1]) < self.arch.depth
 
     def layer_id(self, name: str) -> int:
         if re.match(r'(patch_embed|cls_token|dist_token|reg_token|pos_embed)\b', name):

@@ -29,6 +29,8 @@ from .vit import ViT, ViTArch
 
 STRIDES = (4, 8, 16, 32)
 VIT_FEATURES = ('stages', 'last', None)
+ADDED = r'(spm|interactions|level_embed|up|norm\d)\b'
+"""Pattern of the parameters that stand beside those of the ViT."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class ViTAdapter(ViT):
     """
 
     family = 'vit_adapter'
+    fresh = f'{ADDED}|{ViT.fresh}'
     needs_all_stages = True
     attention = ZeroPaddedAttention
     ARCHS = {
@@ -185,7 +188,4 @@ class ViTAdapter(ViT):
         return getattr(self, f'norm{index + 1}')(x)[:, :, :height, :width].contiguous()
 
     def layer_id(self, name: str) -> int:
-        return len(self.blocks) + 1 if self.is_new(name) else super().layer_id(name)
-
-    def is_new(self, name: str) -> bool:
-        return re.match(r'(spm|interactions|level_embed|up|norm\d)\b', name) is not None
+        return len(self.blocks) + 1 if re.match(ADDED, name) else super().layer_id(name)

@@ -83,7 +83,7 @@ class YOLOS(ViT):
         drop_rate: dropout of projections, feed-forward layers and position embeddings.
         attn_drop_rate: dropout of attention weights.
         init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='deit_tiny')``. ImageNet
-            weights have no ``mid_pos_embed``, a quarter of all values: there, give ``min_loaded=0.7`` as well.
+            weights have no ``mid_pos_embed``, a quarter of all values, which starts afresh.
         overrides: columns of :class:`YOLOSArch` to replace, e.g. ``det_tokens=300``.
 
     Raises:
@@ -92,6 +92,7 @@ class YOLOS(ViT):
     """
 
     family = 'yolos'
+    fresh = r'(det|mid_pos)_'
     ARCHS = {
         'tiny': YOLOSArch(embed_dims=192, depth=12, num_heads=3, img_size=(800, 1328), mid_pos_embed=False),
         'small': YOLOSArch(embed_dims=384, depth=12, num_heads=6, img_size=(512, 864)),

@@ -45,6 +45,8 @@ class SimpleFeaturePyramid(BaseModule):
             channels that cannot be halved often enough.
     """
 
+    family = 'vitdet_detector'
+
     def __init__(
         self,
         in_channels: int,

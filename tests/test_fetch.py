@@ -1,0 +1,123 @@
+"""Where checkpoints are: what is said about a missing one, and downloads, which happen once, whole, or not at all."""
+
+import hashlib
+import http.server
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitdense.checkpoint.read import RELEASES, fetch, read
+
+STATE = {'stem.weight': torch.linspace(-2, 2, 12).reshape(3, 4)}
+
+
+def test_missing_files_and_folders(tmp_path, monkeypatch):
+    for name in ('epoch_1.pth', 'epoch_12.pth', 'b.safetensors', 'log.txt'):
+        (tmp_path / name).write_bytes(b'x')
+    assert fetch(str(tmp_path / 'log.txt')) == tmp_path / 'log.txt'
+    assert fetch(f'file://{tmp_path}/log.txt') == tmp_path / 'log.txt'
+    beside = f'; checkpoints in {tmp_path}: epoch_1.pth, epoch_12.pth, b.safetensors'
+    with pytest.raises(FileNotFoundError) as error:
+        fetch(f'{tmp_path}/epoch_21.pth')
+    assert str(error.value) == f"no checkpoint file '{tmp_path}/epoch_21.pth'{beside}"
+    with pytest.raises(ValueError, match=r'is a folder, expected a file; checkpoints in .*: .*epoch_12\.pth'):
+        fetch(str(tmp_path))
+    with pytest.raises(ValueError, match='is a folder, expected the URL of a file'):
+        fetch('https://127.0.0.1:9/weights/')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        fetch('epoch_12')
+    there = 'epoch_12.pth, epoch_1.pth, b.safetensors'
+    assert str(error.value).startswith(
+        f"no checkpoint file 'epoch_12'; checkpoints in {tmp_path}: {there}; official releases, nearest first: "
+    )
+    with pytest.raises(FileNotFoundError, match=r"file 'pvt_smal'; checkpoints .*; official .* first: pvt_small, "):
+        fetch('pvt_smal')
+    with pytest.raises(FileNotFoundError, match=rf"'{tmp_path}/work_dirs/a/best\.pth'; the run 'a' writes it and has"):
+        fetch('work_dirs/a/best.pth')
+    with pytest.raises(FileNotFoundError, match=rf"'{tmp_path}/nowhere/best\.pth'$"):
+        fetch('nowhere/best.pth')
+
+
+class Site(http.server.ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(('127.0.0.1', 0), Page)
+        self.pages, self.asked = {}, []
+
+    def add(self, name: str, content: bytes, announced: int | None = None) -> str:
+        self.pages[f'/{name}'] = content, len(content) if announced is None else announced
+        return f'http://127.0.0.1:{self.server_port}/{name}'
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        name = self.path.partition('?')[0]
+        self.server.asked.append(name)
+        content, announced = self.server.pages.get(name, (None, 0))
+        self.send_response(404 if content is None else 200)
+        self.send_header('Content-Length', str(announced))
+        self.end_headers()
+        self.wfile.write(content or b'')
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with Site() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def zipped(tmp_path) -> bytes:
+    torch.save(STATE, tmp_path / 'zipped')
+    return (tmp_path / 'zipped').read_bytes()
+
+
+def kept(tmp_path) -> set[str]:
+    return {path.name for path in (tmp_path / 'checkpoints').iterdir() if path.suffix != '.lock'}
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a-HASH.pth', 'a-20240131.pth', 'a_0123abcd.pth', 'a-best.pth'])
+def test_download_happens_once(tmp_path, site, monkeypatch, zipped, name):
+    name = name.replace('HASH', hashlib.sha256(zipped).hexdigest()[:8])
+    monkeypatch.setitem(RELEASES, 'some_release', site.add(name, zipped) + '?download=true')
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(fetch, ['some_release'] * 4))
+    assert paths == [tmp_path / 'checkpoints' / name] * 4
+    assert site.asked == [f'/{name}']
+    assert kept(tmp_path) == {name}
+    assert torch.equal(read(paths[0])['stem.weight'], STATE['stem.weight'])
+
+
+def test_bad_downloads_leave_nothing_behind(tmp_path, site, zipped):
+    save_file(STATE, tmp_path / 'tensors')
+    tensors = (tmp_path / 'tensors').read_bytes()
+    for url, message in [
+        (site.add('a-0123abcd.pth', zipped), 'invalid hash value (expected "0123abcd", got'),
+        (site.add('cut.pth', zipped[:-100], len(zipped)), f'what came is truncated: {len(zipped) - 100} bytes'),
+        (
+            site.add('cut.safetensors', tensors[:-9], len(tensors)),
+            f'{len(tensors) - 9} bytes are there, {len(tensors)} are',
+        ),
+        (site.add('page.pth', b'<html>\nLog in'), "what came is a text file that begins with '<html>'"),
+        (site.add('none.pth', b''), 'what came is empty'),
+        (f'http://127.0.0.1:{site.server_port}/missing.pth', '404'),
+        ('http://127.0.0.1:9/closed.pth', 'refused'),
+    ]:
+        with pytest.raises(ConnectionError) as error:
+            fetch(url)
+        assert str(error.value).startswith(f'could not download {url} (')
+        assert message in str(error.value)
+        assert f'put it at {tmp_path}/checkpoints/{url.rpartition("/")[2]}, or' in str(error.value)
+        assert kept(tmp_path) == set()
