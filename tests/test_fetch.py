@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitdense.checkpoint.read import RELEASES, fetch, read
+from vitdense.checkpoint.fetch import RELEASES, fetch
+from vitdense.checkpoint.read import read
 
 STATE = {'stem.weight': torch.linspace(-2, 2, 12).reshape(3, 4)}
 
@@ -121,3 +122,12 @@ def test_bad_downloads_leave_nothing_behind(tmp_path, site, zipped):
         assert message in str(error.value)
         assert f'put it at {tmp_path}/checkpoints/{url.rpartition("/")[2]}, or' in str(error.value)
         assert kept(tmp_path) == set()
+
+
+def test_files_of_the_hub_are_kept_under_the_names_of_their_models(tmp_path, monkeypatch):
+    """``model.safetensors`` is the name of all of them."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    kept = tmp_path / 'checkpoints' / 'vit_tiny_patch16_224.augreg_in21k_model.safetensors'
+    kept.parent.mkdir()
+    save_file(STATE, kept)
+    assert fetch('vit_tiny_augreg') == kept

@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint
 from torch import nn
-from vitdense.checkpoint.read import read
 
+from vitdense.checkpoint.read import read
 from vitdense.engine.config import config_path
 from vitdense.engine.fit import check_fit
 
@@ -82,6 +82,18 @@ def test_a_layer_that_the_file_lacks_is_an_error_also_where_it_is_small():
 def test_a_part_that_the_file_lacks_starts_afresh():
     line = check_fit(Deep(branch=True), Deep().state_dict(), 'a.pth')
     assert re.fullmatch(r'loaded 99\.\d % of parameters from a\.pth, fresh 2 \(branch\.\*\)', line)
+
+
+def test_auxiliary_heads_may_differ_where_only_training_uses_them():
+    model, other = Deep(), Deep()
+    model.auxiliary_head = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2)])
+    other.auxiliary_head = nn.ModuleList([nn.Sequential(nn.Linear(4, 2)), nn.Linear(5, 2)])
+    state = other.state_dict()
+    assert check_fit(model, state, 'a.pth', purpose='checkpoint').startswith('loaded 100 % of parameters')
+    line = check_fit(model, state, 'a.pth')
+    assert re.fullmatch(r'loaded 99\.\d % .*, fresh 3 \(auxiliary_head\.\*\), left out 2 \(auxiliary_head\.\*\)', line)
+    with pytest.raises(ValueError, match='at least 100 % must be there'):
+        check_fit(model, state, 'a.pth', purpose='--resume')
 
 
 def test_other_rows_are_of_heads_only():

@@ -62,7 +62,8 @@ def numbers(state: dict[str, Tensor]) -> set[int]:
 def _parts(value: Tensor) -> list[float]:
     if 0 in value.stride() and value.stride().count(0) == value.ndim:
         return [value.flatten()[0].item()]
-    return value.float().round().unique().tolist()
+    low, high = (bound.item() for bound in value.aminmax())
+    return [low] if low == high else value.round().unique().tolist()
 
 
 def left_over(state: dict[str, Tensor], declared: tuple[str, ...]) -> dict[str, Tensor]:

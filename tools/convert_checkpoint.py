@@ -9,15 +9,17 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(
         description='Rewrite a checkpoint in another layout. Training and testing convert what they load by themselves.'
     )
-    parser.add_argument('source', type=Path, metavar='SRC', help='weights in any layout that vitdense reads')
+    parser.add_argument('source', metavar='SRC', help='weights in any layout that vitdense reads: a file or a URL')
     parser.add_argument('target', type=Path, metavar='DST', help='.safetensors, or else a file of torch.save')
     parser.add_argument(
         '--to',
         default=OURS,
         metavar='LAYOUT',
-        help='vitdense (default), official, timm, mmdet, mmseg, transformers, detectron2: where the model exists there',
+        help=f'{OURS} (default), official, timm, mmdet, mmseg, transformers, detectron2: where the model exists there',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace DST')
     args = parser.parse_args()
-    for line in rewrite(args.source, args.target, args.to, args.overwrite):
-        print(line)
+    try:
+        print(*rewrite(args.source, args.target, args.to, args.overwrite), sep='\n')
+    except (OSError, ValueError) as error:
+        parser.exit(2, f'error: {error}\n')

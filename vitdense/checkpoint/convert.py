@@ -107,17 +107,21 @@ def recognise(state: State) -> tuple[str, Layout | None] | None:
     """
     for name, family in sorted(FAMILIES.items(), key=lambda item: not item[1].whole):
         layout = find_layout(state, name)
-        if layout and _knows(layout, state):
+        if layout and not strangers(state, layout):
             return name, layout
         if family.own and any(re.match(family.own, key) for key in state):
             return name, None
     return None
 
 
-def _knows(layout: Layout, state: State) -> bool:
-    try:
-        for key in state:
+def strangers(state: State, layout: Layout) -> list[str]:
+    """The keys of ``state`` that ``layout`` does not know."""
+
+    def is_stranger(key: str) -> bool:
+        try:
             layout.to_our_name(key)
-    except ValueError:
+        except ValueError:
+            return True
         return False
-    return True
+
+    return [key for key in state if is_stranger(key)]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from vitdense.checkpoint.convert import backbone_of, layout_of, to_ours, unwrap
+from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.layouts import FAMILIES
-from vitdense.checkpoint.read import fetch, read
+from vitdense.checkpoint.read import read
 from vitdense.checkpoint.report import Differences, listing, percent, report
 from vitdense.checkpoint.resize import resize_tables
 from vitdense.console import say

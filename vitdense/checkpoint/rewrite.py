@@ -1,14 +1,16 @@
 """Rewriting a checkpoint file in another layout."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from vitdense.checkpoint.convert import backbone_of, recognise, to_ours, to_theirs, unwrap
+from vitdense.checkpoint.convert import WRAPPERS, find_layout, recognise, strangers, to_ours, to_theirs, unwrap
+from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout, State
 from vitdense.checkpoint.read import read
@@ -17,17 +19,21 @@ from vitdense.names import unknown
 
 OURS = 'vitdense'
 
+OF_BACKBONES = ('timm', 'transformers', 'detectron2')
+"""Targets that have no detectors of mmdet around their backbones: out of these, the backbone is written alone."""
+
 
 @dataclass
 class Weights:
     """The weights of a checkpoint under our names.
 
     Attributes:
-        state: parameters; those of the backbone of a whole model begin with ``backbone.``.
+        state: parameters; those of a backbone that is part of a model begin with ``backbone.``.
         model: family of the whole model, None if it is a backbone or another model around a backbone.
         backbone: family of the backbone, None if it is not one of ours.
         sources: names of the layouts that the file had.
-        dropped: its keys that our models do not use.
+        dropped: its keys that are not in ``state``.
+        notes: what a config must say for the outputs to be equal.
     """
 
     state: State
@@ -35,6 +41,26 @@ class Weights:
     backbone: str | None = None
     sources: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the backbone begin with: nothing if it is alone."""
+        return 'backbone.' if any(key.startswith('backbone.') for key in self.state) else ''
+
+    def rename(self, layout: Layout, prefix: str = '') -> None:
+        """Bring what begins with ``prefix`` from ``layout`` into ours."""
+        part, rest = _divide(self.state, prefix)
+        renamed, dropped = to_ours(part, layout)
+        if not prefix or any(value is not part.get(key) for key, value in renamed.items()):
+            self.sources.append(layout.name)
+        self.notes += [f'{layout.name}: {layout.note}'] if layout.note else []
+        self.dropped += [prefix + key for key in dropped]
+        self.state = _joined(renamed, rest, prefix)
+
+    def __str__(self) -> str:
+        parts = [self.model or ('a model' if self.prefix else None), self.backbone]
+        return f'{" with ".join(filter(None, parts))} ({", ".join(dict.fromkeys(self.sources)) or OURS})'
 
 
 def weights_of(checkpoint: Mapping) -> Weights:
@@ -44,43 +70,124 @@ def weights_of(checkpoint: Mapping) -> Weights:
         ValueError: no tensors, or no layout that is known.
     """
     weights = Weights(unwrap(checkpoint))
-    known = recognise(weights.state)
-    if known and FAMILIES[known[0]].whole:
-        weights.model = known[0]
-        weights.state = _renamed(weights.state, known[1], weights)
-    is_whole = any(key.startswith('backbone.') for key in weights.state)
-    known = recognise(backbone_of(weights.state))
-    if known and not FAMILIES[known[0]].whole:
-        weights.backbone = known[0]
-        part = _renamed(backbone_of(weights.state), known[1], weights)
-        weights.state = _with_backbone(weights.state, part) if is_whole else part
-    if weights.model is None and weights.backbone is None:
-        raise ValueError(
-            f'no known layout of {", ".join(FAMILIES)}; the first keys are {list(weights.state)[:5]} and the last '
-            f'{list(weights.state)[-3:]}'
-        )
+    family, layout = recognise(weights.state) or (None, None)
+    if family and FAMILIES[family].whole:
+        weights.model = family
+        if layout:
+            weights.rename(layout)
+    part, _ = _divide(weights.state, weights.prefix)
+    family, layout = recognise(part) or (None, None)
+    if family and not FAMILIES[family].whole:
+        weights.backbone = family
+        weights.rename(layout, weights.prefix)
+    if not weights.model and not weights.backbone:
+        raise ValueError(_nearest([weights.state, part]))
     return weights
 
 
 def written(weights: Weights, target: str) -> tuple[State, str]:
     """Weights in the layout ``target``, and the key of a file that holds them.
 
-    A backbone in a model that is not ours is written alone where the layout is of backbones only.
-
     Raises:
         ValueError: the layout does not exist for this model, or has no place for some of the weights.
     """
-    state = weights.state
+    state, prefix = weights.state, weights.prefix
     if target == OURS:
         return state, 'state_dict'
-    wrapper, is_whole = 'state_dict', any(key.startswith('backbone.') for key in state)
-    whole = _layouts(weights.model, target) if weights.model else []
-    if weights.backbone and not any(layout.names_backbone for layout in whole):
-        part, wrapper = _first_with_place(backbone_of(state), _layouts(weights.backbone, target))
-        if not is_whole or target in ALONE:
-            return part, wrapper
-        state = _with_backbone(state, part)
-    return _first_with_place(state, whole) if whole else (state, wrapper)
+    layouts = _layouts(weights.model, target) if weights.model else []
+    if weights.backbone and not any(layout.names_backbone for layout in layouts):
+        part, rest = _divide(state, prefix)
+        part, wrapper = _first_with_place(part, _layouts(weights.backbone, target))
+        state = _joined(part, rest, prefix)
+        if not weights.model:
+            return state, 'state_dict' if prefix else wrapper
+    return _first_with_place(state, layouts)
+
+
+def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = False) -> list[str]:
+    """Write the weights in ``source`` to ``target`` in the layout ``to``, and read them back.
+
+    A backbone in a model that ``to`` does not know is written alone where ``to`` is of backbones only.
+
+    Args:
+        source: what :func:`fetch` finds: a path, a URL, or the name of a release.
+        target: ``.safetensors``, or anything else for a file of ``torch.save``.
+        to: ``vitdense``, or a target of a layout of the model's family.
+        overwrite: replace ``target`` if it is there.
+
+    Returns:
+        Lines about what was found and written.
+
+    Raises:
+        OSError: there is no ``source``, or ``target`` cannot be written or is there already.
+        ValueError: ``source`` is not known, or ``to`` has no place for some of it. Nothing is written.
+    """
+    source = fetch(str(source))
+    _check_target(target, source, overwrite)
+    content = read(source)
+    try:
+        found = weights_of(content)
+        weights = _part_for(found, to)
+        state, wrapper = written(weights, to)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from error
+    is_safe = target.suffix == '.safetensors'
+    kept = ('meta',) if wrapper and not is_safe else ()
+    part = target.with_name(f'.{target.name}.part')
+    try:
+        if is_safe:
+            copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+            save_file(copies, part, metadata=dict(format='pt'))
+        else:
+            torch.save({'meta': content.get('meta', {}), wrapper: state} if wrapper else state, part)
+        counters = _missing_counters(weights.state, weights_of(read(part)).state)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    others = [key for key, value in content.items() if not isinstance(value, Tensor) and key not in WRAPPERS + kept]
+    left_out = weights.dropped + counters + others
+    return [
+        f'{source}: recognised as {found}',
+        *([f'left out: {len(left_out)} ({summary(left_out)})'] if left_out else []),
+        *weights.notes,
+        f'{target}: written {len(state)} tensors in the layout {to!r}, read back and found equal',
+    ]
+
+
+def _divide(state: State, prefix: str) -> tuple[State, State]:
+    """What begins with ``prefix``, without it, and the rest."""
+    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return part, {key: value for key, value in state.items() if not key.startswith(prefix)}
+
+
+def _joined(part: State, rest: State, prefix: str) -> State:
+    """Undo :func:`_divide`."""
+    return {prefix + key: value for key, value in part.items()} | rest
+
+
+def _nearest(states: Iterable[State]) -> str:
+    """Why none of ``states`` has a layout that is known: the keys that the nearest one does not have."""
+    near = [
+        (strangers(state, layout), layout.name)
+        for state in states
+        for family in FAMILIES
+        if (layout := find_layout(state, family))
+    ]
+    if not near:
+        first = list(next(iter(states)))[:5]
+        return f'no layout of {", ".join(FAMILIES)}; the first keys are {first}'
+    keys, name = min(near, key=lambda pair: len(pair[0]))
+    return f'almost the {name} layout, which does not have {len(keys)} of the keys: {keys[:5]}'
+
+
+def _part_for(weights: Weights, target: str) -> Weights:
+    """The backbone alone where ``target`` knows backbones only, and not the model around this one."""
+    layouts = FAMILIES[weights.model].layouts if weights.model else ()
+    is_known = any(target in layout.targets for layout in layouts)
+    if is_known or not weights.backbone or target not in OF_BACKBONES:
+        return weights
+    part, rest = _divide(weights.state, weights.prefix)
+    return replace(weights, state=part, model=None, dropped=[*weights.dropped, *rest])
 
 
 def _layouts(family: str, target: str) -> list[Layout]:
@@ -92,16 +199,16 @@ def _layouts(family: str, target: str) -> list[Layout]:
     layouts = FAMILIES[family].layouts
     found = [layout for layout in layouts if target in layout.targets]
     if not found:
-        known = dict.fromkeys(name for layout in layouts for name in layout.targets)
-        raise ValueError(f'{family}: ' + unknown('layout', target, [OURS, *known]))
+        known = {name for layout in layouts for name in layout.targets}
+        raise ValueError(f'{family}: {unknown("layout", target, [OURS, *known])}')
     return found
 
 
 def _first_with_place(state: State, layouts: list[Layout]) -> tuple[State, str]:
-    """``state`` in the first of several layouts of one name that has a place for all of it, and its wrapper.
+    """``state`` in the first of ``layouts`` that has a place for all of it, and its wrapper.
 
     Raises:
-        ValueError: none has; the message says what the first one lacks.
+        ValueError: none has; the message says what each lacks.
     """
     reasons = []
     for layout in layouts:
@@ -112,79 +219,39 @@ def _first_with_place(state: State, layouts: list[Layout]) -> tuple[State, str]:
     raise ValueError('; '.join(reasons))
 
 
-ALONE = ('timm', 'transformers', 'detectron2')
-"""Layouts in which there are backbones, and no detectors of mmdet around them."""
-
-
-def rewrite(source: Path, target: Path, to: str = OURS, overwrite: bool = False) -> list[str]:
-    """Write the weights in ``source`` to ``target`` in the layout ``to``, and read them back.
-
-    Args:
-        source: a file that :func:`read` reads.
-        target: ``.safetensors``, or anything else for a file of ``torch.save``.
-        to: ``vitdense``, or a target of a layout of the model's family.
-        overwrite: replace ``target`` if it is there.
-
-    Returns:
-        Lines about what was found and written.
+def _check_target(target: Path, source: Path, overwrite: bool) -> None:
+    """Refuse a ``target`` that cannot be written, or must not be.
 
     Raises:
-        FileExistsError: ``target`` is there.
-        ValueError: ``source`` is not known, or ``to`` has no place for some of it. Nothing is written.
+        OSError: that is so.
     """
+    if target.is_dir():
+        raise IsADirectoryError(f'{target} is a folder, expected the path of a file')
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f'there is no folder {target.parent} to write {target.name} to')
+    if target.exists() and target.samefile(source):
+        raise FileExistsError(f'{target} is the source itself, expected another path')
     if target.exists() and not overwrite:
         raise FileExistsError(f'{target} is there already; --overwrite replaces it')
-    content = read(source)
-    try:
-        weights = weights_of(content)
-        state, wrapper = written(weights, to)
-    except ValueError as error:
-        raise ValueError(f'{source}: {error}') from error
-    part = target.with_name(f'.{target.name}.part')
-    try:
-        _save(part, state, wrapper, content.get('meta'), target.suffix == '.safetensors')
-        _check(weights, read(part), f'{source} in the layout {to!r}')
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    family = ' with '.join(filter(None, [weights.model, weights.backbone]))
-    lines = [f'{source}: {family} in the layout of {", ".join(dict.fromkeys(weights.sources)) or OURS}']
-    if weights.dropped:
-        lines.append(f'left out {len(weights.dropped)} ({summary(weights.dropped)})')
-    return [*lines, f'written: {target} with {len(state)} tensors in the layout {to!r}, read back and found equal']
 
 
-def _renamed(state: State, layout: Layout | None, weights: Weights) -> State:
-    if layout is None:
-        return state
-    renamed, dropped = to_ours(state, layout)
-    weights.sources.append(layout.name)
-    weights.dropped += dropped
-    return renamed
-
-
-def _with_backbone(state: State, part: State) -> State:
-    rest = {key: value for key, value in state.items() if not key.startswith('backbone.')}
-    return {f'backbone.{key}': value for key, value in part.items()} | rest
-
-
-def _save(path: Path, state: State, wrapper: str, meta: object, safe: bool) -> None:
-    if safe:
-        save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}, path)
-    elif wrapper == 'state_dict':
-        torch.save(dict(meta=meta or {}, state_dict=state), path)
-    else:
-        torch.save({wrapper: state} if wrapper else state, path)
-
-
-def _check(weights: Weights, content: Mapping, what: str) -> None:
-    """Compare ``weights`` with those of a file, which may have buffers besides.
+def _missing_counters(state: State, back: State) -> list[str]:
+    """Compare ``state`` with what was read back. Counters of batch norms may be missing: no output depends on them.
 
     Raises:
-        ValueError: they are not the same, bit for bit.
+        RuntimeError: anything else is not the same, bit for bit.
     """
-    back = weights_of(content).state
-    own = weights.state if back.keys() & weights.state.keys() else backbone_of(weights.state)
-    differ = [key for key, value in own.items() if key not in back or not torch.equal(value, back[key])]
-    if differ:
-        raise ValueError(f'{what} does not keep {differ[:5]}: this is an error of vitdense')
+    missing = [key for key in state if key not in back]
+    counters = [key for key in missing if key.endswith('.num_batches_tracked')]
+    wrong = [key for key in missing if key not in counters] + [key for key in back if key not in state]
+    wrong += [key for key, value in back.items() if key in state and not _is_same(value, state[key])]
+    if wrong:
+        raise RuntimeError(f'{len(wrong)} parameters are not read back as they were: {wrong[:5]}; nothing was written')
+    return counters
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit: NaN is NaN, and 0 is not -0."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(*(value.contiguous().flatten().view(torch.uint8) for value in (a, b)))

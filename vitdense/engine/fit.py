@@ -15,6 +15,9 @@ from vitdense.models.backbones import Backbone
 COUNTERS = re.compile(r'.*\.num_batches_tracked')
 """Buffers that frozen norms do not have, and that change no output."""
 
+AUXILIARY = 'auxiliary_head.'
+"""Heads that only training uses."""
+
 
 def check_fit(
     model: nn.Module,
@@ -30,13 +33,14 @@ def check_fit(
     Keys are compared after the renaming that the modules themselves do when they load. To resume and to test, all
     parameters must be there. For ``load_from`` it is 90 %: parts that the file does not have start afresh, and so do
     layers of heads with another number of rows. In no case may it have more layers, or other parameters in a layer,
-    than the model; parts that the model does not have are left out.
+    than the model; parts that the model does not have are left out. Auxiliary heads start afresh where they differ, and
+    tests do without.
 
     Args:
         model: the built model; wrappers of distributed training and of test-time augmentation are looked through.
         checkpoint: what the file holds, or its state dict.
         path: where it comes from, for the messages.
-        purpose: ``load_from``, or what else the weights are for.
+        purpose: ``load_from``, ``--resume``, or ``checkpoint`` for a test.
         changes: what was done to the checkpoint.
         allow_partial: for ``load_from``: accept whatever fits.
 
@@ -47,10 +51,11 @@ def check_fit(
         ValueError: it does not fit. The message has the share, the first keys that are missing, unexpected or of other
             shapes, and the model that the checkpoint seems to be from.
     """
-    model, changes = unwrap_model(model), changes or Changes()
+    model, changes, in_test = unwrap_model(model), changes or Changes(), purpose == 'checkpoint'
     state = _state_of(checkpoint)
     found = compare(model, state)
-    sizes = {key: value.numel() for key, value in model.state_dict().items() if value.is_floating_point()}
+    needed = {key: value for key, value in model.state_dict().items() if not (in_test and key.startswith(AUXILIARY))}
+    sizes = {key: value.numel() for key, value in needed.items() if value.is_floating_point()}
     total = sum(sizes.values())
     fits = total - sum(sizes.get(key, 0) for key in (*found.shapes, *found.missing))
     wrong = _undeclared(found, model, state, changes)
@@ -98,7 +103,7 @@ def _undeclared(found: Differences, model: nn.Module, state: Mapping[str, Tensor
     here, there = _modules(model.state_dict()), _modules(state)
 
     def may_be_missing(key: str) -> bool:
-        if COUNTERS.fullmatch(key) or key.rpartition('.')[0] in changes.fresh:
+        if COUNTERS.fullmatch(key) or key.startswith(AUXILIARY) or key.rpartition('.')[0] in changes.fresh:
             return True
         if declares and key.startswith('backbone.'):
             return re.match(declares.fresh, key.removeprefix('backbone.')) is not None
@@ -107,7 +112,7 @@ def _undeclared(found: Differences, model: nn.Module, state: Mapping[str, Tensor
     def may_be_left_out(key: str) -> bool:
         if declares and key.startswith('backbone.'):
             return declares.leaves_out(key.removeprefix('backbone.'))
-        return COUNTERS.fullmatch(key) is not None or _is_of_a_part_without(key, here)
+        return bool(COUNTERS.fullmatch(key)) or key.startswith(AUXILIARY) or _is_of_a_part_without(key, here)
 
     return Differences(
         [key for key in found.missing if not may_be_missing(key)],
@@ -130,4 +135,6 @@ def _is_of_a_part_without(key: str, modules: set[str]) -> bool:
 
 def _has_other_rows(key: str, own: Size, found: Size) -> bool:
     """Whether a parameter of a head differs in its first dimension only: that of classes, or of queries."""
+    if key.startswith(AUXILIARY):
+        return True
     return not re.match(r'(backbone|neck)\.', key) and own[1:] == found[1:] and len(own) == len(found)

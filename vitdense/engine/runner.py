@@ -14,7 +14,8 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
 
-from vitdense.checkpoint.read import fetch, read
+from vitdense.checkpoint.fetch import fetch
+from vitdense.checkpoint.read import read
 from vitdense.console import quiet_console
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.hooks import ProgressHook

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from .family import Family, State, same
-from .vit import VIT, nest
+from .vit import TIMM, VIT, nest
 
 _OF_VIT = {layout.name: layout for layout in VIT.layouts}
 _TIMM, _JAX = _OF_VIT['timm/DeiT/MAE/BEiT'], _OF_VIT['JAX']
@@ -17,7 +17,7 @@ def _from_jax(state: State) -> State:
 
 
 HYBRID_VIT = Family(
-    releases={'vit_base_r50_s16': 'https://storage.googleapis.com/vit_models/imagenet21k/R50+ViT-B_16.npz'},
+    releases={'vit_base_r50_s16': f'{TIMM}/jx_vit_base_resnet50_224_in21k-6f7c7740.pth'},
     tables=VIT.tables,
     layouts=(
         replace(

@@ -149,14 +149,8 @@ TRANSFORMERS = (
 
 _DEIT, _MAE = 'https://dl.fbaipublicfiles.com/deit', 'https://dl.fbaipublicfiles.com/mae/pretrain'
 _DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MAE'
-_TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx'
-_AUGREG = 'https://storage.googleapis.com/vit_models/augreg'
-_AUGREG_FILES = {
-    'tiny': 'Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0',
-    'small': 'S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0',
-    'base': 'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0',
-    'large': 'L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1',
-}
+TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx'
+_HUB = 'https://huggingface.co/timm'
 
 VIT = Family(
     releases={
@@ -170,10 +164,13 @@ VIT = Family(
         'deit_base_distilled_384': f'{_DEIT}/deit_base_distilled_patch16_384-d0272ac0.pth',
         **{f'mae_vit_{arch}': f'{_MAE}/mae_pretrain_vit_{arch}.pth' for arch in ('base', 'large', 'huge')},
         'mae_vit_huge_p14to16': f'{_DETECTRON2}/mae_pretrain_vit_huge_p14to16.pth',  # patches resized for ViTDet
-        'vit_base_orig': f'{_TIMM}/jx_vit_base_p16_224-80ecf9dd.pth',
-        'vit_base_orig_384': f'{_TIMM}/jx_vit_base_p16_384-83fb41ba.pth',
-        'vit_large_orig_384': f'{_TIMM}/jx_vit_large_p16_384-b3be5167.pth',
-        **{f'vit_{arch}_augreg': f'{_AUGREG}/{name}.npz' for arch, name in _AUGREG_FILES.items()},
+        'vit_base_orig': f'{TIMM}/jx_vit_base_p16_224-80ecf9dd.pth',
+        'vit_base_orig_384': f'{TIMM}/jx_vit_base_p16_384-83fb41ba.pth',
+        'vit_large_orig_384': f'{TIMM}/jx_vit_large_p16_384-b3be5167.pth',
+        **{
+            f'vit_{arch}_augreg': f'{_HUB}/vit_{arch}_patch16_224.augreg_in21k/resolve/main/model.safetensors'
+            for arch in ('tiny', 'small', 'base', 'large')
+        },
     },
     fit=_split_qkv_bias,
     tables=(
