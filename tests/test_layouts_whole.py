@@ -208,6 +208,41 @@ def test_detectors_of_mmdet_load_what_is_written(kind):
         assert_maps_close(predictions(ours, images), peer.bbox_head(**hidden))
 
 
+def as_mmdet_2(key: str, kind: str) -> str:
+    """The name that a parameter of mmdet's detectors had before version 3: all but the neck was in the head."""
+    renames = [
+        (r'^query_embedding\.', 'bbox_head.query_embedding.'),
+        (r'^(?=(encoder|decoder)\.)', 'bbox_head.transformer.'),
+        (r'\.self_attn\.', '.attentions.0.'),
+        (r'\.cross_attn\.', '.attentions.1.'),
+        (r'\.ffn\.layers', '.ffns.0.layers'),
+        (r'^level_embed$', 'bbox_head.transformer.level_embeds'),
+        (r'^memory_trans_fc\.', 'bbox_head.transformer.enc_output.'),
+        (r'^memory_trans_norm\.', 'bbox_head.transformer.enc_output_norm.'),
+        (r'^(reference_points|pos_trans)_fc\.', r'bbox_head.transformer.\1.'),
+        (r'^pos_trans_norm\.', 'bbox_head.transformer.pos_trans_norm.'),
+    ]
+    if kind == 'DETR':
+        renames.append((r'^neck\.convs\.0\.conv\.', 'bbox_head.input_proj.'))
+    for old, new in renames:
+        key = re.sub(old, new, key)
+    return key
+
+
+@pytest.mark.parametrize('kind', ['DETR', *KINDS])
+def test_names_of_mmdet_2_are_read(kind):
+    """As ``DETRHead``, its ``Transformer`` and the ``BaseTransformerLayer`` of mmcv 1 had them."""
+    family = 'detr' if kind == 'DETR' else 'deformable_detr'
+    state = detector(family, **KINDS.get(kind, {})).state_dict()
+    state |= {key: torch.zeros_like(state[key]) for key in state if re.match(r'neck\..*conv\.bias', key)}
+    written = to_theirs(state, layout(family, 'mmdet'))
+    assert_read_back(
+        state,
+        {as_mmdet_2(key, kind): value for key, value in written.items()},
+        next(layout for layout in FAMILIES[family].layouts if layout.name == 'mmdet 2'),
+    )
+
+
 def test_biases_of_a_neck_have_no_place_in_mmdet():
     state = detector('deformable_detr').state_dict()
     with pytest.raises(ValueError, match=r'neck\.convs\.0\.conv\.bias is not zero, and the mmdet layout has no place'):

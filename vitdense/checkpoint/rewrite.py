@@ -145,10 +145,11 @@ def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = 
     finally:
         part.unlink(missing_ok=True)
     others = [key for key, value in content.items() if not isinstance(value, Tensor) and key not in WRAPPERS + kept]
-    left_out = weights.dropped + counters + others
+    left_out = weights.dropped + others
     return [
         f'{source}: recognised as {found}',
         *([f'left out: {len(left_out)} ({summary(left_out)})'] if left_out else []),
+        *([f'left out: {len(counters)} counters of batch norms'] if counters else []),
         *weights.notes,
         f'{target}: written {len(state)} tensors in the layout {to!r}, read back and found equal',
     ]

@@ -10,6 +10,7 @@ from .detr import (
     DECODER,
     ENCODER,
     HEAD,
+    MMDET_2_PARTS,
     MMDET_PARTS,
     PROJECTIONS,
     TRANSFORMER,
@@ -28,6 +29,14 @@ NECK = tuple(
 
 NECK_WEIGHTS = r'neck\.(extra_)?convs\.\d\.conv\.weight'
 """Convolutions before a norm, which have a bias in the release and none in mmdet."""
+
+MMDET_NORMS = ('norm2', 'norm1', 'norm3')
+"""Those of a layer of the decoder, numbered as they follow each other; ours are named as in the release."""
+
+MMDET_BRANCHES = (
+    (f'{HEAD}cls_branches.{{i}}.', f'{HEAD}class_embed.{{i}}.'),
+    *((f'{HEAD}reg_branches.{{i}}.{2 * n}.', f'{HEAD}bbox_embed.{{i}}.layers.{n}.') for n in range(3)),
+)
 
 TWO_STAGE = f'{TRANSFORMER}enc_output.weight'
 REPEATED = rf'{re.escape(TRANSFORMER)}decoder\.(?=(class|bbox)_embed\.)'
@@ -144,15 +153,9 @@ DEFORMABLE_DETR = Family(
                 ('memory_trans_norm.', f'{TRANSFORMER}enc_output_norm.'),
                 ('pos_trans_fc.', f'{TRANSFORMER}pos_trans.'),
                 ('pos_trans_norm.', f'{TRANSFORMER}pos_trans_norm.'),
-                ('bbox_head.cls_branches.{i}.', f'{HEAD}class_embed.{{i}}.'),
-                *(
-                    (f'bbox_head.reg_branches.{{i}}.{2 * layer}.', f'{HEAD}bbox_embed.{{i}}.layers.{layer}.')
-                    for layer in range(3)
-                ),
+                *MMDET_BRANCHES,
                 ('encoder.layers.{i}.norms.{n}.', f'{ENCODER}norm{{n+1}}.'),
-                ('decoder.layers.{i}.norms.0.', f'{DECODER}norm2.'),
-                ('decoder.layers.{i}.norms.1.', f'{DECODER}norm1.'),
-                ('decoder.layers.{i}.norms.2.', f'{DECODER}norm3.'),
+                *((f'decoder.layers.{{i}}.norms.{n}.', f'{DECODER}{norm}.') for n, norm in enumerate(MMDET_NORMS)),
                 ('decoder.layers.{i}.self_attn.attn.', f'{DECODER}self_attn.'),
                 ('encoder.layers.{i}.', ENCODER),
                 ('decoder.layers.{i}.', DECODER),
@@ -162,6 +165,28 @@ DEFORMABLE_DETR = Family(
             inverse=lambda state: drop_biases(state, NECK_WEIGHTS, 'mmdet'),
             targets=('mmdet',),
             wrapper='state_dict',
+        ),
+        Layout(
+            'mmdet 2',
+            probe=r'bbox_head\.transformer\.decoder\.layers\.0\.attentions\.1\.sampling_offsets\.',
+            places=(
+                *same('backbone.', 'neck.'),
+                (f'{HEAD}query_embedding.', f'{HEAD}query_embed.'),
+                (f'{TRANSFORMER}level_embeds', f'{TRANSFORMER}level_embed'),
+                *same(
+                    *(f'{TRANSFORMER}{part}.' for part in ('reference_points', 'enc_output', 'enc_output_norm')),
+                    *(f'{TRANSFORMER}{part}.' for part in ('pos_trans', 'pos_trans_norm')),
+                ),
+                *MMDET_BRANCHES,
+                (f'{ENCODER}norms.{{n}}.', f'{ENCODER}norm{{n+1}}.'),
+                (f'{ENCODER}attentions.0.', f'{ENCODER}self_attn.'),
+                *((f'{DECODER}norms.{n}.', f'{DECODER}{norm}.') for n, norm in enumerate(MMDET_NORMS)),
+                (f'{DECODER}attentions.0.attn.', f'{DECODER}self_attn.'),
+                (f'{DECODER}attentions.1.', f'{DECODER}cross_attn.'),
+                *same(ENCODER, DECODER),
+            ),
+            parts=MMDET_2_PARTS,
+            tensors=lambda state: add_biases(state, NECK_WEIGHTS),
         ),
     ),
 )

@@ -30,6 +30,13 @@ TRANSFORMERS_PARTS = (
 """What all layers of encoders and decoders have in transformers: its files, and since version 5 its modules."""
 
 MMDET_PARTS = (('ffn.layers.0.0.', 'linear1.'), ('ffn.layers.1.', 'linear2.'))
+MMDET_2_PARTS = tuple((f'ffns.0.{theirs.removeprefix("ffn.")}', ours) for theirs, ours in MMDET_PARTS)
+MMDET_BRANCHES = (
+    (f'{HEAD}fc_cls.', f'{HEAD}class_embed.'),
+    (f'{HEAD}reg_ffn.layers.0.0.', f'{HEAD}bbox_embed.layers.0.'),
+    (f'{HEAD}reg_ffn.layers.1.', f'{HEAD}bbox_embed.layers.1.'),
+    (f'{HEAD}fc_reg.', f'{HEAD}bbox_embed.layers.2.'),
+)
 
 DETR = Family(
     whole=True,
@@ -80,10 +87,7 @@ DETR = Family(
                 *same('backbone.'),
                 ('neck.convs.0.conv.', f'{HEAD}input_proj.'),
                 ('query_embedding.', f'{HEAD}query_embed.'),
-                ('bbox_head.fc_cls.', f'{HEAD}class_embed.'),
-                ('bbox_head.reg_ffn.layers.0.0.', f'{HEAD}bbox_embed.layers.0.'),
-                ('bbox_head.reg_ffn.layers.1.', f'{HEAD}bbox_embed.layers.1.'),
-                ('bbox_head.fc_reg.', f'{HEAD}bbox_embed.layers.2.'),
+                *MMDET_BRANCHES,
                 ('decoder.post_norm.', f'{TRANSFORMER}decoder.norm.'),
                 ('encoder.layers.{i}.', ENCODER),
                 ('decoder.layers.{i}.', DECODER),
@@ -96,6 +100,23 @@ DETR = Family(
             ),
             targets=('mmdet',),
             wrapper='state_dict',
+        ),
+        Layout(
+            'mmdet 2',
+            probe=r'bbox_head\.transformer\.decoder\.layers\.0\.attentions\.1\.attn\.',
+            places=(
+                *same('backbone.', f'{HEAD}input_proj.'),
+                (f'{HEAD}query_embedding.', f'{HEAD}query_embed.'),
+                *MMDET_BRANCHES,
+                (f'{TRANSFORMER}decoder.post_norm.', f'{TRANSFORMER}decoder.norm.'),
+                *same(ENCODER, DECODER),
+            ),
+            parts=(
+                ('attentions.0.attn.', 'self_attn.'),
+                ('attentions.1.attn.', 'multihead_attn.'),
+                ('norms.{n}.', 'norm{n+1}.'),
+                *MMDET_2_PARTS,
+            ),
         ),
     ),
 )
