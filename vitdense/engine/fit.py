@@ -60,19 +60,18 @@ def check_fit(
     fits = total - sum(sizes.get(key, 0) for key in (*found.shapes, *found.missing))
     wrong = _undeclared(found, model, state, changes)
     partial = allow_partial and purpose == 'load_from' and fits
-    if not partial:
-        has = f'{purpose}: {path} has {percent(fits / total)} of the parameters of {type(model).__name__}'
-        of = origin(checkpoint, state, type(model).__name__)
-        least = 0.9 if purpose == 'load_from' else 1.0
-        if fits < least * total:
-            raise ValueError(
-                f'{has} ({fits} of {total} values), at least {percent(least)} must be there.{of}'
-                f'{listing(found.described())}{listing({"other number of logits": changes.reasons()})}'
-            )
-        if wrong:
-            option = '\n--cfg-options default_hooks.convert_checkpoint.allow_partial=True loads what fits'
-            hint = option if purpose == 'load_from' else ''
-            raise ValueError(f'{has}, but is not of the same layers.{of}{listing(wrong.described())}{hint}')
+    problem = details = ''
+    if fits < (least := 0.9 if purpose == 'load_from' else 1.0) * total:
+        problem = f' ({fits} of {total} values), at least {percent(least)} must be there.'
+        details = listing(found.described()) + listing({'other number of logits': changes.reasons()})
+    elif wrong:
+        option = '\n--cfg-options default_hooks.convert_checkpoint.allow_partial=True loads what fits'
+        problem, details = ', but is not of the same layers.', listing(wrong.described())
+        details += option if purpose == 'load_from' else ''
+    if problem and not partial:
+        name = type(model).__name__
+        has = f'{purpose}: {path} has {percent(fits / total)} of the parameters of {name}'
+        raise ValueError(f'{has}{problem}{origin(checkpoint, state, name)}{details}')
     remarks = {
         'resized': changes.resized,
         'fresh': [key for key in (*found.missing, *found.shapes) if key not in (*wrong.missing, *wrong.shapes)],

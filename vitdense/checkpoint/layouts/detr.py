@@ -30,7 +30,7 @@ TRANSFORMERS_PARTS = (
 """What all layers of encoders and decoders have in transformers: its files, and since version 5 its modules."""
 
 MMDET_PARTS = (('ffn.layers.0.0.', 'linear1.'), ('ffn.layers.1.', 'linear2.'))
-MMDET_2_PARTS = tuple((f'ffns.0.{theirs.removeprefix("ffn.")}', ours) for theirs, ours in MMDET_PARTS)
+MMDET_2_PARTS = tuple((f'[ffns.0|ffn].{theirs.removeprefix("ffn.")}', ours) for theirs, ours in MMDET_PARTS)
 MMDET_BRANCHES = (
     (f'{HEAD}fc_cls.', f'{HEAD}class_embed.'),
     (f'{HEAD}reg_ffn.layers.0.0.', f'{HEAD}bbox_embed.layers.0.'),
@@ -103,17 +103,17 @@ DETR = Family(
         ),
         Layout(
             'mmdet 2',
-            probe=r'bbox_head\.transformer\.decoder\.layers\.0\.attentions\.1\.attn\.',
+            probe=r'bbox_head\.transformer\.decoder\.layers\.0\.(attentions\.1|multihead_attn)\.attn\.',
             places=(
                 *same('backbone.', f'{HEAD}input_proj.'),
                 (f'{HEAD}query_embedding.', f'{HEAD}query_embed.'),
                 *MMDET_BRANCHES,
-                (f'{TRANSFORMER}decoder.post_norm.', f'{TRANSFORMER}decoder.norm.'),
+                (f'{TRANSFORMER}decoder.[post_norm|norm].', f'{TRANSFORMER}decoder.norm.'),
                 *same(ENCODER, DECODER),
             ),
             parts=(
-                ('attentions.0.attn.', 'self_attn.'),
-                ('attentions.1.attn.', 'multihead_attn.'),
+                ('[attentions.0|self_attn].attn.', 'self_attn.'),
+                ('[attentions.1|multihead_attn].attn.', 'multihead_attn.'),
                 ('norms.{n}.', 'norm{n+1}.'),
                 *MMDET_2_PARTS,
             ),
