@@ -92,7 +92,7 @@ def test_part_of_a_model_loads_where_it_is_allowed(tmp_path, log):
     model = PVTv2('b0')
     Pretrained(path, allow_partial=True)(model)
     assert torch.equal(model.block3[0].attn.q.weight.data, state['block3.0.attn.q.weight'])
-    assert log[0].endswith('left out 2 (head.*), missing 32 (block4.*), unexpected 1 (block1.*)')
+    assert log[0].endswith('left out 2 (head.*), missing 32 (block4.*), unexpected 1 (block1.*.scale)')
     nothing = save(tmp_path, {'block1.0.attn.q.weight': torch.zeros(3)})
     with pytest.raises(ValueError, match='0 % of the backbone parameters are there'):
         Pretrained(nothing, allow_partial=True)(PVTv2('b0'))
@@ -121,6 +121,8 @@ def test_a_checkpoint_of_another_model_is_an_error(tmp_path):
     path = save(tmp_path, {'layer1.0.conv1.weight': torch.zeros(3)})
     with pytest.raises(ValueError, match=r'not a checkpoint of pvt \(known layouts: PVT release, tr.*, mmdet\)'):
         Pretrained(path)(PVT('tiny'))
+    with pytest.raises(ValueError, match=r'not a checkpoint of swin \(.*\); it is one of pvt_v2$'):
+        Pretrained(save(tmp_path, release('pvt_v2_b0')))(Swin('tiny'))
     with pytest.raises(ValueError, match=r"key 'decoder\.weight' does not belong to the PVTv2 release layout"):
         convert({**release('pvt_v2_b0'), 'decoder.weight': torch.zeros(1)}, 'pvt_v2')
     with pytest.raises(ValueError, match='no tensors'):

@@ -93,9 +93,7 @@ def test_resuming_needs_a_run_of_the_same_model(tmp_path, lines, theirs):
     path = save(tmp_path, {**content, 'state_dict': state})
     model = Detector()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r'^--resume: the weights of .*weights\.pth would be converted \(timm\)'
-    ):
+    with pytest.raises(ValueError, match=r'^--resume: the weights of .*weights\.pth would be converted \(timm\)'):
         runner(Runner, tmp_path, model, path, resume=True).train()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -109,7 +107,5 @@ def test_weights_of_a_backbone_say_where_they_go(tmp_path, theirs):
 def test_an_unknown_key_is_named_with_setting_and_file(tmp_path, theirs):
     state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
     path = save(tmp_path, dict(state_dict={**state, 'backbone.extra.weight': torch.zeros(1)}))
-    with pytest.raises(
-        ValueError, match=rf"^load_from: {path}: key 'extra\.weight' does not belong to the timm"
-    ):
+    with pytest.raises(ValueError, match=rf"^load_from: {path}: key 'extra\.weight' does not belong to the timm"):
         runner(Runner, tmp_path, Detector(), path).train()

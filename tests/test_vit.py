@@ -189,9 +189,7 @@ def test_official_file_loads_unmodified(tmp_path, log):
     model = ViT('tiny', init_cfg=dict(type='vitdense.Pretrained', checkpoint=path))
     model.init_weights()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    assert log == [
-        f'loaded 100 % of backbone parameters from {path} (timm/DeiT/MAE/BEiT), left out 4 (head.*, norm.*)'
-    ]
+    assert log == [f'loaded 100 % of backbone parameters from {path} (timm/DeiT/MAE/BEiT), left out 4 (head.*, norm.*)']
 
 
 def test_decoder_of_mae_is_dropped():

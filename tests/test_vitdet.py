@@ -120,7 +120,7 @@ def test_weights_of_mae_leave_relative_positions_at_zero(tmp_path, log):
             assert not value.any()
         elif key != 'pos_embed':
             assert torch.equal(value, state[key])
-    assert 'fresh 6 (blocks.*)' in log[0]
+    assert 'fresh 6 (blocks.*.rel_pos_h, blocks.*.rel_pos_w)' in log[0]
 
 
 @settings(max_examples=50, deadline=None)

@@ -67,7 +67,9 @@ def layout_of(state: State, family: str) -> Layout:
     layout = find_layout(state, family)
     if layout is None:
         known = ', '.join(layout.name for layout in FAMILIES[family].layouts)
-        raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); its first keys are {list(state)[:5]}')
+        other = recognise(state)
+        seems = f'it is one of {other[0]}' if other else f'its first keys are {list(state)[:5]}'
+        raise ValueError(f'not a checkpoint of {family} (known layouts: {known}); {seems}')
     return layout
 
 

@@ -53,7 +53,7 @@ class Pretrained:
             state, dropped = to_ours(state, layout)
             state, resized = resize_tables(state, module)
         except ValueError as error:
-            raise ValueError(f'{path}: {error}') from error
+            raise ValueError(f'{path}: {error}') from None
         own = module.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
         share = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())

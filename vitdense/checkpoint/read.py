@@ -72,7 +72,7 @@ def read(path: Path) -> Mapping:
             found = f'one of {list(content)[:10]} without any'
             raise UnfitError(f'holds no weights: expected a dict of tensors, found {found}')
     except UnfitError as error:
-        raise ValueError(f'checkpoint {path} {error}') from error
+        raise ValueError(f'checkpoint {path} {error}') from None
     except Exception as error:  # whatever a library makes of a damaged file
         reason = str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
         raise ValueError(

@@ -59,8 +59,21 @@ def percent(share: float) -> str:
 
 
 def summary(keys: Iterable[str]) -> str:
-    """Keys shortened to their first parts: ``head.*, norm.*, cls_token``."""
-    return ', '.join(dict.fromkeys(f'{key.split(".")[0]}.*' if '.' in key else key for key in keys))
+    """Keys shortened to their first parts, with the last where there are few: ``head.*, blocks.*.rel_pos_h``."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        first, dot, rest = key.partition('.')
+        groups.setdefault(first + dot, []).append(rest)
+    return ', '.join(name for first, rests in groups.items() for name in _short(first, rests))
+
+
+def _short(first: str, rests: list[str]) -> list[str]:
+    last = dict.fromkeys(rest.rpartition('.')[2] for rest in rests)
+    if not first.endswith('.'):
+        return [first]
+    if len(last) > 3 or not all('.' in rest for rest in rests) or last.keys() & {'weight', 'bias'}:
+        return [f'{first}*']
+    return [f'{first}*.{name}' for name in last]
 
 
 def listing(differences: Mapping[str, Collection[str]], most: int = 5) -> str:

@@ -135,6 +135,7 @@ def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = 
     kept = ('meta',) if wrapper and not is_safe else ()
     part = target.with_name(f'.{target.name}.part')
     try:
+        part.touch()  # the libraries have other exceptions than OSError for what is no place to write to
         if is_safe:
             copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
             save_file(copies, part, metadata=dict(format='pt'))

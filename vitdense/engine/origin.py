@@ -14,15 +14,14 @@ def origin(checkpoint: Mapping, state: Mapping[str, Tensor], name: str) -> str:
     known = recognise(state)
     if known and not any(key.startswith('backbone.') for key in state) and not FAMILIES[known[0]].whole:
         return (
-            f' It looks like the weights of a backbone (family {known[0]}), which go to model.backbone.init_cfg='
+            f' It looks like the weights of a backbone ({known[0]}), which go to model.backbone.init_cfg='
             "dict(type='vitdense.Pretrained', checkpoint=...)."
         )
     text = (checkpoint.get('meta') or {}).get('cfg') if 'state_dict' in checkpoint else None
     kinds = _model_type(text) if isinstance(text, str) else []
     if kinds:
         return f' It looks like a checkpoint of another model: its config says {" with ".join(kinds)}, this is {name}.'
-    family = f' (family {known[0]})' if known else ''
-    return f' It looks like a checkpoint of another model{family}.'
+    return f' It looks like a checkpoint of {known[0] if known else "another model"}.'
 
 
 def _model_type(text: str) -> list[str]:

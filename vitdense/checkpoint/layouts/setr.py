@@ -1,6 +1,7 @@
 """Whole segmentors: SETR with its three decoders."""
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -106,6 +107,20 @@ _OF_MMSEG = vit.nest(
     next(layout.places for layout in vit.VIT.layouts if layout.name == 'mmseg'), 'backbone.', 'backbone.'
 )
 
+_UP = Layout(
+    'mmseg, PUP',
+    probe=r'decode_head\.up_convs\.1\.',
+    places=(
+        *_OF_MMSEG,
+        *((f'{head}up_convs.{{i}}.0.', f'{head}convs.{{i}}.') for head in HEADS),
+        *same(*(f'{head}{part}.' for head in HEADS for part in ('norm', 'conv_seg'))),
+    ),
+    tensors=lambda state: add_biases(state, f'{UP_WEIGHTS}|{PATCH_WEIGHT}'),
+    inverse=lambda state: drop_biases(_without_zero_patch_bias(state), UP_WEIGHTS, 'mmseg'),
+    targets=('mmseg',),
+    wrapper='state_dict',
+)
+
 SETR = Family(
     whole=True,
     own=r'decode_head\.convs\.0\.conv\.bias|neck\.extract\.',
@@ -167,19 +182,12 @@ SETR = Family(
             wrapper='state_dict',
             note='its outputs are those of model.decode_head.up_align_corners=False',
         ),
-        Layout(
-            'mmseg, naive and PUP',
-            probe=r'decode_head\.up_convs\.',
-            places=(
-                *_OF_MMSEG,
-                *((f'{head}up_convs.{{i}}.0.', f'{head}convs.{{i}}.') for head in HEADS),
-                *same(*(f'{head}{part}.' for head in HEADS for part in ('norm', 'conv_seg'))),
-            ),
-            tensors=lambda state: add_biases(state, f'{UP_WEIGHTS}|{PATCH_WEIGHT}'),
-            inverse=lambda state: drop_biases(_without_zero_patch_bias(state), UP_WEIGHTS, 'mmseg'),
-            targets=('mmseg',),
-            wrapper='state_dict',
-            note='where it is the naive decoder, its outputs are those of model.decode_head.up_scale=4',
+        _UP,
+        replace(
+            _UP,
+            name='mmseg, naive',
+            probe=r'decode_head\.up_convs\.0\.',
+            note='its outputs are those of model.decode_head.up_scale=4',
         ),
     ),
 )

@@ -39,7 +39,7 @@ class ConvertCheckpointHook(Hook):
         try:
             converted, changes = adapt(checkpoint, model)
         except ValueError as error:
-            raise ValueError(f'{purpose}: {path}: {error}') from error
+            raise ValueError(f'{purpose}: {path}: {error}') from None
         if runner._resume and changes:
             cause = ', '.join(changes.sources) or 'of another image size or other classes'
             raise ValueError(
