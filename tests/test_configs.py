@@ -34,6 +34,9 @@ def build(leaf: str):
         maps = tuple(range(len(backbone.get('out_indices', (0, 1)))))
         backbone.depth = len(maps)
         backbone.update({key: maps for key in ('out_indices', 'global_blocks') if key in backbone})
+    if 'rpn_head' in cfg.model:  # a thousand regions an image keep the heads of a cascade busy for half a minute
+        for settings in (cfg.model.train_cfg.rpn_proposal, cfg.model.test_cfg.rpn):
+            settings.max_per_img = 30
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     return cfg, MODELS.build(cfg.model)
