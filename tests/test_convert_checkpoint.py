@@ -38,9 +38,9 @@ class Images(torch.utils.data.Dataset):
 
 
 def runner(kind: type, folder, model: Detector, load_from: str, **kwargs) -> MMEngineRunner:
-    hooks = dict(convert_checkpoint=ConvertCheckpointHook(), checkpoint=CheckpointHook(interval=1))
+    hooks = dict(checkpoint=CheckpointHook(interval=1))
     if kind is MMEngineRunner:
-        kwargs['custom_hooks'] = [hooks.pop('convert_checkpoint')]
+        kwargs['custom_hooks'] = [ConvertCheckpointHook()]
     return kind(
         model=model,
         work_dir=str(folder / 'run'),

@@ -50,9 +50,10 @@ class Runner(MMEngineRunner):
             Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n')
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register the default hooks; ``None`` leaves one out, also one that mmengine does not know."""
+        """Register the default hooks, ours for checkpoints too; ``None`` leaves one out, also one of ours."""
+        hooks = {'convert_checkpoint': dict(type='vitdense.ConvertCheckpointHook'), **(hooks or {})}
         known = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
-        super().register_default_hooks({name: hook for name, hook in (hooks or {}).items() if hook or name in known})
+        super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name in known})
 
     def train(self) -> torch.nn.Module:
         try:
