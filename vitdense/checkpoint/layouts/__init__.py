@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {
     'setr': setr.SETR,
     'trans2seg': trans2seg.TRANS2SEG,
 }
-"""By :attr:`Backbone.family`, and by that of the head of a whole model."""
+"""By :attr:`Backbone.family`, and by that of the head or the neck of a whole model."""
 
 RELEASES: dict[str, str] = {name: url for family in FAMILIES.values() for name, url in family.releases.items()}
 """URLs of the official ImageNet releases by the name that a config gives."""
