@@ -152,6 +152,20 @@ def test_transformers_reads_what_is_written(tmp_path, kind):
         assert_maps_close(model(image(WIDE)), [without_prefix(tokens, model, WIDE)])
 
 
+def test_the_decoder_of_a_mae_of_transformers_is_dropped(tmp_path):
+    """As its hub has it, with the encoder's blocks as in a ViT."""
+    model = small(final_norm=True)
+    sizes = dict(decoder_hidden_size=32, decoder_num_hidden_layers=1, decoder_num_attention_heads=2)
+    config = transformers.ViTMAEConfig(**THEIRS, **sizes, intermediate_size=192, layer_norm_eps=1e-6)
+    peer = transformers.ViTMAEForPreTraining(config)
+    peer.save_pretrained(tmp_path)
+    converted, dropped = convert(load_file(tmp_path / 'model.safetensors'), 'vit')
+    assert shapes(converted) == shapes(model.state_dict())
+    assert torch.equal(converted['blocks.1.mlp.fc2.weight'], peer.state_dict()['vit.layers.1.mlp.fc2.weight'])
+    assert dropped
+    assert all(key.startswith('decoder.') for key in dropped)
+
+
 def test_vitdet_of_transformers_reads_what_is_written(tmp_path):
     model = small(**VITDET, window_size=2, global_blocks=(1,))
     windows = dict(use_relative_position_embeddings=True, window_size=2, window_block_indices=[0])

@@ -212,7 +212,7 @@ VIT = Family(
             'transformers ViT/DeiT',
             probe=r'((vit|deit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.',
             places=nest(TRANSFORMERS, '[|vit.|deit.]'),
-            dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier].'),
+            dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier|decoder].'),
             tensors=_join_qkv,
             inverse=lambda state: _split_qkv(_need_class_token(state)),
             targets=('transformers',),
