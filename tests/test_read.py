@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 from torch import nn
 
@@ -104,9 +105,13 @@ def test_what_torch_saves_beside_tensors(tmp_path, form):
         'model': OrderedDict(wide=weights.expand(4, 3), same=weights, part=weights[1:]),
         'args': argparse.Namespace(lr=1e-4, device='cuda'),
         'epoch': 3,
+        'meta': {'best': np.float64(0.25), 'count': np.int32(7)},
+        'message_hub': {'loss': HistoryBuffer([2.0, 1.0], [1, 1])},
     }
     found = read(save(tmp_path / 'a.pth', content, form))
     assert found['args'].lr == 1e-4
+    assert found['meta'] == content['meta']
+    assert found['message_hub']['loss'].data[0].tolist() == [2.0, 1.0]
     assert found['epoch'] == 3
     assert_same(found['model'], content['model'])
     assert found['model']['wide'].stride() == (0, 1)

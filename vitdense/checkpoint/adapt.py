@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from vitdense.checkpoint.convert import find_layout, to_ours, unwrap
+from vitdense.checkpoint.convert import divide, find_layout, joined, to_ours, unwrap
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import State
 from vitdense.checkpoint.resize import resize_tables
@@ -93,8 +93,7 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
 
 def _adapt_backbone(state: State, backbone: Backbone, changes: Changes) -> State:
     """Rename the parameters of the backbone, and resize its tables."""
-    part = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    rest = {key: value for key, value in state.items() if not key.startswith('backbone.')}
+    part, rest = divide(state, 'backbone.')
     own = backbone.state_dict()
     if all(key in own and value.shape == own[key].shape for key, value in part.items()):
         return state
@@ -107,7 +106,7 @@ def _adapt_backbone(state: State, backbone: Backbone, changes: Changes) -> State
         part = converted
     part, names = resize_tables(part, backbone)
     changes.resized += [f'backbone.{name}' for name in names]
-    return rest | {f'backbone.{key}': value for key, value in part.items()}
+    return joined(part, rest, 'backbone.')
 
 
 def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, changes: Changes) -> State:

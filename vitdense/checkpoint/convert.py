@@ -27,10 +27,20 @@ def unwrap(checkpoint: Mapping) -> State:
     return state
 
 
+def divide(state: State, prefix: str) -> tuple[State, State]:
+    """What begins with ``prefix``, without it, and the rest."""
+    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return part, {key: value for key, value in state.items() if not key.startswith(prefix)}
+
+
+def joined(part: State, rest: State, prefix: str) -> State:
+    """Undo :func:`divide`."""
+    return {prefix + key: value for key, value in part.items()} | rest
+
+
 def backbone_of(state: State) -> State:
     """That part of a detector's state dict which is its backbone, ``state`` itself if it is one."""
-    part = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    return part or state
+    return divide(state, 'backbone.')[0] or state
 
 
 def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:

@@ -9,7 +9,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitdense.checkpoint.convert import WRAPPERS, find_layout, recognise, strangers, to_ours, to_theirs, unwrap
+from vitdense.checkpoint.convert import (
+    WRAPPERS,
+    divide,
+    find_layout,
+    joined,
+    recognise,
+    strangers,
+    to_ours,
+    to_theirs,
+    unwrap,
+)
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout, State
@@ -50,13 +60,13 @@ class Weights:
 
     def rename(self, layout: Layout, prefix: str = '') -> None:
         """Bring what begins with ``prefix`` from ``layout`` into ours."""
-        part, rest = _divide(self.state, prefix)
+        part, rest = divide(self.state, prefix)
         renamed, dropped = to_ours(part, layout)
         if not prefix or any(value is not part.get(key) for key, value in renamed.items()):
             self.sources.append(layout.name)
         self.notes += [f'{layout.name}: {layout.note}'] if layout.note else []
         self.dropped += [prefix + key for key in dropped]
-        self.state = _joined(renamed, rest, prefix)
+        self.state = joined(renamed, rest, prefix)
 
     def __str__(self) -> str:
         parts = [self.model or ('a model' if self.prefix else None), self.backbone]
@@ -75,7 +85,7 @@ def weights_of(checkpoint: Mapping) -> Weights:
         weights.model = family
         if layout:
             weights.rename(layout)
-    part, _ = _divide(weights.state, weights.prefix)
+    part, _ = divide(weights.state, weights.prefix)
     family, layout = recognise(part) or (None, None)
     if family and not FAMILIES[family].whole:
         weights.backbone = family
@@ -96,9 +106,9 @@ def written(weights: Weights, target: str) -> tuple[State, str]:
         return state, 'state_dict'
     layouts = _layouts(weights.model, target) if weights.model else []
     if weights.backbone and not any(layout.names_backbone for layout in layouts):
-        part, rest = _divide(state, prefix)
+        part, rest = divide(state, prefix)
         part, wrapper = _first_with_place(part, _layouts(weights.backbone, target))
-        state = _joined(part, rest, prefix)
+        state = joined(part, rest, prefix)
         if not weights.model:
             return state, 'state_dict' if prefix else wrapper
     return _first_with_place(state, layouts)
@@ -156,17 +166,6 @@ def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = 
     ]
 
 
-def _divide(state: State, prefix: str) -> tuple[State, State]:
-    """What begins with ``prefix``, without it, and the rest."""
-    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return part, {key: value for key, value in state.items() if not key.startswith(prefix)}
-
-
-def _joined(part: State, rest: State, prefix: str) -> State:
-    """Undo :func:`_divide`."""
-    return {prefix + key: value for key, value in part.items()} | rest
-
-
 def _nearest(states: Iterable[State]) -> str:
     """Why none of ``states`` has a layout that is known: the keys that the nearest one does not have."""
     near = [
@@ -188,7 +187,7 @@ def _part_for(weights: Weights, target: str) -> Weights:
     is_known = any(target in layout.targets for layout in layouts)
     if is_known or not weights.backbone or target not in OF_BACKBONES:
         return weights
-    part, rest = _divide(weights.state, weights.prefix)
+    part, rest = divide(weights.state, weights.prefix)
     return replace(weights, state=part, model=None, dropped=[*weights.dropped, *rest])
 
 

@@ -1,6 +1,6 @@
 """What is known of a family of models: how their weights are published, and how their tables are resized."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -77,12 +77,17 @@ def _swapped(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
 
 def same(*names: str) -> tuple[tuple[str, str], ...]:
     """Places that have the same names in a layout as here."""
-    return under('', *names)
+    return tuple((name, name) for name in names)
 
 
 def under(prefix: str, *names: str) -> tuple[tuple[str, str], ...]:
     """Places that have the same names, and here ``prefix`` before them."""
-    return tuple((name, prefix + name) for name in names)
+    return nest(same(*names), ours=prefix)
+
+
+def nest(pairs: Iterable[tuple[str, str]], theirs: str = '', ours: str = '') -> tuple[tuple[str, str], ...]:
+    """``pairs`` of names with ``theirs`` and ``ours`` before them."""
+    return tuple((theirs + their, ours + our) for their, our in pairs)
 
 
 @dataclass(frozen=True)

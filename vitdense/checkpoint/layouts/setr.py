@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from . import vit
 from .biases import add_biases, drop_biases
-from .family import Family, Layout, State, same
+from .family import Family, Layout, State, nest, same
 
 HEADS = ('decode_head.', 'auxiliary_head.{h}.')
 HEAD = r'((?:decode_head|auxiliary_head\.\d+)\.)'
@@ -103,9 +103,7 @@ def _without_zero_patch_bias(state: State) -> State:
     return state if bias is None or bias.any() else {key: state[key] for key in state if key != PATCH_BIAS}
 
 
-_OF_MMSEG = vit.nest(
-    next(layout.places for layout in vit.VIT.layouts if layout.name == 'mmseg'), 'backbone.', 'backbone.'
-)
+_OF_MMSEG = nest(next(layout.places for layout in vit.VIT.layouts if layout.name == 'mmseg'), 'backbone.', 'backbone.')
 
 _UP = Layout(
     'mmseg, PUP',

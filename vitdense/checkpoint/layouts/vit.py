@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +12,7 @@ from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
 from . import rows
-from .family import Family, Layout, State, same
+from .family import Family, Layout, State, nest, same
 from .positions import add_class_entry, drop_class_entry
 
 MOST_PREFIX = 16
@@ -112,11 +111,6 @@ def _from_jax(state: State) -> State:
         return value.T if re.search(r'\.(attn|mlp)\..*weight$', key) else value
 
     return _join_qkv({key: transpose(key, value).contiguous() for key, value in state.items()})
-
-
-def nest(pairs: Iterable[tuple[str, str]], theirs: str = '', ours: str = '') -> tuple[tuple[str, str], ...]:
-    """``pairs`` of names with ``theirs`` and ``ours`` before them."""
-    return tuple((theirs + their, ours + our) for their, our in pairs)
 
 
 def _vitdet_blocks(place: str, attn: str) -> tuple[tuple[str, str], ...]:

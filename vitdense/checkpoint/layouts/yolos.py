@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import vit
-from .family import Family, Layout, same, under
+from .family import Family, Layout, nest, same, under
 
 
 def fit_positions(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int], rule: str, det: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ _TRANSFORMERS = replace(
     next(layout for layout in vit.VIT.layouts if layout.name == 'transformers ViT/DeiT'),
     name='transformers',
     probe=r'(vit\.)?embeddings\.detection_tokens',
-    places=vit.nest(_TRANSFORMERS_PLACES, '[|vit.]'),
+    places=nest(_TRANSFORMERS_PLACES, '[|vit.]'),
     dropped=('[|vit.]pooler.', '[class_labels_classifier|bbox_predictor].'),
 )
 
@@ -54,13 +54,13 @@ YOLOS_DETECTOR = Family(
         replace(
             _RELEASE,
             probe=r'class_embed\.layers\.',
-            places=(*vit.nest(_PLACES, 'backbone.', 'backbone.'), *under('bbox_head.', 'class_embed', 'bbox_embed')),
+            places=(*nest(_PLACES, 'backbone.', 'backbone.'), *under('bbox_head.', 'class_embed', 'bbox_embed')),
         ),
         replace(
             _TRANSFORMERS,
             probe=r'vit\.embeddings\.detection_tokens',
             places=(
-                *vit.nest(_TRANSFORMERS_PLACES, 'vit.', 'backbone.'),
+                *nest(_TRANSFORMERS_PLACES, 'vit.', 'backbone.'),
                 ('class_labels_classifier', 'bbox_head.class_embed'),
                 ('bbox_predictor', 'bbox_head.bbox_embed'),
             ),
