@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from backbone_samples import image, randomize_, save
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
@@ -96,6 +97,28 @@ def test_resuming_needs_a_run_of_the_same_model(tmp_path, lines, theirs):
     with pytest.raises(ValueError, match=r'^--resume: the weights of .*weights\.pth would be converted \(timm\)'):
         runner(Runner, tmp_path, model, path, resume=True).train()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Scores(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict:
+        return dict(count=len(results))
+
+
+@pytest.mark.parametrize('kind', [Runner, MMEngineRunner])
+def test_a_test_needs_all_of_the_model_also_with_a_config_that_can_train(tmp_path, lines, theirs, kind):
+    loader = dict(dataset=Images(), sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2)
+    test = dict(test_dataloader=loader, test_cfg=dict(), test_evaluator=Scores())
+    state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
+    head = nn.Linear(256, 5).state_dict(prefix='bbox_head.')
+    other = save(tmp_path, dict(meta={}, state_dict={**state, **head}))
+    with pytest.raises(ValueError, match=r'^checkpoint: .*weights\.pth has 99\.9 % .*at least 100 % must be there'):
+        runner(kind, tmp_path / 'other', Detector(), other, **test).test()
+    same = save(tmp_path, dict(meta={}, state_dict={**state, **nn.Linear(256, 3).state_dict(prefix='bbox_head.')}))
+    assert runner(kind, tmp_path / 'same', Detector(), same, **test).test() == dict(count=1)
+    assert lines == [f'loaded 100 % of parameters from {same} (timm)']
 
 
 def test_weights_of_a_backbone_say_where_they_go(tmp_path, theirs):

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
@@ -90,7 +91,7 @@ class Runner(MMEngineRunner):
             raise ValueError(f'--resume: {path} holds weights and no state of a run; --cfg-options load_from={path}')
         self._load_from = str(path)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        if self._resume or self._train_loop is None:
+        if self._resume or isinstance(self._test_loop, BaseLoop):
             self._compare_classes(path, checkpoint.get('meta', {}))
         model = self.model.module if is_model_wrapper(self.model) else self.model
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python

@@ -1,7 +1,7 @@
 """Checkpoints of others, brought to the model that loads them."""
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from vitdense.checkpoint.adapt import adapt
 from vitdense.console import say
@@ -35,7 +35,8 @@ class ConvertCheckpointHook(Hook):
             ValueError: it does not fit the model; the message names the setting and the file.
         """
         path, model = runner._load_from, unwrap_model(runner.model)
-        purpose = '--resume' if runner._resume else 'load_from' if runner._train_loop is not None else 'checkpoint'
+        trains = isinstance(runner._train_loop, BaseLoop)  # a config that is not built yet where the run is a test
+        purpose = '--resume' if runner._resume else 'load_from' if trains else 'checkpoint'
         try:
             converted, changes = adapt(checkpoint, model)
         except ValueError as error:
