@@ -18,15 +18,15 @@ from setuptools.command.build_py import build_py
 PACKAGE = 'vitdense.ops.ms_deform_attn'
 
 
-def load_compile():
-    """``vitdense/ops/ms_deform_attn/compile.py`` by itself: the package needs what is not installed yet."""
-    spec = importlib.util.spec_from_file_location('compile_ms_deform_attn', f'{PACKAGE.replace(".", "/")}/compile.py')
+def load_build():
+    """``vitdense/ops/ms_deform_attn/build.py`` by itself: the package needs what is not installed yet."""
+    spec = importlib.util.spec_from_file_location('build_ms_deform_attn', f'{PACKAGE.replace(".", "/")}/build.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-compile_ = load_compile()
+building = load_build()
 
 
 class BuildWithConfigs(build_py):
@@ -43,13 +43,13 @@ class BuildLibraries(build_ext):
     def build_extension(self, extension: Extension) -> None:
         path = Path(self.get_ext_fullpath(extension.name)).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        failure = compile_.make(extension.name.rpartition('.')[2], path)
+        failure = building.make(extension.name.rpartition('.')[2], path)
         if failure:
             raise SystemExit(f'{failure}\n{path.name} does not compile; VITDENSE_BUILD=0 installs vitdense without it')
 
     def get_ext_filename(self, fullname: str) -> str:
         package, _, name = fullname.rpartition('.')
-        return str(Path(*package.split('.'), compile_.file_name(name)))
+        return str(Path(*package.split('.'), building.file_name(name)))
 
 
 class AnyPython(bdist_wheel):
@@ -61,9 +61,9 @@ class AnyPython(bdist_wheel):
 
 def libraries() -> list[Extension]:
     found = []
-    for name in compile_.SOURCES:
+    for name in building.SOURCES:
         forbidden = os.environ.get('VITDENSE_BUILD') == '0' and 'VITDENSE_BUILD=0'
-        obstacle = forbidden or compile_.obstacle(name)
+        obstacle = forbidden or building.obstacle(name)
         if obstacle:
             print(f'{PACKAGE} without its {name} library: {obstacle}')
         else:

@@ -16,7 +16,7 @@ import torch
 from measuring import clock_of, extra_memory, options, report
 from torch import Tensor, nn
 
-from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
 from vitdense.models.layers.layout import pad_to_multiple
 

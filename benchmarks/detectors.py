@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from vitdense.engine.config import load_config
+from vitdense.config.load import load_config
 from vitdense.models.heads.deformable_transformer import relative_to
 from vitdense.models.set_prediction import Predictions
 

@@ -13,11 +13,11 @@ from collections import defaultdict
 from mmengine.hooks import Hook
 from rich.table import Table
 
+from vitdense.commands import parser_of
+from vitdense.commands.prepare import build_runner
+from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import scan_data
-from vitdense.engine.cli import check_parser
-from vitdense.engine.launch import build_runner
-from vitdense.engine.runtime import read_config
 
 STEPS = ('before_train_iter', 'after_train_iter')
 EVALUATIONS = ('before_val', 'before_val_epoch', 'before_val_iter', 'after_val_iter', 'after_val_epoch', 'after_val')
@@ -45,7 +45,7 @@ def timed(method, seconds: dict[str, float], stage: str):
 
 
 def main() -> None:
-    args = check_parser().parse_args()
+    args = parser_of('check').parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ['VITDENSE_CACHE'] = folder
         cfg = read_config(args)

@@ -18,7 +18,7 @@ from detectors import CASES, Batch, Detector, Maps, Ours, ours
 from measuring import clock_of, extra_memory, options, report
 from torch import Tensor
 
-from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.translate import convert
 
 PACKAGES = ('vitdense', 'torch', 'transformers', 'onedl-mmdetection')
 HEADER = ('model', 'part', 'implementation', 'minimum, s', 'times best peer', 'memory, MB', 'times least peer')

@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from vitdense.engine.config import load_config
+from vitdense.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

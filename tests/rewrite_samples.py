@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitdense.checkpoint.layouts.family import State
-from vitdense.engine.config import load_config
+from vitdense.config.load import load_config
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -8,9 +8,9 @@ from backbone_samples import release, save
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import PVT, PVTv2, Swin, ViT
 
 

@@ -14,10 +14,10 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from vitdense.commands.flops import complexity
+from vitdense.config.channels import check_channels
+from vitdense.config.load import load_config
 from vitdense.datasets.checks import check_data
-from vitdense.engine.complexity import complexity
-from vitdense.engine.config import load_config
-from vitdense.engine.wiring import check_channels
 from vitdense.models.backbones import Backbone
 
 ROOT = Path(__file__).parents[1] / 'configs'

@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
-from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.translate import convert
 from vitdense.engine.hooks import CheckpointHook, ConvertCheckpointHook
 from vitdense.engine.runner import Runner
 from vitdense.models.backbones import PVTv2

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
 
-from vitdense.checkpoint.convert import convert
-from vitdense.engine.config import load_config
+from vitdense.checkpoint.translate import convert
+from vitdense.config.load import load_config
 from vitdense.models.heads import DeformableDETRHead
 from vitdense.models.heads.deformable_transformer import Proposals
 from vitdense.models.set_prediction import Predictions, cxcywh_to_xyxy

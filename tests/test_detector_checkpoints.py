@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from vitdense.checkpoint.adapt import COCO_IDS, adapt
-from vitdense.engine.fit import check_fit
+from vitdense.checkpoint.check import check_fit
+from vitdense.checkpoint.into_model import COCO_IDS, adapt
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {

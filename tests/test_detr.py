@@ -10,8 +10,8 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from vitdense.checkpoint.convert import convert
-from vitdense.engine.config import load_config
+from vitdense.checkpoint.translate import convert
+from vitdense.config.load import load_config
 from vitdense.models.heads import DETRHead, query_head
 from vitdense.models.set_prediction import cxcywh_to_xyxy
 

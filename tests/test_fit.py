@@ -10,9 +10,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint
 from torch import nn
 
+from vitdense.checkpoint.check import check_fit
 from vitdense.checkpoint.read import read
-from vitdense.engine.config import config_path
-from vitdense.engine.fit import check_fit
+from vitdense.config.load import config_path
 
 
 class Net(BaseModel):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vitdense.models.layers.dropout import PIECE, Dropout, dropout, relu_dropout
+from vitdense.models.layers.fast.dropout import PIECE, Dropout, dropout, relu_dropout
 
 SHAPES = [(3, 5), (2, PIECE // 4 + 1, 3), (4 * PIECE,)]
 

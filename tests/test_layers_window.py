@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitdense.models.backbones import Swin
 from vitdense.models.layers import linear as linear_module
 from vitdense.models.layers import window as window_module
-from vitdense.models.layers.linear import Linear, by_rows, linear
+from vitdense.models.layers.fast.linear import Linear, by_rows, linear
 from vitdense.models.layers.window import cut_windows, position_bias, window_attention
 
 CPU = torch.device('cpu')

@@ -22,12 +22,12 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import recognise, to_ours, to_theirs
+from vitdense.checkpoint.into_model import resize_tables
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout
 from vitdense.checkpoint.layouts.pvt import resize_square
 from vitdense.checkpoint.layouts.swin import resize_window
-from vitdense.checkpoint.resize import resize_tables
+from vitdense.checkpoint.translate import recognise, to_ours, to_theirs
 from vitdense.models.backbones import PVT, PVTv2, Swin, SwinV2
 
 DEPTHS = (1, 2, 1, 1)

@@ -11,9 +11,9 @@ from mmseg.models.backbones import VisionTransformer as MMSegViT
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vitdense.checkpoint.convert import convert, find_layout, to_ours, to_theirs
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout
+from vitdense.checkpoint.translate import convert, find_layout, to_ours, to_theirs
 from vitdense.models.backbones import YOLOS, HybridViT, ViT, ViTAdapter
 from vitdense.models.heads import YOLOSHead
 

@@ -14,10 +14,10 @@ from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vitdense.checkpoint.convert import find_layout, recognise, to_ours, to_theirs
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout, State
-from vitdense.engine.config import load_config
+from vitdense.checkpoint.translate import find_layout, recognise, to_ours, to_theirs
+from vitdense.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SIZES = [(97, 129), (97, 129)]

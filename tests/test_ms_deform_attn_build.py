@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitdense.ops.ms_deform_attn import compile, library
+from vitdense.ops.ms_deform_attn import build, library
 
 ROOT = Path(__file__).parents[1]
-needs_compiler = pytest.mark.skipif(bool(compile.obstacle('cpu')), reason=str(compile.obstacle('cpu')))
+needs_compiler = pytest.mark.skipif(bool(build.obstacle('cpu')), reason=str(build.obstacle('cpu')))
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def cache_dir(tmp_path, monkeypatch):
     """An empty cache and no library beside the package."""
     monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
     monkeypatch.delenv(library.SWITCH, raising=False)
-    monkeypatch.setattr(compile, 'FOLDER', shutil.copytree(compile.FOLDER / 'csrc', tmp_path / 'package/csrc').parent)
-    compile.file_name.cache_clear()
+    monkeypatch.setattr(build, 'FOLDER', shutil.copytree(build.FOLDER / 'csrc', tmp_path / 'package/csrc').parent)
+    build.file_name.cache_clear()
     library.load.cache_clear()
     yield tmp_path / 'cache/ops'
-    compile.file_name.cache_clear()
+    build.file_name.cache_clear()
     library.load.cache_clear()
 
 
@@ -40,7 +40,7 @@ def script_as_compiler(folder: Path, lines: str) -> str:
 def compiled(tmp_path_factory):
     """The CPU library, compiled once for this file."""
     path = tmp_path_factory.mktemp('ops') / 'libvitdense_cpu.so'
-    assert compile.make('cpu', path) is None
+    assert build.make('cpu', path) is None
     return path
 
 
@@ -58,8 +58,8 @@ def test_first_call_compiles_and_later_processes_load(cache_dir, monkeypatch):
     monkeypatch.setenv('CXX', script_as_compiler(cache_dir.parent.parent, f'echo x >> {count}; exec g++ "$@"'))
     program = f"""
 import pathlib, torch
-from vitdense.ops.ms_deform_attn import compile, cpu
-compile.FOLDER = pathlib.Path({str(compile.FOLDER)!r})
+from vitdense.ops.ms_deform_attn import build, cpu
+build.FOLDER = pathlib.Path({str(build.FOLDER)!r})
 assert cpu.unavailable(torch.device("cpu")) is None
 assert torch.ops.vitdense_cpu.widest() in (4, 8, 16)
 """
@@ -87,12 +87,12 @@ def test_importing_compiles_nothing(tmp_path):
 
 
 def test_sources_and_names_change_together(cache_dir):
-    before = {name: compile.file_name(name) for name in ('cpu', 'cuda')}
-    with (compile.FOLDER / 'csrc/cpu.cpp').open('a') as file:
+    before = {name: build.file_name(name) for name in ('cpu', 'cuda')}
+    with (build.FOLDER / 'csrc/cpu.cpp').open('a') as file:
         file.write('// changed')
-    compile.file_name.cache_clear()
-    assert compile.file_name('cpu') != before['cpu']
-    assert compile.file_name('cuda') == before['cuda']
+    build.file_name.cache_clear()
+    assert build.file_name('cpu') != before['cpu']
+    assert build.file_name('cuda') == before['cuda']
 
 
 def test_it_can_be_switched_off(cache_dir, monkeypatch):
@@ -103,14 +103,14 @@ def test_it_can_be_switched_off(cache_dir, monkeypatch):
 
 def test_no_compiler(cache_dir, monkeypatch):
     monkeypatch.setenv('CXX', 'sh -c g++')
-    assert compile.compiler('cpu') == ['sh', '-c', 'g++']
+    assert build.compiler('cpu') == ['sh', '-c', 'g++']
     monkeypatch.setenv('CXX', 'g++-of-another-machine -Wall')
     assert 'there is no C++ compiler, neither $CXX nor c++' in library.load('cpu')
     monkeypatch.delenv('CXX')
     monkeypatch.setenv('PATH', '')
     library.load.cache_clear()
     assert 'apt install g++' in library.load('cpu')
-    assert 'no nvcc' in compile.obstacle('cuda') or 'without CUDA' in compile.obstacle('cuda')
+    assert 'no nvcc' in build.obstacle('cuda') or 'without CUDA' in build.obstacle('cuda')
 
 
 def test_a_compiler_that_fails_says_so(cache_dir, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_compiler_that_fails_says_so(cache_dir, monkeypatch):
 
 
 def test_a_library_that_cannot_be_loaded_says_so(cache_dir, monkeypatch):
-    path = compile.FOLDER / compile.file_name('cpu')
+    path = build.FOLDER / build.file_name('cpu')
     path.write_text('no library')
     assert f'{path} cannot be loaded' in library.load('cpu')
 
@@ -168,7 +168,7 @@ def test_wheel_with_libraries_serves_any_python_3(tmp_path):
     name, files = wheel(tmp_path, PATH=str(tmp_path / 'bin'), CUDA_HOME='', CXX='g++')
     assert '-py3-none-linux_' in name
     libraries = [file for file in files if file.endswith('.so')]
-    assert libraries == [f'vitdense/ops/ms_deform_attn/{compile.file_name("cpu")}']
+    assert libraries == [f'vitdense/ops/ms_deform_attn/{build.file_name("cpu")}']
     assert {'vitdense/ops/ms_deform_attn/csrc/common.h', 'vitdense/.mim/tools/train.py'} <= set(files)
 
 

@@ -98,7 +98,7 @@ def test_deformable_detr_of_mmdet_trains_a_step_and_predicts(monkeypatch):
         calls.append(value.shape)
         return backend_of(value)
 
-    monkeypatch.setattr('vitdense.ops.ms_deform_attn.kernel.backend_of', counted)
+    monkeypatch.setattr('vitdense.ops.ms_deform_attn.operator.backend_of', counted)
     register_all_modules()
     config = get_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py')
     config.model.backbone.init_cfg = None

@@ -10,9 +10,9 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from vitdense.engine.config import config_path
-from vitdense.engine.options import check_options, merge_options
-from vitdense.engine.readers import PLACES, arguments, hands_on, is_word, resolve
+from vitdense.config.known_keys import PLACES, arguments, hands_on, is_word, resolve
+from vitdense.config.load import config_path
+from vitdense.config.options import check_options, merge_options
 
 ROOT = Path(__file__).parents[1]
 OURS = sorted(str(p) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)

@@ -9,20 +9,19 @@ from mmengine.config import Config, ConfigDict
 from timm.layers import DropPath
 from torch import nn
 
-from vitdense.datasets import ShapesSpec, ensure_shapes
-from vitdense.datasets.scan import SplitReport
-from vitdense.engine.advice import advice
-from vitdense.engine.cli import overfit_parser
-from vitdense.engine.config import load_config
-from vitdense.engine.overfit import (
+from vitdense.commands import overfit, parser_of
+from vitdense.commands.advice import advice
+from vitdense.commands.overfit import (
     choose_images,
-    overfit,
     overfit_config,
     plain_pipeline,
     with_pipeline,
     without_dropout,
 )
-from vitdense.engine.overfit_hints import Evaluation, hints
+from vitdense.commands.overfit_hints import Evaluation, hints
+from vitdense.config.load import load_config
+from vitdense.datasets import ShapesSpec, ensure_shapes
+from vitdense.datasets.scan import SplitReport
 from vitdense.models.layers.attention import MultiHeadAttention
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -48,7 +47,7 @@ def tool(shapes: Path, home: Path, *extra: str, config: Path = DETR, options: tu
 
 
 def run(*args, **kwargs) -> bool:
-    return overfit(overfit_parser().parse_args(tool(*args, **kwargs)))
+    return not overfit.run(parser_of('overfit').parse_args(tool(*args, **kwargs)))
 
 
 def test_a_detr_learns_four_images_by_heart(shapes, tmp_path, capsys):
@@ -162,7 +161,7 @@ def test_labels_are_loaded_before_the_resizing_of_validation(leaf):
 def test_what_fights_overfitting_is_off():
     cfg = load_config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
     cfg.model.data_preprocessor.batch_augments = [dict(type='BatchSyncRandomResize')]
-    args = overfit_parser().parse_args(['config', '--images', '4', '--seed', '3'])
+    args = parser_of('overfit').parse_args(['config', '--images', '4', '--seed', '3'])
     overfit_config(cfg, ConfigDict(type='x'), args)
     assert cfg.custom_hooks == []
     assert cfg.model.data_preprocessor.batch_augments is None

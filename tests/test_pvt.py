@@ -13,7 +13,7 @@ from mmdet.models.backbones import PyramidVisionTransformerV2 as MMDetPVTv2
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import PVT, PVTv2
 
 ODD_SIZES = [(250, 310), (97, 129)]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from vitdense.checkpoint.pretrained import Pretrained
 from vitdense.checkpoint.read import read
-from vitdense.engine.backbone_choices import BACKBONES
-from vitdense.engine.config import load_config
+from vitdense.config.load import load_config
+from vitdense.config.swap.choices import BACKBONES
 from vitdense.engine.hooks import ConvertCheckpointHook
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

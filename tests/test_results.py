@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_run import Spy, toy_runner
 
-from vitdense.engine.hooks.output import Harmless, Occasional, replacing
+from vitdense.engine.hooks.output import Harmless, Occasional
 from vitdense.engine.hooks.results import ResultsHook, read_rows, resumed_rows, write_rows
+from vitdense.files import replacing
 from vitdense.visualization.curves import draw_comparison, draw_curves
 
 EPOCHS = dict(by_epoch=True, max_epochs=4, val_interval=2)

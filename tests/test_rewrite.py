@@ -21,14 +21,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vitdense.checkpoint.adapt import adapt
-from vitdense.checkpoint.convert import recognise, unwrap
+from vitdense.checkpoint.check import check_fit
+from vitdense.checkpoint.into_model import adapt
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import State
 from vitdense.checkpoint.pretrained import Pretrained
 from vitdense.checkpoint.read import read
-from vitdense.checkpoint.rewrite import rewrite, weights_of, written
-from vitdense.engine.fit import check_fit
+from vitdense.checkpoint.translate import recognise, unwrap
+from vitdense.checkpoint.write import rewrite, weights_of, written
 from vitdense.models.backbones import Swin
 
 TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
@@ -327,7 +327,7 @@ def test_nothing_is_replaced_by_what_is_not_read_back(tmp_path, monkeypatch):
         state['det_token'][0, 0, 0] += 1
         save_file(state, *args, **kwargs)
 
-    monkeypatch.setattr('vitdense.checkpoint.rewrite.save_file', corrupt)
+    monkeypatch.setattr('vitdense.checkpoint.write.save_file', corrupt)
     with pytest.raises(RuntimeError, match=r"1 parameters are not read back as they were: \['det_token'\]"):
         rewrite(source, there, 'official', overwrite=True)
     assert there.read_bytes() == b'kept'

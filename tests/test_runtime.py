@@ -3,10 +3,10 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from vitdense.commands import parser_of
+from vitdense.config.load import load_config
+from vitdense.config.runtime import log_to, read_config, use_runtime
 from vitdense.engine import runtime
-from vitdense.engine.cli import train_parser
-from vitdense.engine.config import load_config
-from vitdense.engine.runtime import log_to, read_config, use_runtime
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 OURS = {
@@ -65,11 +65,13 @@ def test_a_config_without_any_runtime():
 
 def test_options_reach_the_hooks_of_the_runtime():
     options = ['default_hooks.pictures=None', 'default_hooks.progress.interval=7', 'train_cfg.max_epochs=2']
-    cfg = read_config(train_parser().parse_args([RETINANET, '--cfg-options', *options]))
+    cfg = read_config(parser_of('train').parse_args([RETINANET, '--cfg-options', *options]))
     assert cfg.default_hooks.pictures is None
     assert cfg.default_hooks.progress == dict(type='vitdense.ProgressHook', interval=7)
     with pytest.raises(ValueError, match=r"key of default_hooks\.pictures.*'num_train_batch'.*'num_train_batches'"):
-        read_config(train_parser().parse_args([RETINANET, '--cfg-options', 'default_hooks.pictures.num_train_batch=1']))
+        read_config(
+            parser_of('train').parse_args([RETINANET, '--cfg-options', 'default_hooks.pictures.num_train_batch=1'])
+        )
 
 
 def test_loggers_are_added_once_and_a_missing_package_is_named(monkeypatch):

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.engine.config import load_config
+from vitdense.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 CROP = 64

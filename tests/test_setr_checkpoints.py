@@ -10,11 +10,11 @@ from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
-from vitdense.checkpoint.adapt import adapt
-from vitdense.checkpoint.convert import layout_of as layout_of_state
-from vitdense.checkpoint.convert import to_ours, to_theirs
-from vitdense.engine.config import load_config
-from vitdense.engine.fit import check_fit
+from vitdense.checkpoint.check import check_fit
+from vitdense.checkpoint.into_model import adapt
+from vitdense.checkpoint.translate import layout_of as layout_of_state
+from vitdense.checkpoint.translate import to_ours, to_theirs
+from vitdense.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs/setr'
 DECODERS = ['naive', 'pup', 'mla']

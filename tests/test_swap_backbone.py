@@ -10,10 +10,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from vitdense.checkpoint.layouts import FAMILIES
-from vitdense.engine.backbone_choices import BACKBONES, HALVES, IMAGENET, NO_CHOICES, WEIGHT_DECAY
-from vitdense.engine.config import load_config
-from vitdense.engine.swap_backbone import matching_stages, swap_backbone
-from vitdense.engine.wiring import channel_fields, check_channels
+from vitdense.config.channels import channel_fields, check_channels
+from vitdense.config.load import load_config
+from vitdense.config.swap.backbone import matching_stages, swap_backbone
+from vitdense.config.swap.choices import BACKBONES, HALVES, IMAGENET, NO_CHOICES, WEIGHT_DECAY
 from vitdense.models import backbones
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'

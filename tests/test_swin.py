@@ -9,8 +9,8 @@ from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import Swin, SwinV2
 
 ODD_SIZES = [(250, 310), (97, 129)]

@@ -14,10 +14,9 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
+from vitdense.commands import parser_of, train
+from vitdense.config.load import config_path, load_config
 from vitdense.datasets.checks import check_data
-from vitdense.engine.cli import train_parser
-from vitdense.engine.config import config_path, load_config
-from vitdense.engine.launch import train
 
 ROOT = Path(__file__).parents[1]
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
@@ -200,7 +199,7 @@ def test_wrong_input_is_named_before_anything_is_built(args, error, message, tmp
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        train(train_parser().parse_args(args))
+        train.run(parser_of('train').parse_args(args))
     assert [path.name for path in tmp_path.iterdir()] == ['configs']
 
 

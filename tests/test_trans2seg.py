@@ -15,9 +15,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
-from vitdense.engine.complexity import complexity
-from vitdense.engine.config import load_config
+from vitdense.checkpoint.translate import convert
+from vitdense.commands.flops import complexity
+from vitdense.config.load import load_config
 from vitdense.models.heads import Trans2SegHead
 from vitdense.models.heads.trans2seg import AttentionMaps, Transformer
 

@@ -10,10 +10,10 @@ from mmseg.models.backbones import VisionTransformer as MMSegViT
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import ViT
-from vitdense.models.layers.recompute import recompute
+from vitdense.models.layers.fast.recompute import recompute
 
 BEIT = dict(pos_embed=None, rel_pos='bias_table', layer_scale=0.1)
 

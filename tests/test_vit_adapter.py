@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
-from vitdense.engine.config import load_config
+from vitdense.checkpoint.translate import convert
+from vitdense.config.load import load_config
 from vitdense.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from vitdense.models.backbones import ViT, ViTAdapter
 from vitdense.models.backbones.vit_adapter import ADDED

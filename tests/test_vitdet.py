@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import ViT
 from vitdense.models.layers.layout import from_windows, to_windows
 from vitdense.models.layers.rel_pos import DecomposedRelPosAttention

@@ -11,8 +11,8 @@ from mmdet.testing import demo_mm_inputs
 from torch import nn
 from torch.nn import functional as F
 
-from vitdense.checkpoint.convert import convert
 from vitdense.checkpoint.pretrained import Pretrained
+from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import YOLOS
 from vitdense.models.heads import YOLOSHead
 

@@ -9,9 +9,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from vitdense.checkpoint.adapt import adapt
-from vitdense.engine.config import load_config
-from vitdense.engine.fit import check_fit
+from vitdense.checkpoint.check import check_fit
+from vitdense.checkpoint.into_model import adapt
+from vitdense.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SHALLOW = dict(depths=(1, 1, 1, 1))

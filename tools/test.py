@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
-from vitdense.engine.cli import test_parser
-from vitdense.engine.launch import test
+from vitdense.commands import main
 
 if __name__ == '__main__':
-    test(test_parser().parse_args())
+    main('test')

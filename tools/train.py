@@ -1,7 +1,6 @@
 """Train a detector or a segmentor: ``python tools/train.py CONFIG``."""
 
-from vitdense.engine.cli import train_parser
-from vitdense.engine.launch import train
+from vitdense.commands import main
 
 if __name__ == '__main__':
-    train(train_parser().parse_args())
+    main('train')

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from vitdense.checkpoint.convert import backbone_of, layout_of, to_ours, unwrap
 from vitdense.checkpoint.fetch import fetch
+from vitdense.checkpoint.into_model import resize_tables
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.read import read
 from vitdense.checkpoint.report import Differences, listing, percent, report
-from vitdense.checkpoint.resize import resize_tables
+from vitdense.checkpoint.translate import backbone_of, layout_of, to_ours, unwrap
 from vitdense.console import say
 from vitdense.registry import WEIGHT_INITIALIZERS
 

@@ -4,8 +4,6 @@ import re
 
 import torch
 
-from . import rows
-from .biases import add_biases, drop_biases
 from .detr import (
     DECODER,
     ENCODER,
@@ -19,6 +17,7 @@ from .detr import (
     without_counts,
 )
 from .family import Family, Layout, State, same, under
+from .tensors import add_biases, drop_biases, join_rows, split_rows
 
 NECK = tuple(
     (f'input_proj.{level}.{i}.', f'neck.{convs}.{part}.')
@@ -92,7 +91,7 @@ def _to_transformers(state: State) -> State:
         for key in keys:
             if _in_decoder(key) in decoder or (shared and '_embed.0.' not in key):
                 del kept[key]
-    return rows.split(without_counts(kept | decoder), **PROJECTIONS)
+    return split_rows(without_counts(kept | decoder), **PROJECTIONS)
 
 
 DEFORMABLE_DETR = Family(
@@ -137,7 +136,7 @@ DEFORMABLE_DETR = Family(
                 *under(HEAD, 'class_embed.', 'bbox_embed.'),
             ),
             parts=(('encoder_attn.', 'cross_attn.'), *TRANSFORMERS_PARTS),
-            tensors=lambda state: _for_each_layer(_heads_once(rows.join(state, **PROJECTIONS))),
+            tensors=lambda state: _for_each_layer(_heads_once(join_rows(state, **PROJECTIONS))),
             inverse=_to_transformers,
             targets=('transformers',),
         ),

@@ -3,8 +3,8 @@
 import re
 from functools import partial
 
-from . import rows
 from .family import Family, Layout, State, same, under
+from .tensors import join_rows, split_rows
 
 HEAD = 'bbox_head.'
 TRANSFORMER = f'{HEAD}transformer.'
@@ -76,8 +76,8 @@ DETR = Family(
                 ('encoder_attn.', 'multihead_attn.'),
                 *TRANSFORMERS_PARTS,
             ),
-            tensors=partial(rows.join, **PROJECTIONS),
-            inverse=lambda state: rows.split(without_counts(state), **PROJECTIONS),
+            tensors=partial(join_rows, **PROJECTIONS),
+            inverse=lambda state: split_rows(without_counts(state), **PROJECTIONS),
             targets=('transformers',),
         ),
         Layout(

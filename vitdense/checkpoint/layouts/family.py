@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .names import begins, translate
+from .templates import begins, translate
 
 State = dict[str, Tensor]
 
@@ -17,7 +17,7 @@ class Layout:
     Attributes:
         name: who publishes them so.
         probe: pattern of a key that only this layout has.
-        places: pairs of beginnings of keys, theirs and ours: templates of ``names.py``, of which the first that fits
+        places: pairs of beginnings of keys, theirs and ours: templates, see ``templates.py``; the first that fits
             counts.
         parts: such pairs for what follows a place; where none fits, the rest of a key is the same.
         dropped: templates of keys that our models do not use. Every other key must have a place.

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from vitdense.models.layers.pos_embed import resize_grid
 
-from . import rows
 from .family import Family, Layout, State, same
-from .positions import add_class_entry, drop_class_entry
+from .tensors import add_class_entry, drop_class_entry, join_rows, split_rows
 
 _KEY_VALUE = dict(whole='.attn.kv.', parts=('.attn.k.', '.attn.v.'))
 _ALL = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
-_join_key_value, _split_key_value = partial(rows.join, **_KEY_VALUE), partial(rows.split, **_KEY_VALUE)
+_join_key_value, _split_key_value = partial(join_rows, **_KEY_VALUE), partial(split_rows, **_KEY_VALUE)
 
 
 _drop_class_position, _add_class_position = (
@@ -25,12 +24,12 @@ _drop_class_position, _add_class_position = (
 def _split_all(state: State) -> State:
     """Split the ``in_proj`` (3C, C) of ``nn.MultiheadAttention``; make 1 x 1 convolutions linear layers."""
     linear = {key: value.flatten(1) if _is_linear(key) else value for key, value in state.items()}
-    return _join_key_value(rows.split(linear, **_ALL))
+    return _join_key_value(split_rows(linear, **_ALL))
 
 
 def _join_all(state: State) -> State:
     """Undo :func:`_split_all`."""
-    joined = rows.join(_split_key_value(state), **_ALL)
+    joined = join_rows(_split_key_value(state), **_ALL)
     return {key: value[..., None, None] if _is_linear(key) else value for key, value in joined.items()}
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import vit
-from .biases import add_biases, drop_biases
 from .family import Family, Layout, State, nest, same
+from .tensors import add_biases, drop_biases
 
 HEADS = ('decode_head.', 'auxiliary_head.{h}.')
 HEAD = r'((?:decode_head|auxiliary_head\.\d+)\.)'

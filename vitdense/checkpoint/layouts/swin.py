@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vitdense.models.layers.pos_embed import resize_grid
 
-from . import rows
 from .family import Family, Layout, State, same
-from .names import Pairs
+from .templates import Pairs
+from .tensors import join_rows, split_rows
 
 _PROJECTIONS = dict(whole='.attn.qkv.', parts=('.attn.query.', '.attn.key.', '.attn.value.'))
 
@@ -117,8 +117,8 @@ def _transformers(model: str, parts: Pairs, norms: Pairs = ()) -> Layout:
             prefix + 'layernorm.',
             'classifier.',
         ),
-        tensors=partial(rows.join, **_PROJECTIONS),
-        inverse=partial(rows.split, **_PROJECTIONS),
+        tensors=partial(join_rows, **_PROJECTIONS),
+        inverse=partial(split_rows, **_PROJECTIONS),
         targets=('transformers',),
     )
 

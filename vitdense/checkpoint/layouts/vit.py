@@ -11,9 +11,8 @@ from torch import Tensor
 from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
-from . import rows
 from .family import Family, Layout, State, nest, same
-from .positions import add_class_entry, drop_class_entry
+from .tensors import add_class_entry, drop_class_entry, join_rows, split_rows
 
 MOST_PREFIX = 16
 """More entries than these before a square grid mean that the grid is not square."""
@@ -88,7 +87,7 @@ def _need_class_token(state: State) -> State:
 
 
 _QKV = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
-_join_qkv, _split_qkv = partial(rows.join, **_QKV), partial(rows.split, **_QKV)
+_join_qkv, _split_qkv = partial(join_rows, **_QKV), partial(split_rows, **_QKV)
 
 
 def _add_patch_bias(state: State) -> State:

@@ -10,7 +10,7 @@ import re
 import torch
 
 from .family import Family, Layout, State
-from .positions import add_class_entry, drop_class_entry
+from .tensors import add_class_entry, drop_class_entry
 
 CASCADE = r'roi_head\.bbox_head\.(\d+)\.fc_cls\.weight'
 MASK_HEAD = 'roi_head.mask_head.'

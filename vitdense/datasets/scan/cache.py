@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 
-from vitdense.folders import cache_folder
+from vitdense.files import cache_folder
 
 from .report import SplitReport
 

@@ -3,10 +3,9 @@
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from vitdense.checkpoint.adapt import adapt
+from vitdense.checkpoint.check import check_fit, unwrap_model
+from vitdense.checkpoint.into_model import adapt
 from vitdense.console import say
-from vitdense.engine.compare import unwrap_model
-from vitdense.engine.fit import check_fit
 from vitdense.registry import HOOKS
 
 

@@ -15,10 +15,11 @@ from rich import box
 from rich.table import Table
 
 from vitdense.evaluation import EvaluationReport
+from vitdense.files import replacing
 from vitdense.registry import HOOKS
 from vitdense.visualization.plots import draw_confusion_matrix, draw_per_class, draw_pr_curves
 
-from .output import Harmless, Occasional, replacing
+from .output import Harmless, Occasional
 
 
 @HOOKS.register_module()

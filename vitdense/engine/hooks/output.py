@@ -1,23 +1,10 @@
-"""How hooks write files during a run: whole or not at all, in little time, and never at the cost of the run."""
+"""How hooks write files during a run: in little time, and never at the cost of the run."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.runner import Runner
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, of the same suffix, which takes the place of ``path`` when all went well."""
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Occasional:

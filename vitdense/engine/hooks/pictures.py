@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
+from vitdense.files import replacing
 from vitdense.registry import HOOKS
 from vitdense.visualization import (
     Labels,
@@ -25,7 +26,7 @@ from vitdense.visualization import (
 from vitdense.visualization.drawing import color_of, name_of
 from vitdense.visualization.loading import is_bgr, load
 
-from .output import Harmless, Occasional, replacing
+from .output import Harmless, Occasional
 
 KEPT = 6
 """Pictures of validations that are kept: the first, the last, and some evenly between."""

@@ -11,10 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from vitdense.files import replacing
 from vitdense.registry import HOOKS
 from vitdense.visualization.curves import draw_curves
 
-from .output import Harmless, Occasional, replacing
+from .output import Harmless, Occasional
 
 Row = dict[str, float]
 

@@ -17,11 +17,10 @@ from mmengine.runner import Runner
 from vitdense.console import say
 from vitdense.datasets.scan import SplitReport, by_kind
 from vitdense.engine.log_processor import batch_size
+from vitdense.files import replacing
 from vitdense.registry import HOOKS
 from vitdense.version import __version__
 from vitdense.visualization.plots import draw_label_histogram
-
-from .output import replacing
 
 
 @HOOKS.register_module()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdense.models.layers.drop_path import DropPath
+from vitdense.models.layers.fast.linear import Linear
+from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.init import init_linear_
 from vitdense.models.layers.layout import pad_to_multiple, to_map
-from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
-from vitdense.models.layers.recompute import recompute
 from vitdense.models.layers.window import Windows, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.models.layers.linear import linear
-from vitdense.models.layers.recompute import recompute
+from vitdense.models.layers.fast.linear import linear
+from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.window import Windows, cached, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 

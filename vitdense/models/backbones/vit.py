@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention
 from vitdense.models.layers.block import Block
+from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.init import init_linear_
 from vitdense.models.layers.layer_scale import LayerScale
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.pos_embed import RESIZE_RULES, resize_positions
-from vitdense.models.layers.recompute import recompute
 from vitdense.models.layers.rel_pos import DecomposedRelPosAttention, RelPosBiasAttention
 from vitdense.names import unknown
 from vitdense.registry import MODELS

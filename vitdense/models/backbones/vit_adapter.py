@@ -18,9 +18,9 @@ from vitdense.models.layers.adapter import (
     SpatialPrior,
     ZeroPaddedAttention,
 )
+from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import init_conv_fan_out_
 from vitdense.models.layers.layout import pad_to_multiple, to_map, to_tokens
-from vitdense.models.layers.linear import Linear
 from vitdense.names import unknown
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 from vitdense.registry import MODELS

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention, attention
+from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.layout import pad_to_minimum
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.pos_embed import resize_positions
-from vitdense.models.layers.recompute import recompute
 from vitdense.registry import MODELS
 
 from .base import resolve_arch

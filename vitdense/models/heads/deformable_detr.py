@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import TokenPyramid, cell_centres, pyramid_mask, to_tokens, valid_sizes
-from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.mlp import PredictionMlp
 from vitdense.models.layers.pos_embed import sine_positions
 from vitdense.models.set_prediction import Predictions

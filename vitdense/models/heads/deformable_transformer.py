@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitdense.models.layers.fast.linear import Linear
+from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.layout import TokenPyramid
-from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.pos_embed import sines
-from vitdense.models.layers.recompute import recompute
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .detr_transformer import Encoder, Layer, multi_head_attention

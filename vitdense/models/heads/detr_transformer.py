@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitdense.models.layers.attention import MultiHeadAttention
-from vitdense.models.layers.dropout import Dropout, relu_dropout
-from vitdense.models.layers.linear import Linear
+from vitdense.models.layers.fast.dropout import Dropout, relu_dropout
+from vitdense.models.layers.fast.linear import Linear
 
 
 class Layer(nn.Module):

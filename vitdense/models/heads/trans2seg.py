@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention, split_heads
 from vitdense.models.layers.block import Block
+from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import init_linear_
 from vitdense.models.layers.layout import to_map, to_tokens
-from vitdense.models.layers.linear import Linear
 from vitdense.models.layers.mlp import Mlp
 from vitdense.registry import MODELS
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fast.linear import Linear, linear
 from .layout import from_windows, to_map, to_tokens, to_windows
-from .linear import Linear, linear
 
 
 def attention(

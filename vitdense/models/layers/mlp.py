@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fast.linear import Linear, by_rows
+from .fast.recompute import recompute
 from .layout import to_map, to_tokens
-from .linear import Linear, by_rows
-from .recompute import recompute
 
 
 class Mlp(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import SelfAttention, attention, merge_heads, split_heads
-from .pieces import PIECE, in_pieces
+from .fast.pieces import PIECE, in_pieces
 from .pos_embed import resize_grid
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .pieces import PIECE, in_pieces
+from .fast.pieces import PIECE, in_pieces
 
 Result = TypeVar('Result')
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from vitdense.folders import cache_folder
+from vitdense.files import cache_folder
 
-from . import compile
+from . import build
 
 SWITCH = 'VITDENSE_BUILD'
 WHEEL = 'pip install --no-build-isolation --no-deps . in a checkout of vitdense'
@@ -27,7 +27,7 @@ def load(name: str) -> str | None:
     """
     if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 10):
         return f'it needs PyTorch 2.10 or newer, found {torch.__version__}'
-    path = compile.FOLDER / compile.file_name(name)
+    path = build.FOLDER / build.file_name(name)
     if not path.is_file():
         if name == 'cuda':
             return f'vitdense was installed without its CUDA library; with nvcc, {WHEEL} makes it'
@@ -46,7 +46,7 @@ def _compile(path: Path) -> str | None:
     """Compile the CPU library to ``path``, while other processes wait; why it failed, or None."""
     if os.environ.get(SWITCH) == '0':
         return f'{SWITCH}=0 forbids to compile it'
-    reason = compile.obstacle('cpu')
+    reason = build.obstacle('cpu')
     if reason:
         return reason
     try:
@@ -56,10 +56,10 @@ def _compile(path: Path) -> str | None:
                 return None
             logger.warning(
                 'ms_deform_attn: compiling its CPU library with %s, once, some seconds (%s=0 switches this off)',
-                ' '.join(compile.compiler('cpu')),
+                ' '.join(build.compiler('cpu')),
                 SWITCH,
             )
-            failure = compile.make('cpu', path)
+            failure = build.make('cpu', path)
     except OSError as error:
         return f'{path.parent} cannot be written to ({error}): set VITDENSE_CACHE to a folder that can'
     return failure and f'it does not compile:\n{failure}'

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .kernel import Shapes, flat_shapes, ms_deform_attn
+from .operator import Shapes, flat_shapes, ms_deform_attn
 
 
 class MSDeformAttn(nn.Module):

@@ -8,16 +8,22 @@ import time
 import torch
 from mmengine.runner import Runner
 
+from vitdense.commands.arguments import add_config
+from vitdense.commands.prepare import build_runner, check_heads, scan
+from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
 from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
-from vitdense.engine.launch import build_runner, check_heads
 from vitdense.engine.log_processor import peak_memory
-from vitdense.engine.prepare import scan
-from vitdense.engine.runtime import read_config
 
 
-def check(args: argparse.Namespace) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``tools/check.py``."""
+    parser.description = 'Scan the data of a config, build its model and take one training step; nothing is written.'
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> None:
     """Scan the data, build the model, take one training step and evaluate one batch. Nothing of it is kept.
 
     Raises:

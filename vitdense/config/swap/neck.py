@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mmengine.config import ConfigDict
 
-from vitdense.engine.wiring import ChannelField, channel_fields, first_neck
+from vitdense.config.channels import ChannelField, channel_fields, first_neck
 
 SCALES = {'SimpleFeaturePyramid': 'scale_factors', 'Feature2Pyramid': 'rescales', 'MultiLevelNeck': 'scales'}
 """Necks that make a pyramid of maps of one stride, and their argument for the scales of its levels."""

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from vitdense.engine.readers import Readers
+from vitdense.config.known_keys import Readers
 from vitdense.names import unknown
 
 

@@ -9,7 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitdense.checkpoint.convert import (
+from vitdense.checkpoint.fetch import fetch
+from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.layouts.family import Layout, State
+from vitdense.checkpoint.read import read
+from vitdense.checkpoint.report import summary
+from vitdense.checkpoint.translate import (
     WRAPPERS,
     divide,
     find_layout,
@@ -20,11 +25,6 @@ from vitdense.checkpoint.convert import (
     to_theirs,
     unwrap,
 )
-from vitdense.checkpoint.fetch import fetch
-from vitdense.checkpoint.layouts import FAMILIES
-from vitdense.checkpoint.layouts.family import Layout, State
-from vitdense.checkpoint.read import read
-from vitdense.checkpoint.report import summary
 from vitdense.names import unknown
 
 OURS = 'vitdense'

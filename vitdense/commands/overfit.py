@@ -13,16 +13,16 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
+from vitdense.commands.overfit_hints import Evaluation, hints
+from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone, unwrapped
+from vitdense.config.options import look_up
+from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE, say
 from vitdense.datasets.checks import leaf_datasets
 from vitdense.engine.hooks import InvalidLossError
 from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
-from vitdense.engine.launch import build_runner, check_heads, choose_backbone, unwrapped
 from vitdense.engine.log_processor import duration
-from vitdense.engine.options import look_up
-from vitdense.engine.overfit_hints import Evaluation, hints
-from vitdense.engine.prepare import Preparation
-from vitdense.engine.runtime import read_config
 
 LR = 3e-4
 """Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
@@ -36,8 +36,25 @@ FOUND = 0.9
 """AP50 from which on only the precision of boxes is wanting."""
 
 
-def overfit(args: argparse.Namespace) -> bool:
-    """Train as ``tools/overfit.py`` was told, see :func:`overfit_parser`, and say whether the mAP was reached.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``tools/overfit.py``."""
+    parser.description = (
+        'Train a detector on a few of its training images until it knows them by heart: the first thing to try when '
+        'the mAP stays at 0. Exits with 0 if it does, with 1 and what to look at if it does not.'
+    )
+    add_config(parser)
+    add_work_dir(parser, 'work_dirs/CONFIG_overfit')
+    add_backbone(parser)
+    parser.add_argument('--images', type=int, default=8, metavar='N', help='training images with objects (default 8)')
+    parser.add_argument('--steps', type=int, default=2000, metavar='N', help='steps at most (default 2000)')
+    parser.add_argument('--minutes', type=float, default=60, metavar='N', help='minutes at most (default 60)')
+    parser.add_argument('--target', type=float, default=0.95, metavar='MAP', help='COCO mAP to reach (default 0.95)')
+    parser.add_argument('--lr', type=float, help=f'learning rate (default {LR:g})')
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of images and of the weights (default 0)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as ``tools/overfit.py`` was told, see :func:`add_options`: 0 if the mAP was reached, else 1.
 
     Raises:
         FileNotFoundError, ValueError, KeyError: the config cannot be run as it is, is not one of detection, or has too
@@ -74,11 +91,11 @@ def overfit(args: argparse.Namespace) -> bool:
         CONSOLE.print(f'work dir: {Path(runner.work_dir).resolve()}')
         if progress.reached:
             say(f'PASSED: mAP {progress.last.map:.3f} after {runner.iter} steps; model, data and metric fit together')
-            return True
+            return 0
         say(f'FAILED: mAP {args.target:g} was not reached in {runner.iter} steps{progress.out_of_time}')
         for hint in found:
             say(f'- {hint}')
-        return False
+        return 1
 
 
 def plain_pipeline(cfg: Config) -> list[dict]:

@@ -1,15 +1,19 @@
 """Does a checkpoint fit a model? Asked before its weights are loaded."""
 
+import ast
+import copy
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Size, Tensor, nn
 
-from vitdense.checkpoint.adapt import Changes
+from vitdense.checkpoint.into_model import Changes
+from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.report import Differences, listing, percent, report
-from vitdense.engine.compare import compare, unwrap_model
-from vitdense.engine.origin import origin
+from vitdense.checkpoint.translate import recognise
 from vitdense.models.backbones import Backbone
 
 COUNTERS = re.compile(r'.*\.num_batches_tracked')
@@ -137,3 +141,76 @@ def _has_other_rows(key: str, own: Size, found: Size) -> bool:
     if key.startswith(AUXILIARY):
         return True
     return not re.match(r'(backbone|neck)\.', key) and own[1:] == found[1:] and len(own) == len(found)
+
+
+def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Differences:
+    """Find what differs by loading ``state`` into an empty copy of ``model``, which has no memory.
+
+    Modules are visited as mmengine does it, because some rename their keys when they load.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    empty = copy.deepcopy(model, memo={id(tensor): _without_memory(tensor) for tensor in tensors})
+    versions = getattr(state, '_metadata', None) or {}
+    found = Differences()
+
+    def load(module: nn.Module, local: dict[str, Tensor], prefix: str = '') -> None:
+        metadata = versions.get(prefix[:-1], {})
+        module._load_from_state_dict(local, prefix, metadata, True, found.missing, found.unexpected, [])
+        for name, own in (*module._parameters.items(), *module._buffers.items()):
+            value = local.get(prefix + name)
+            if own is not None and isinstance(value, Tensor) and value.shape != own.shape:
+                found.shapes[prefix + name] = own.shape, value.shape
+        for name, child in module.named_children():
+            below = f'{prefix}{name}.'
+            load(child, {key: value for key, value in local.items() if key.startswith(below)}, below)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*no-op')
+        load(empty, dict(state))
+    return found
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model itself inside the wrappers of distributed training and of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _without_memory(tensor: Tensor) -> Tensor:
+    empty = tensor.detach().to('meta')
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def origin(checkpoint: Mapping, state: Mapping[str, Tensor], name: str) -> str:
+    """A sentence about the model that a checkpoint is from, by what it says or by its keys."""
+    known = recognise(state)
+    if known and not any(key.startswith('backbone.') for key in state) and not FAMILIES[known[0]].whole:
+        return (
+            f' It looks like the weights of a backbone ({known[0]}), which go to model.backbone.init_cfg='
+            "dict(type='vitdense.Pretrained', checkpoint=...)."
+        )
+    text = (checkpoint.get('meta') or {}).get('cfg') if 'state_dict' in checkpoint else None
+    kinds = _model_type(text) if isinstance(text, str) else []
+    if kinds:
+        return f' It looks like a checkpoint of another model: its config says {" with ".join(kinds)}, this is {name}.'
+    return f' It looks like a checkpoint of {known[0] if known else "another model"}.'
+
+
+def _model_type(text: str) -> list[str]:
+    """``type`` of the model and of its backbone in the text of a config, which is parsed and not run."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return []
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], 'id', None) == 'model':
+            model = _keywords(statement.value)
+            nodes = [model, _keywords(model.get('backbone'))]
+            kinds = [getattr(node.get('type'), 'value', None) for node in nodes]
+            return [kind for kind in kinds if isinstance(kind, str)]
+    return []
+
+
+def _keywords(node: ast.expr | None) -> dict[str, ast.expr]:
+    return {keyword.arg: keyword.value for keyword in node.keywords} if isinstance(node, ast.Call) else {}

@@ -1,5 +1,6 @@
-"""Parameters and floating-point operations of a model, counted as the papers' tables count them."""
+"""``tools/get_flops.py``: parameters and floating-point operations, counted as the papers' tables count them."""
 
+import argparse
 import math
 from dataclasses import dataclass
 
@@ -8,11 +9,26 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from vitdense.config.load import load_config
 from vitdense.registry import nearest_type_names
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_LINEAR = getattr(torch.ops.mkldnn, '_linear_pointwise', None)  # not on every processor
 _ATTENTION = ('bmm', 'baddbmm', 'scaled_dot_product')
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``tools/get_flops.py``."""
+    parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
+    parser.add_argument('config', help='config file, or one of an installed package: mmdet::retinanet/...')
+    parser.add_argument('--shape', type=int, nargs=2, default=[800, 1280], metavar=('H', 'W'), help='image size')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the counts of the model of a config."""
+    result = complexity(load_config(args.config), tuple(args.shape))
+    print(f'parameters  {result.parameters / 1e6:.2f} M')
+    print(f'FLOPs       {result.flops / 1e9:.1f} G, of which attention {result.attention_flops / 1e9:.1f} G')
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,23 @@
-"""What has to be in order before a run builds anything."""
+"""What has to be in order before a run: its data, its folder, its model."""
 
 import argparse
 import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
+from vitdense.config.channels import check_channels
+from vitdense.config.class_counts import check_class_counts
+from vitdense.config.swap.backbone import swap_backbone
 from vitdense.datasets.checks import check_data
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
+from vitdense.models.backbones import Backbone
+from vitdense.registry import nearest_type_names
 
 
 class Preparation:
@@ -81,3 +89,40 @@ def existing(path: str, option: str) -> str:
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'{option}: no file {path!r}')
     return path
+
+
+def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed."""
+    if args.backbone:
+        return swap_backbone(cfg, args.backbone, args.pretrained)
+    return [] if args.pretrained else [drop_pretrained(cfg)]
+
+
+def drop_pretrained(cfg: Config) -> str:
+    """Train the backbone of ``cfg`` from random weights."""
+    dropped = cfg.model.backbone.pop('init_cfg', None) or cfg.model.get('pretrained')
+    if 'pretrained' in cfg.model:
+        cfg.model.pretrained = None
+    return f'model.backbone: {dropped} -> random weights'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner and the model, and check that neck or heads fit the backbone."""
+    with nearest_type_names():
+        runner = RUNNERS.build(cfg)
+    backbone = getattr(unwrapped(runner), 'backbone', None)
+    if isinstance(backbone, Backbone):
+        check_channels(cfg.model, backbone.out_channels)
+    return runner
+
+
+def unwrapped(runner: Runner):
+    """The model itself, also where it runs on several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def check_heads(runner: Runner, reports: list[SplitReport]) -> None:
+    """Compare the classes of every head with those of the data."""
+    for one in reports:
+        if one.classes:
+            check_class_counts(unwrapped(runner), one.classes, one.key, runner.cfg.model)

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vitdense.checkpoint.convert import divide, find_layout, joined, to_ours, unwrap
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import State
-from vitdense.checkpoint.resize import resize_tables
+from vitdense.checkpoint.translate import divide, find_layout, joined, to_ours, unwrap
 from vitdense.models.backbones import Backbone
 
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -130,3 +129,23 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
         else:
             changes.fresh[name] = f'{found} logits are in the file, {wanted} in the model'
     return fitted
+
+
+def resize_tables(state: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
+    """Fit ``state`` to ``backbone``: its family's ``fit``, and the tables that differ in size resized.
+
+    Returns:
+        The state dict with resized tables, and their names.
+    """
+    family, own = FAMILIES[backbone.family], backbone.state_dict()
+    state = family.fit(state, own)
+    resized = dict(state)
+    names = []
+    for key, table in state.items():
+        wanted = own[key].shape if key in own else table.shape
+        for pattern, resize in family.tables:
+            # what differs in the number of channels or heads belongs to another model
+            if re.search(pattern, key) and table.shape != wanted and table.shape[-1] == wanted[-1]:
+                resized[key] = resize(table.float(), wanted, **backbone.table_args(key)).to(table.dtype)
+                names.append(key)
+    return resized, names

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
+from vitdense.config.options import look_up
 from vitdense.datasets.scan import SplitReport
-from vitdense.engine.options import look_up
 
 ENOUGH = 10_000
 """Training images, a tenth of COCO's, below which a DETR needs a pretrained detector."""

@@ -8,10 +8,9 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope, init_default_scope
 
 from vitdense.checkpoint.layouts import RELEASES
-from vitdense.engine.backbone_choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
-from vitdense.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from vitdense.engine.swap_neck import fit_column, remove_pyramid, set_channels
-from vitdense.engine.wiring import channel_fields, check_channels
+from vitdense.config.channels import channel_fields, check_channels
+from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
+from vitdense.config.swap.neck import fit_column, remove_pyramid, set_channels
 from vitdense.models.backbones import Backbone
 from vitdense.names import unknown
 
@@ -136,7 +135,7 @@ def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
         wrapper.optimizer = adamw
     wrapper.optimizer.setdefault('weight_decay', 0.01 if 'AdamW' in wrapper.optimizer.type else 0.0)  # as in PyTorch
     rules = wrapper.get('paramwise_cfg') or ConfigDict()
-    ours = f'vitdense.{LayerDecayOptimWrapperConstructor.__name__}'
+    ours = 'vitdense.LayerDecayOptimWrapperConstructor'
     if wrapper.get('constructor') not in (None, ours):
         changes.append(
             f'optim_wrapper.constructor: {wrapper.constructor} removed, it knows the layers of the old backbone'

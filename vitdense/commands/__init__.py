@@ -1,0 +1,27 @@
+"""What the tools do: one file a command, with its options and its function."""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib import import_module
+from types import ModuleType
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The command line of a ``command``, the name of a file in this folder."""
+    parser = argparse.ArgumentParser()
+    _load(command).add_options(parser)
+    return parser
+
+
+def main(command: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit."""
+    args = parser_of(command).parse_args(arguments)
+    sys.exit(_load(command).run(args))
+
+
+def _load(command: str) -> ModuleType:
+    with redirect_stdout(io.StringIO()):  # onedl's packages print at import which optional parts they lack
+        return import_module(f'{__name__}.{command}')

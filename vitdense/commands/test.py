@@ -1,0 +1,75 @@
+"""``tools/test.py``: evaluate a checkpoint."""
+
+import argparse
+import os
+from itertools import chain
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from vitdense.commands.arguments import add_config, add_launcher, add_work_dir
+from vitdense.commands.prepare import Preparation, build_runner, check_heads, existing
+from vitdense.commands.summary import print_summary
+from vitdense.config.runtime import read_config
+from vitdense.console import say
+from vitdense.engine.hooks.start_report import data_lines, versions
+from vitdense.engine.processes import join, leave
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``tools/test.py``."""
+    parser.description = 'Evaluate a checkpoint.'
+    add_config(parser)
+    add_work_dir(parser, 'work_dirs/CONFIG_test')
+    add_launcher(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
+    parser.add_argument('--show-dir', metavar='DIR', help='save the images with their predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate a checkpoint as ``tools/test.py`` was told, see :func:`add_options`.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError, KeyError: the config cannot be run as it is; raised before the
+            first image.
+    """
+    cfg = read_config(args)
+    cfg.load_from, cfg.resume = existing(args.checkpoint, 'checkpoint'), False
+    cfg.model.get('backbone', {}).pop('init_cfg', None)
+    if args.show_dir:
+        draw_to(cfg, args.show_dir)
+    if args.tta:
+        use_tta(cfg)
+    join(cfg, args.launcher)
+    with Preparation(cfg, args, ('test',), f'{Path(args.config).stem}_test') as ready:
+        runner = build_runner(cfg)
+        check_heads(runner, ready.reports)
+        if args.out:
+            dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+            runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
+        for line in (versions(), *chain.from_iterable(map(data_lines, ready.reports)), *ready.changes):
+            say(line)
+        runner.test()
+        print_summary(runner, 'test')
+    leave()
+
+
+def draw_to(cfg: Config, folder: str) -> None:
+    """Save the drawn predictions of the test images under ``folder``."""
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise ValueError('--show-dir: the config has no default_hooks.visualization')
+    hook.update(draw=True, test_out_dir=os.path.abspath(folder))
+
+
+def use_tta(cfg: Config) -> None:
+    """Test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``."""
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise ValueError(f'--tta: the config has no {" and no ".join(missing)}')
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

@@ -1,0 +1,1 @@
+"""Configs: reading them, checking that their parts fit together, changing their backbone."""

@@ -1,0 +1,1 @@
+"""``--backbone NAME``: another backbone, and what has to change with it."""
