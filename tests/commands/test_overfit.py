@@ -1,0 +1,286 @@
+"""Learning a few images by heart: the images, what is switched off, the verdict; and the warnings before training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from support import CONFIGS
+from timm.layers import DropPath
+from torch import nn
+
+from vitdense.commands import overfit, parser_of
+from vitdense.commands.advice import advice
+from vitdense.commands.overfit import (
+    choose_images,
+    overfit_config,
+    plain_pipeline,
+    with_pipeline,
+    without_dropout,
+)
+from vitdense.commands.overfit_hints import Evaluation, hints
+from vitdense.config.load import load_config
+from vitdense.datasets import ShapesSpec, ensure_shapes
+from vitdense.datasets.scan import SplitReport
+from vitdense.models.layers.attention import MultiHeadAttention
+
+DETR = CONFIGS / 'detr/detr_pvtv2-b0_shapes.py'
+CLASSES = ('circle', 'cross', 'square', 'star', 'triangle')
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory) -> Path:
+    """64 images, two of which (31 and 63) have no objects."""
+    root = tmp_path_factory.mktemp('shapes') / 'data'
+    ensure_shapes(root, ShapesSpec(num_train=64, num_val=2))
+    return root
+
+
+def tool(shapes: Path, home: Path, *extra: str, config: Path = DETR, options: tuple[str, ...] = ()) -> list[str]:
+    data = (f'data_root={shapes}', 'num_train=64', 'num_val=2')
+    splits = ('train', 'val')
+    settings = [f'{split}_dataloader.dataset.{key}' for split in splits for key in data]
+    settings += [f'val_evaluator.ann_file={shapes}/annotations/instances_val.json', *options]
+    fixed = ('--no-pretrained', '--work-dir', str(home / 'run'), '--check', 'off')
+    return [str(config), *fixed, *extra, '--cfg-options', *settings]
+
+
+def run(*args, **kwargs) -> bool:
+    return not overfit.run(parser_of('overfit').parse_args(tool(*args, **kwargs)))
+
+
+def test_a_detr_learns_four_images_by_heart(shapes, tmp_path, capsys):
+    assert run(shapes, tmp_path, '--images', '4', '--target', '0.1', '--steps', '400', '--lr', '1e-3')
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith('PASSED: mAP 0.')
+    evaluations = [line.split() for line in lines if line.startswith('step ')]
+    assert [int(words[1]) for words in evaluations] == list(range(50, 50 * len(evaluations) + 1, 50))
+    assert [float(words[5]) >= 0.1 for words in evaluations] == [False] * (len(evaluations) - 1) + [True]
+    names = next(line for line in lines if line.startswith('images ')).split(': ')[1].split(', ')
+    assert len(set(names)) == 4
+    assert list((tmp_path / 'run').glob('val_iter_*.jpg'))
+    written = Config.fromfile(next((tmp_path / 'run').glob('*.py')))
+    assert written.train_dataloader.dataset == written.val_dataloader.dataset
+    assert not list((tmp_path / 'run').glob('*.pth')), 'nobody needs a model of four images'
+
+
+def test_failing_says_what_to_look_at_and_leaves_an_earlier_run_alone(shapes, tmp_path, capsys):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/mine.txt').write_text('mine')
+    few = ('model.bbox_head.num_queries=2',)
+    assert not run(shapes, tmp_path, '--images', '3', '--steps', '4', options=few)
+    text = capsys.readouterr().out
+    assert 'FAILED: mAP 0.95 was not reached in 4 steps' in text
+    assert '- an image has' in text
+    assert 'the number of queries (bbox_head.query_embed) is 2' in text
+    assert [path.name for path in (tmp_path / 'run').iterdir()] == ['mine.txt']
+    assert (tmp_path / 'run2').is_dir()
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_with_its_terms(shapes, tmp_path, capsys):
+    assert not run(shapes, tmp_path, '--images', '2', '--steps', '30', options=('model.bbox_head.loss_l1=inf',))
+    text = capsys.readouterr().out
+    assert 'FAILED' in text
+    assert 'loss_bbox is inf' in text
+
+
+def test_out_of_time(shapes, tmp_path, capsys):
+    assert not run(shapes, tmp_path, '--images', '2', '--steps', '60', '--minutes', '0')
+    assert 'not reached in 50 steps, which took 0 minutes' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        (('--images', '63'), '--images 63: only 62 training images have objects'),
+        (('--images', '0'), '--images: 0 is out of range'),
+        (('--target', '95'), '--target: 95.0 is out of range'),
+        (('--steps', '-1'), '--steps: -1 is out of range'),
+    ],
+)
+def test_bad_arguments(shapes, tmp_path, extra, message):
+    with pytest.raises(ValueError, match=message):
+        run(shapes, tmp_path, *extra)
+
+
+def test_segmentation_is_refused():
+    with pytest.raises(ValueError, match=r'for detection .* the config is for mmseg'):
+        plain_pipeline(Config(dict(default_scope='mmseg')))
+
+
+def shapes_config(shapes: Path, **dataset) -> Config:
+    cfg = load_config(str(DETR))
+    cfg.train_dataloader.dataset.update(data_root=str(shapes), num_train=64, num_val=2, **dataset)
+    return cfg
+
+
+def test_images_are_a_function_of_the_seed_and_have_objects(shapes):
+    everything, cfg = set(), shapes_config(shapes)
+    for seed in range(6):
+        first, again = (choose_images(cfg, 8, seed) for _ in range(2))
+        assert first[0].indices == again[0].indices == sorted(set(first[0].indices))
+        assert [image['img_path'] for image in first[1]] == [image['img_path'] for image in again[1]]
+        everything.add(tuple(first[0].indices))
+        assert not {31, 63} & set(first[0].indices)
+    assert len(everything) == 6
+
+
+@pytest.mark.parametrize(('indices', 'allowed'), [(5, range(5)), (-4, range(60, 63)), ([40, 7, 31, 9], [7, 9, 40])])
+def test_only_images_that_the_config_trains_on(shapes, indices, allowed):
+    dataset, known = choose_images(shapes_config(shapes, indices=indices), len(allowed), 0)
+    assert sorted(dataset.indices) == list(allowed)
+    numbers = [int(Path(image['img_path']).stem.split('_')[1]) for image in known]
+    assert numbers == dataset.indices
+
+
+def test_images_of_several_data_sets(shapes):
+    cfg = shapes_config(shapes)
+    leaf = cfg.train_dataloader.dataset
+    parts = [ConfigDict({**leaf, 'indices': 3}), ConfigDict({**leaf, 'indices': [10, 12]})]
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=parts)
+    )
+    dataset, _ = choose_images(cfg, 5, 0)
+    assert [part.indices for part in dataset.datasets] == [[0, 1, 2], [10, 12]]
+    pipeline = plain_pipeline(cfg)
+    assert [part.pipeline for part in with_pipeline(dataset, pipeline).datasets] == [pipeline] * 2
+
+
+@pytest.mark.parametrize('leaf', ['quickstart/retinanet_pvtv2-b0_fpn_shapes.py', 'pvt/mask-rcnn_pvt-t_fpn_1x_coco.py'])
+def test_labels_are_loaded_before_the_resizing_of_validation(leaf):
+    cfg = load_config(str(CONFIGS / leaf))
+    tested = cfg.val_dataloader.dataset.pipeline
+    resize = next(step for step in tested if step.type == 'Resize')
+    labels = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'LoadAnnotations')
+    load, second, third, pack = plain_pipeline(cfg)
+    assert (load.type, second, third) == ('LoadImageFromFile', labels, resize)
+    assert {*tested[-1].meta_keys, 'instances'} == set(pack['meta_keys'])
+
+
+def test_what_fights_overfitting_is_off():
+    cfg = load_config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    cfg.model.data_preprocessor.batch_augments = [dict(type='BatchSyncRandomResize')]
+    args = parser_of('overfit').parse_args(['config', '--images', '4', '--seed', '3'])
+    overfit_config(cfg, ConfigDict(type='x'), args)
+    assert cfg.custom_hooks == []
+    assert cfg.model.data_preprocessor.batch_augments is None
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0
+    assert 'paramwise_cfg' not in cfg.optim_wrapper
+    assert 'constructor' not in cfg.optim_wrapper
+    assert [schedule.type for schedule in cfg.param_scheduler] == ['LinearLR']
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=2000, val_interval=50)
+    assert cfg.randomness == dict(seed=3)
+
+
+def test_dropout_of_all_kinds_is_off():
+    torch.manual_seed(0)
+    drops = nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), DropPath(0.5)).train()
+    theirs, ours = nn.MultiheadAttention(8, 2, dropout=0.5).train(), MultiHeadAttention(8, 2, 0.5).train()
+    x = torch.randn(4, 6, 8)
+
+    def outputs() -> list[torch.Tensor]:
+        return [drops(x[:, None]), theirs(x, x, x)[0], ours(x, x, x)]
+
+    assert not any(torch.equal(a, b) for a, b in zip(outputs(), outputs(), strict=True))
+    for module in (drops, theirs, ours):
+        without_dropout(module)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(), outputs(), strict=True))
+    assert torch.equal(outputs()[0], x[:, None])
+
+
+def advise_on(first: float = 10.0, model: nn.Module | None = None, objects: int = 2, **last) -> str:
+    values = dict(step=200, loss=1.0, map=0.6, ap50=0.75, boxes=0.6, classes=np.array([0.6, np.nan])) | last
+    before = Evaluation(**values | dict(step=50, map=min(values['map'], 0.6)))
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(optimizer=dict(lr=3e-4))))
+    images = [dict(instances=[dict()] * objects)]
+    return '\n'.join(hints([before, Evaluation(**values)], first, model or nn.Linear(2, 2), cfg, images))
+
+
+REASONS = {
+    'the loss did not fall': dict(loss=9.0),
+    'training and prediction differ': dict(map=0.0, ap50=0.0, boxes=0.0),
+    'classes do not': dict(boxes=0.9),
+    'boxes are not precise': dict(ap50=0.9),
+    'few objects are found': dict(map=0.3, ap50=0.4, boxes=0.3),
+    'the mAP is still rising': dict(map=0.7),
+    'but max_per_img is 5': dict(objects=6),
+}
+
+
+@pytest.mark.parametrize('reason', REASONS)
+def test_each_symptom_has_its_hint(reason):
+    model = nn.Linear(2, 2)
+    model.max_per_img = 5
+    assert reason in advise_on(model=model, **REASONS[reason])
+    assert reason not in advise_on(model=model)
+
+
+def test_few_trained_parameters_are_named():
+    model = nn.Sequential(nn.Linear(2000, 1000), nn.Linear(2, 2))
+    assert 'parameters are trained' not in advise_on(model=model, loss=9.0)
+    model[0].requires_grad_(False)
+    assert 'only 0.00 M of 2.00 M parameters are trained' in advise_on(model=model, loss=9.0)
+
+
+def plain(model: dict, **cfg) -> Config:
+    settings = dict(optim_wrapper=dict(optimizer=dict(lr=1e-4)), train_dataloader=dict(batch_size=2))
+    return Config(dict(model=model, **settings) | cfg)
+
+
+def data(images: int, split: str = 'train') -> list[SplitReport]:
+    return [SplitReport(f'{split}_dataloader.dataset', 'CocoDataset', images=images)]
+
+
+OURS = dict(type='SingleStageDetector', bbox_head=dict(type='vitdense.DETRHead'))
+YOLOS = dict(type='SingleStageDetector', bbox_head=dict(type='vitdense.YOLOSHead'))
+THEIRS = [dict(type=name, bbox_head=dict(type=f'{name}Head')) for name in ('DETR', 'ConditionalDETR', 'DABDETR')]
+
+
+@pytest.mark.parametrize('model', [OURS, YOLOS, *THEIRS], ids=lambda model: model['bbox_head']['type'])
+def test_a_detr_from_random_weights_on_little_data_is_warned_about(model):
+    [warning] = advice(plain(model), data(205), 1)
+    for part in ('205 images', 'load_from', '150 to 500 epochs', 'Deformable DETR', 'tools/overfit.py'):
+        assert part in warning
+    named = next(word for word in warning.split() if word.startswith('configs/'))
+    assert (CONFIGS.parent / named).is_file()
+    assert advice(plain(model), data(10_000), 1) == []
+    assert advice(plain(model), data(205, 'val'), 1) == []
+    assert advice(plain(model, load_from='detr.pth'), data(205), 1) == []
+    assert advice(plain(model, resume=True), data(205), 1) == []
+
+
+@pytest.mark.parametrize('model', [
+    dict(type='RetinaNet', bbox_head=dict(type='RetinaHead')),
+    dict(type='FasterRCNN', roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))),
+    dict(type='DeformableDETR', bbox_head=dict(type='DeformableDETRHead')),
+    dict(type='DINO', bbox_head=dict(type='DINOHead')),
+    YOLOS | dict(backbone=dict(init_cfg=dict(checkpoint='checkpoints/yolos_ti.pth'))),
+])  # fmt: skip
+def test_others_are_not(model):
+    assert advice(plain(model), data(205), 1) == []
+
+
+@pytest.mark.parametrize(
+    ('batch', 'processes', 'accumulated', 'rate'), [(2, 1, 1, '1.25e-05'), (2, 4, 1, '5e-05'), (8, 4, 2, '0.0004')]
+)
+def test_a_batch_that_the_learning_rate_is_not_for(batch, processes, accumulated, rate):
+    cfg = plain(dict(type='RetinaNet'), auto_scale_lr=dict(base_batch_size=16), train_dataloader=dict(batch_size=batch))
+    cfg.optim_wrapper.accumulative_counts = accumulated
+    [warning] = advice(cfg, data(205), processes)
+    assert f'{batch * processes * accumulated} images make a step' in warning
+    assert 'the learning rate 0.0001 of the recipe is for 16' in warning
+    assert f'optim_wrapper.optimizer.lr={rate}' in warning
+    assert ('--auto-scale-lr' in warning) == (accumulated == 1), 'which counts no accumulated steps'
+    cfg.auto_scale_lr.enable = True
+    assert advice(cfg, data(205), processes) == []
+
+
+@pytest.mark.parametrize(('batch', 'processes', 'accumulated'), [(16, 1, 1), (2, 8, 1), (2, 1, 8)])
+def test_a_batch_that_it_is_for(batch, processes, accumulated):
+    cfg = plain(dict(type='RetinaNet'), auto_scale_lr=dict(base_batch_size=16), train_dataloader=dict(batch_size=batch))
+    cfg.optim_wrapper.accumulative_counts = accumulated
+    assert advice(cfg, data(205), processes) == []
+    cfg.auto_scale_lr = None
+    assert advice(cfg, data(205), processes + 1) == []

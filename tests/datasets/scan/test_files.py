@@ -1,0 +1,168 @@
+"""Files that are no COCO files, empty splits, counts, wrappers and other types."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from mmengine.config import Config
+from support.scan import CLASSES, LOAD, CocoFolder, instances, load, only
+
+from vitdense.datasets import ensure_shapes
+from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan_data
+
+
+@pytest.fixture
+def coco(tmp_path, monkeypatch) -> CocoFolder:
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    return CocoFolder(tmp_path / 'data')
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [
+        (b'{"images": [', 'is no JSON file'),
+        (b'\xff\xd8\xff\xe0', 'is no JSON file'),
+        (b'[1, 2]', 'is no COCO file: .* found a list'),
+        (b'{"a": 1}', r"is no COCO file: .* found the keys \['a'\]"),
+        (b'{"images": {}, "annotations": [], "categories": []}', '"images" is something else'),
+        (b'{"images": [], "annotations": [3], "categories": []}', '"annotations" is something else'),
+        (b'{"images": [], "annotations": [], "categories": [{"id": 1}]}', 'a category needs an id and a name'),
+        (
+            b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            'several',
+        ),
+    ],
+)
+def test_file_that_is_no_coco_file(coco, content, says):
+    (coco.root / 'train.json').write_bytes(content)
+    report = coco.scan()
+    with pytest.raises(DataError, match=says) as error:
+        raise_findings([report])
+    assert 'by hand' in str(error.value)
+    assert '--lenient' not in str(error.value)
+    assert re.search(says, coco.scan('off').note)
+
+
+def test_folder_instead_of_a_file(coco):
+    assert f'the folder {coco.root}/train' in only(coco.scan(ann_file='train')).message
+    assert 'not given' in only(coco.scan(ann_file='')).message
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'changes', 'says'),
+    [
+        (lambda c: c.update(images=[], annotations=[]), {}, 'no image is left'),
+        (lambda c: c.update(annotations=[]), {}, 'no annotation of the classes'),
+        (
+            lambda c: c.update(annotations=[]),
+            dict(filter_cfg=dict(filter_empty_gt=True)),
+            'no image is left.*filter_cfg',
+        ),
+        (lambda c: None, dict(filter_cfg=dict(min_size=61)), 'no image is left.*min_size'),
+    ],
+)
+def test_empty_split(coco, spoil, changes, says):
+    spoil(coco.content['train'])
+    coco.write()
+    finding = only(coco.scan(**changes))
+    assert (finding.kind, finding.fatal) == ('empty data set', True)
+    assert re.search(says, finding.message)
+
+
+def test_counts_are_those_of_the_data_set(coco):
+    content = coco.content['train']
+    content['annotations'][0]['iscrowd'] = 1
+    content['annotations'][1]['ignore'] = True
+    content['annotations'] = [ann for ann in content['annotations'] if ann['image_id'] != 4]
+    coco.write()
+    changes = dict(filter_cfg=dict(filter_empty_gt=True, min_size=10), indices=3)
+    report = coco.scan(**changes)
+    dataset = load(coco.config(**changes).train_dataloader.dataset)
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    labels = [one['bbox_label'] for info in infos for one in info['instances'] if not one['ignore_flag']]
+    assert report.images == len(dataset) == 3
+    assert [count for _, count in report.per_class.values()] == np.bincount(labels).tolist() == [2, 2, 3]
+
+
+def test_wrappers_are_opened(coco):
+    cfg = coco.config()
+    inner = cfg.train_dataloader.dataset
+    other = dict(inner, ann_file='val.json', data_prefix=dict(img='val'))
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, other])
+    )
+    reports = scan_data(cfg, ('train',))
+    prefix = 'train_dataloader.dataset.dataset.datasets'
+    assert [(report.key, report.images) for report in reports] == [(f'{prefix}.0', 6), (f'{prefix}.1', 2)]
+    coco.content['val']['annotations'][0]['bbox'] = [0, 0, 0, 0]
+    coco.write()
+    reports = scan_data(cfg, ('train',))
+    drop_findings(cfg, reports, coco.root.parent / 'clean')
+    datasets = cfg.train_dataloader.dataset.dataset.datasets
+    assert datasets[0].ann_file == 'train.json'
+    assert len(instances(load(datasets[1]))) == 5
+
+
+def test_other_types_are_named_and_left_alone(coco):
+    report = coco.scan(kind='XMLDataset')
+    assert (report.note, report.findings) == ('not scanned: type XMLDataset', [])
+    assert 'not local' in coco.scan(backend_args=dict(backend='petrel')).note
+    with pytest.raises(KeyError, match='CocoDatset'):
+        coco.scan(kind='CocoDatset')
+    with pytest.raises(ValueError, match="check is 'some'"):
+        coco.scan('some')
+
+
+def test_check_off_counts_only(coco):
+    coco.content['train']['annotations'][0]['bbox'] = [0, 0, 0, 0]
+    coco.write()
+    report = coco.scan('off')
+    assert (report.findings, report.opened, report.note) == ([], 0, 'not checked')
+    assert (report.images, report.per_class['square']) == (6, (6, 6))
+
+
+def test_generated_shapes_are_written_first(tmp_path):
+    dataset = dict(type='vitdense.ShapesDataset', data_root=str(tmp_path / 's'), num_train=4, num_val=2, pipeline=LOAD)
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(dataset=dict(dataset, split='train')),
+            val_dataloader=dict(dataset=dict(dataset, split='val')),
+        )
+    )
+    reports = scan_data(cfg)
+    assert [(report.images, report.opened, report.findings) for report in reports] == [(4, 4, []), (2, 2, [])]
+    root = ensure_shapes(tmp_path / 's', load(cfg.train_dataloader.dataset).spec)
+    content = json.loads((root / 'annotations/instances_train.json').read_text())
+    assert sum(count for _, count in reports[0].per_class.values()) == len(content['annotations'])
+    content['annotations'][0]['bbox'][2] = 0
+    (root / 'annotations/instances_train.json').write_text(json.dumps(content))
+    reports = scan_data(cfg)
+    drop_findings(cfg, reports, tmp_path / 'clean')
+    assert len(instances(load(cfg.train_dataloader.dataset))) == len(content['annotations']) - 1
+
+
+def test_data_sets_of_users(coco):
+    """Another place of the images is found; nobody knows how a method of theirs labels, so order is a remark."""
+
+    class Elsewhere(MMDetCocoDataset):
+        def parse_data_info(self, raw_data_info: dict) -> dict:
+            info = super().parse_data_info(raw_data_info)
+            return dict(info, img_path=info['img_path'].replace('train', 'moved'))
+
+    class ByName(MMDetCocoDataset):
+        def load_data_list(self) -> list[dict]:
+            return super().load_data_list()
+
+    swapped = dict(metainfo=dict(classes=CLASSES[::-1]))
+    finding = only(coco.scan(kind=ByName, **swapped))
+    assert (finding.kind, finding.fatal) == ('class order', False)
+    (coco.root / 'train').rename(coco.root / 'moved')
+    report = coco.scan(kind=Elsewhere)
+    assert (report.findings, report.opened, report.dataset) == ([], 6, 'Elsewhere')
+    assert only(coco.scan(kind=Elsewhere, **swapped)).fatal

@@ -1,0 +1,320 @@
+"""Image files that are missing, damaged, turned, of another size or there twice; and the cache of it all."""
+
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip('mmdet')
+
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from support.scan import LOAD, CocoFolder, kinds, only, picture, write_picture
+
+from vitdense.datasets.scan import DataError, cache, drop_findings, pictures, raise_findings, scan, scan_data
+from vitdense.datasets.scan.pictures import Loader, find_loader, look, spread
+from vitdense.registry import DATASETS
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.fixture
+def coco(tmp_path) -> CocoFolder:
+    return CocoFolder(tmp_path / 'data')
+
+
+def image_ids(node) -> list[int]:
+    dataset = DATASETS.build(dict(node, pipeline=[]))
+    return [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+
+
+def save_turned(path, seed: int, orientation: int, wh: tuple[int, int]) -> None:
+    image = Image.fromarray(picture(seed, wh))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+
+
+def truncate(path, share: float = 0.6) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def test_bad_files_are_named_and_dropped(coco):
+    train = coco.root / 'train'
+    (train / '1.jpg').unlink()
+    truncate(train / '2.jpg')
+    (train / '3.jpg').write_text('no image')
+    (train / '4.jpg').write_bytes(b'')
+    write_picture(train / '5.jpg', 5, wh=(60, 80))
+    before = coco.snapshot()
+    cfg = coco.config()
+    reports = scan_data(cfg, check='full')
+    found = {(f.kind, f.where) for f in reports[0].fatal}
+    assert found == {
+        ('missing image', f'{train}/1.jpg'),
+        ('unreadable image', f'{train}/2.jpg (image 2)'),
+        ('unreadable image', f'{train}/3.jpg (image 3)'),
+        ('unreadable image', f'{train}/4.jpg (image 4)'),
+        ('wrong image size', f'{train}/5.jpg (image 5)'),
+    }
+    messages = {f.where: f.message for f in reports[0].fatal}
+    assert 'truncated' in messages[f'{train}/2.jpg (image 2)']
+    assert 'empty' in messages[f'{train}/4.jpg (image 4)']
+    assert messages[f'{train}/5.jpg (image 5)'] == 'it is 60 x 80, the json says 80 x 60'
+    assert reports[0].opened == 5
+    assert reports[0].images == 1
+    with pytest.raises(DataError, match='unreadable image: 3'):
+        raise_findings(reports)
+    drop_findings(cfg, reports, coco.root.parent / 'clean')
+    assert image_ids(cfg.train_dataloader.dataset) == [6]
+    assert coco.snapshot() == before
+    again = scan_data(cfg, check='full')[0]
+    assert (again.images, again.findings) == (1, [])
+
+
+def test_bare_stack_takes_wrong_sizes_and_stumbles_over_truncated_files_when_they_are_due(coco):
+    truncate(coco.root / 'train/2.jpg')
+    coco.content['train']['images'][3].update(width=160, height=120)
+    coco.write()
+    dataset = DATASETS.build(dict(coco.config().train_dataloader.dataset, type='mmdet.CocoDataset', pipeline=LOAD[:1]))
+    assert isinstance(dataset, MMDetCocoDataset)
+    assert dataset[3]['img'].shape == (60, 80, 3)
+    assert dataset[3]['width'] == 160
+    with pytest.raises(AssertionError, match='failed to load'):
+        dataset[1]
+    assert kinds(coco.scan()) == {'unreadable image': 1, 'wrong image size': 1}
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp', 'tif'])
+@pytest.mark.parametrize('share', [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_truncation_of_all_formats(tmp_path, suffix, share):
+    """At any place; whole files are fine and have their size."""
+    path = tmp_path / f'a.{suffix}'
+    image = Image.fromarray(picture(0, (97, 61)))
+    image.save(path, **({'lossless': True} if suffix == 'webp' else {}))
+    if share < 1:
+        truncate(path, share)
+    found = look(str(path), Loader())
+    assert bool(found.error) == (share < 1)
+    if share == 1:
+        assert found.stored_wh == found.loaded_wh == (97, 61)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp', 'tif'])
+@pytest.mark.parametrize('bytes_', [1, 2, 5, 12, 60])
+def test_missing_last_bytes(tmp_path, suffix, bytes_):
+    """OpenCV refuses the file, or fills what is missing of a JPEG in silence."""
+    path = tmp_path / f'a.{suffix}'
+    Image.fromarray(picture(0, (97, 61))).save(path)
+    path.write_bytes(path.read_bytes()[:-bytes_])
+    assert (cv2.imread(str(path)) is None) == (suffix != 'jpg')
+    assert look(str(path), Loader()).error
+
+
+@pytest.mark.parametrize(
+    ('mode', 'suffix'), [('L', 'jpg'), ('CMYK', 'jpg'), ('P', 'png'), ('RGBA', 'png'), ('I;16', 'png'), ('1', 'png')]
+)
+def test_unusual_modes_are_fine(tmp_path, mode, suffix):
+    path = tmp_path / f'a.{suffix}'
+    if mode == 'I;16':
+        Image.fromarray(np.arange(97 * 61, dtype=np.uint16).reshape(61, 97)).save(path)
+    else:
+        Image.fromarray(picture(0, (97, 61))).convert(mode).save(path)
+    found = look(str(path), Loader())
+    assert (found.error, found.loaded_wh) == ('', (97, 61))
+
+
+def test_tiny_images(tmp_path):
+    for wh in ((1, 1), (3, 1), (7, 9)):
+        path = tmp_path / 'a.jpg'
+        Image.fromarray(picture(0, wh)).save(path)
+        assert look(str(path), Loader()).loaded_wh == wh
+
+
+def test_images_that_only_the_loader_can_read(tmp_path):
+    path = tmp_path / 'a.hdr'
+    assert cv2.imwrite(str(path), np.ones((12, 20, 3), np.float32))
+    assert look(str(path), Loader()).loaded_wh == (20, 12)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('says', ['turned', 'stored'])
+def test_exif_orientation(coco, orientation, says):
+    """The loader turns the image: labels have to be those of the turned one, and one has to be able to tell."""
+    path = coco.root / 'train/2.jpg'
+    save_turned(path, 2, orientation, (80, 60))
+    swapped = orientation in (5, 6, 7, 8)
+    loaded = cv2.imread(str(path)).shape[1::-1]
+    assert loaded == ((60, 80) if swapped else (80, 60)), 'what OpenCV does'
+    if swapped and says == 'turned':
+        coco.content['train']['images'][1].update(width=60, height=80)
+        for annotation in coco.content['train']['annotations'][3:6]:
+            annotation['bbox'] = [10, 10, 18, 30]
+    coco.write()
+    report = coco.scan()
+    if orientation == 1:
+        assert report.findings == []
+        return
+    (finding,) = [f for f in report.findings if f.kind != 'box given twice']
+    assert finding.kind == 'EXIF orientation'
+    assert finding.where == f'{path} (image 2)'
+    assert f'orientation {orientation} ' in finding.message
+    assert finding.fatal == (not (swapped and says == 'turned'))
+
+
+def test_exif_of_a_square_image_cannot_be_decided(coco):
+    save_turned(coco.root / 'train/2.jpg', 2, 6, (60, 60))
+    coco.content['train']['images'][1]['width'] = 60
+    coco.content['train']['annotations'][5]['bbox'] = [30, 12, 18, 30]
+    coco.write()
+    finding = only(coco.scan())
+    assert (finding.kind, finding.fatal) == ('EXIF orientation', True)
+    assert 'upright' in finding.message
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [dict(color_type='color_ignore_orientation'), dict(color_type='unchanged'), dict(imdecode_backend='pillow')],
+)
+def test_exif_and_other_loaders(coco, settings):
+    """The size that counts is that of the image as this pipeline loads it."""
+    save_turned(coco.root / 'train/2.jpg', 2, 6, (80, 60))
+    turns = 'imdecode_backend' in settings
+    report = coco.scan(pipeline=[dict(LOAD[0], **settings), LOAD[1]])
+    assert [f.kind for f in report.fatal] == (['EXIF orientation'] if turns else [])
+
+
+def test_loaders_that_are_not_known():
+    assert find_loader([dict(type='LoadMultiChannelImageFromFiles')]) is None
+    assert find_loader([dict(type='mmdet.LoadImageFromFile', imdecode_backend='tifffile')]) is None
+    assert find_loader([dict(type='mmcv.LoadImageFromFile', color_type='grayscale')]) == Loader('grayscale')
+    assert find_loader([dict(type='Resize')]) == Loader()
+
+
+def test_images_of_an_unknown_loader_are_not_opened(coco):
+    (coco.root / 'train/3.jpg').write_text('for some other loader')
+    report = coco.scan(pipeline=[dict(type='LoadMultiChannelImageFromFiles')])
+    assert (report.opened, report.findings) == (0, [])
+    assert 'images not opened' in report.note
+
+
+def test_same_picture_twice_and_leak_are_remarks(coco):
+    shutil.copy(coco.root / 'train/1.jpg', coco.root / 'train/4.jpg')
+    shutil.copy(coco.root / 'train/2.jpg', coco.root / 'val/1.jpg')
+    train, val = scan_data(coco.config(), check='full')
+    twice, leak = only(train), only(val)
+    assert (twice.kind, twice.where, twice.fatal) == ('same picture twice', f'{coco.root}/train/4.jpg', False)
+    assert f'{coco.root}/train/1.jpg' in twice.message
+    assert (leak.kind, leak.where, leak.fatal) == ('leak', f'{coco.root}/val/1.jpg', False)
+    assert f'{coco.root}/train/2.jpg' in leak.message
+    raise_findings([train, val])
+    assert only(scan_data(coco.config(), check='full')[1]).kind == 'leak', 'from the cache as well'
+
+
+def test_sample_opens_some_but_misses_no_missing_file(coco, monkeypatch):
+    monkeypatch.setattr(scan, 'MOST_OPENED', 3)
+    (coco.root / 'train/6.jpg').unlink()
+    (coco.root / 'train/2.jpg').write_text('not opened')
+    report = coco.scan('sample')
+    assert report.opened == 3
+    assert set(report.digests) == {f'{coco.root}/train/{i}.jpg' for i in (1, 2, 4)}
+    assert 'missing image' in kinds(report)
+    assert coco.scan('full').opened == 5
+
+
+def test_spread_is_even_and_deterministic():
+    assert spread(range(5), None) == spread(range(5), 5) == [0, 1, 2, 3, 4]
+    assert spread(range(10), 4) == [0, 2, 5, 7]
+    gaps = np.diff(spread(range(118287), 500))
+    assert set(gaps.tolist()) <= {236, 237}
+
+
+# ---------------------------------------------------------------- cache
+
+
+@pytest.fixture
+def looks(monkeypatch) -> list[str]:
+    """Paths of the files that were opened."""
+    opened = []
+
+    def counted(path, loader):
+        opened.append(path)
+        return look(path, loader)
+
+    for module in ('coco', 'seg'):
+        monkeypatch.setattr(f'vitdense.datasets.scan.{module}.look', counted)
+    return opened
+
+
+def test_second_scan_opens_nothing_and_says_the_same(coco, looks):
+    truncate(coco.root / 'train/2.jpg')
+    coco.content['train']['annotations'][0]['bbox'] = [0, 0, -3, 3]
+    coco.write()
+    first = coco.scan()
+    assert len(looks) == 6
+    second = coco.scan()
+    assert len(looks) == 6
+    assert (first.cached, second.cached) == (False, True)
+    second.cached = False
+    assert second == first
+    assert len(first.fatal) == 2
+
+
+def test_any_change_is_noticed(coco, looks, monkeypatch):
+    def opens(**changes) -> bool:
+        looks.clear()
+        coco.scan(**changes)
+        return bool(looks)
+
+    assert opens()
+    assert not opens()
+    coco.content['train']['annotations'][0]['bbox'][0] += 1
+    coco.write()
+    assert opens()
+    assert opens(metainfo=dict(classes=('square', 'circle', 'triangle')))
+    assert opens(check='sample')
+    assert not opens(check='sample')
+    write_picture(coco.root / 'train/3.jpg', 33)
+    assert opens()
+    os.utime(coco.root / 'train/3.jpg', ns=(1, 1))
+    assert opens()
+    assert not opens()
+    (coco.root / 'train/5.jpg').unlink()
+    assert opens()
+    assert 'missing image' in kinds(coco.scan())
+    monkeypatch.setattr(cache, 'VERSION', cache.VERSION + 1)
+    assert opens()
+
+
+def test_missing_files_that_appear_are_noticed(coco):
+    shutil.move(coco.root / 'train', coco.root / 'away')
+    assert kinds(coco.scan())['missing image'] == 6
+    shutil.move(coco.root / 'away', coco.root / 'train')
+    assert coco.scan().findings == []
+
+
+@pytest.mark.parametrize('content', [b'', b'{"report": 3}', b'\xff\x00', b'{"report": {}, "stamps": {}}', b'[]'])
+def test_unreadable_cache_is_ignored(coco, cache_dir, content):
+    first = coco.scan()
+    (entry,) = (cache_dir / 'scan').iterdir()
+    assert entry.suffix == '.json'
+    entry.write_bytes(content)
+    assert coco.scan() == first
+
+
+def test_cache_that_cannot_be_written_is_done_without(coco, cache_dir):
+    cache_dir.write_text('a file')
+    assert coco.scan() == coco.scan()
+
+
+def test_progress_bar_only_on_a_terminal(coco, capsys, monkeypatch):
+    coco.scan()
+    assert capsys.readouterr().out == ''
+    assert pictures.CONSOLE.is_interactive is False
