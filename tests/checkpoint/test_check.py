@@ -8,11 +8,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint
+from support.backbones import release
 from torch import nn
 
 from vitdense.checkpoint.check import check_fit
 from vitdense.checkpoint.read import read
+from vitdense.checkpoint.translate import convert
 from vitdense.config.load import config_path
+from vitdense.models.backbones import PVTv2, Swin
 
 
 class Net(BaseModel):
@@ -121,8 +124,8 @@ def test_too_little_is_an_error_with_the_share_and_the_keys():
 
 def test_five_of_each_kind_are_listed():
     names = [f'layer{i}.weight' for i in range(7)]
-    with pytest.raises(ValueError, match=r'resume: a\.pth has 0 %') as error:
-        check_fit(Net(), {name: torch.zeros(2) for name in names}, 'a.pth', purpose='resume')
+    with pytest.raises(ValueError, match=r'^--resume: a\.pth has 0 %') as error:
+        check_fit(Net(), {name: torch.zeros(2) for name in names}, 'a.pth', purpose='--resume')
     assert f'unexpected: {", ".join(names[:5])} and 2 more' in str(error.value)
     assert 'missing: stem.weight, stem.bias, norm.weight, norm.bias, norm.running_mean and ' in str(error.value)
     assert 'layer5' not in str(error.value)
@@ -199,3 +202,61 @@ def test_checkpoint_of_mmengine_is_read(tmp_path):
     other = Net()
     load_checkpoint(other, str(path))
     assert all(torch.equal(content['state_dict'][key], value) for key, value in other.state_dict().items())
+
+
+def small_swin(out_indices: tuple[int, ...] = (0, 1, 2, 3)) -> nn.Module:
+    return Swin('tiny', embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), out_indices=out_indices)
+
+
+def in_a_detector(backbone: nn.Module) -> nn.Module:
+    """With a head so small that the backbone is more than 90 % of it."""
+    return nn.ModuleDict({'backbone': backbone, 'bbox_head': nn.Linear(2, 2)})
+
+
+def without(state: dict, pattern: str) -> dict:
+    return {key: value for key, value in state.items() if not re.search(pattern, key)}
+
+
+def with_more(state: dict, *keys: str) -> dict:
+    return {**state, **{key: torch.zeros(2) for key in keys}}
+
+
+LACKS = {
+    'norms of the maps': (lambda state: without(state, r'^norm\d\.'), 'fresh 8'),
+    'one of these norms': (lambda state: without(state, r'^norm0\.'), 'fresh 2'),
+    'a bias': (lambda state: without(state, r'layers\.0\.blocks\.0\.mlp\.fc1\.bias'), None),
+    'a block': (lambda state: without(state, r'layers\.3\.blocks'), None),
+    'nothing, and has a block more': (lambda state: with_more(state, 'layers.3.blocks.1.norm1.weight'), None),
+    'nothing, and has counts of a profiler': (
+        lambda state: with_more(state, 'total_ops', 'layers.0.blocks.0.attn.total_params'),
+        'left out 2',
+    ),
+}
+
+
+@pytest.mark.parametrize('lack', LACKS)
+@pytest.mark.parametrize('place', ['init_cfg', 'load_from'])
+def test_one_rule_for_a_backbone_alone_and_in_a_model(lack, place):
+    change, expected = LACKS[lack]
+    model, state = small_swin(), change(small_swin().state_dict())
+    if place == 'load_from':
+        model, state = in_a_detector(model), {f'backbone.{key}': value for key, value in state.items()}
+        state |= dict(model.bbox_head.state_dict(prefix='bbox_head.'))
+    if expected:
+        assert f', {expected} (' in check_fit(model, state, 'a.pth', purpose=place)
+        return
+    with pytest.raises(ValueError, match=rf'^{place}: a\.pth has [\d.]+ % of the .*parameters of '):
+        check_fit(model, state, 'a.pth', purpose=place)
+
+
+@pytest.mark.parametrize('purpose', ['load_from', '--resume', 'checkpoint'])
+def test_counts_that_a_profiler_left_behind_do_not_count(purpose):
+    state = with_more(Net().state_dict(), 'total_ops', 'total_params', 'stem.total_ops', 'bbox_head.total_params')
+    assert check_fit(Net(), state, 'a.pth', purpose=purpose).startswith('loaded 100 % of parameters from a.pth, left')
+
+
+def test_counts_of_a_profiler_in_files_of_others():
+    state = with_more(release('pvt_v2_b0'), 'total_ops', 'block1.0.attn.q.total_params')
+    converted, dropped = convert(state, 'pvt_v2')
+    assert {'total_ops', 'block1.0.attn.q.total_params'} < set(dropped)
+    assert converted.keys() == PVTv2('b0').state_dict().keys()

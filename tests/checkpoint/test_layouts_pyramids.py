@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdense.checkpoint.into_model import resize_tables
-from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.layouts import FAMILIES, family_of
 from vitdense.checkpoint.layouts.family import Layout
 from vitdense.checkpoint.layouts.pvt import resize_square
 from vitdense.checkpoint.layouts.swin import resize_window
@@ -129,7 +129,7 @@ def test_a_model_of_fewer_stages_goes_there_and_back(family):
 def test_official_names_are_those_of_the_detection_code(name, build):
     with torch.device('meta'):
         model = build()
-        state = to_theirs(model.state_dict(), layout(model.family, 'official'))
+        state = to_theirs(model.state_dict(), layout(family_of(type(model)), 'official'))
     assert shapes(state) == released(layout_of(name)['extra_layouts']['detection_backbone'], BUFFERS)
 
 

@@ -8,7 +8,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from support import CONFIGS
 
-from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.layouts import RELEASES_OF, family_of
 from vitdense.config.channels import channel_fields, check_channels
 from vitdense.config.load import load_config
 from vitdense.config.swap.backbone import matching_stages, swap_backbone
@@ -162,12 +162,12 @@ def test_pretrained_weights_are_the_official_release():
 
 def test_names_are_all_variants_and_all_releases():
     classes = [getattr(backbones, name) for name in backbones.__all__ if name not in NO_CHOICES]
-    variants = {f'{backbone.family}_{arch}' for backbone in classes for arch in backbone.ARCHS}
+    variants = {f'{family_of(backbone)}_{arch}' for backbone in classes for arch in backbone.ARCHS}
     assert {'pvt_tiny', 'pvt_v2_b2_li', 'swin_large', 'swin_v2_base', 'vit_huge'} <= variants
-    releases = {name for backbone in classes for name in FAMILIES[backbone.family].releases}
+    releases = {name for backbone in classes for name in RELEASES_OF[family_of(backbone)]}
     assert {'deit_base', 'swin_base_w12_22k'} <= releases
     assert set(BACKBONES) == variants | releases
-    assert set(WEIGHT_DECAY) == {choice.backbone.family for choice in BACKBONES.values()}
+    assert set(WEIGHT_DECAY) == {family_of(choice.backbone) for choice in BACKBONES.values()}
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -175,7 +175,7 @@ def test_every_choice_can_be_built_and_loads_weights_of_its_family(name):
     choice = BACKBONES[name]
     with torch.device('meta'):
         assert choice.backbone(**choice.arguments).out_channels
-    assert choice.release is None or choice.release in FAMILIES[choice.backbone.family].releases
+    assert choice.release is None or choice.release in RELEASES_OF[family_of(choice.backbone)]
 
 
 @pytest.mark.parametrize(

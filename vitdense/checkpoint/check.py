@@ -11,16 +11,25 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Size, Tensor, nn
 
 from vitdense.checkpoint.into_model import Changes
-from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.layouts import FAMILIES, family_of
+from vitdense.checkpoint.layouts.family import PROFILED
 from vitdense.checkpoint.report import Differences, listing, percent, report
 from vitdense.checkpoint.translate import recognise
 from vitdense.models.backbones import Backbone
 
-COUNTERS = re.compile(r'.*\.num_batches_tracked')
-"""Buffers that frozen norms do not have, and that change no output."""
+COUNTERS = re.compile(rf'.*\.num_batches_tracked|.*{PROFILED.pattern}')
+"""Buffers that change no output: frozen norms do not have the first, and profilers leave the others behind."""
 
 AUXILIARY = 'auxiliary_head.'
 """Heads that only training uses."""
+
+LEAST = {'init_cfg': 0.0, 'load_from': 0.9, '--resume': 1.0, 'checkpoint': 1.0}
+"""Share of the parameters that must be there, by purpose."""
+
+PARTIAL = {
+    'init_cfg': 'allow_partial=True of vitdense.Pretrained loads what fits',
+    'load_from': '--cfg-options default_hooks.convert_checkpoint.allow_partial=True loads what fits',
+}
 
 
 def check_fit(
@@ -35,18 +44,16 @@ def check_fit(
     """Find out how much of ``model`` a checkpoint fills, without changing the model.
 
     Keys are compared after the renaming that the modules themselves do when they load. To resume and to test, all
-    parameters must be there. For ``load_from`` it is 90 %: parts that the file does not have start afresh, and so do
-    layers of heads with another number of rows. In no case may it have more layers, or other parameters in a layer,
-    than the model; parts that the model does not have are left out. Auxiliary heads start afresh where they differ, and
-    tests do without.
+    parameters must be there; for ``load_from`` it is 90 %. In no case may anything be missing or too much that
+    :func:`undeclared` does not allow. A test does without auxiliary heads.
 
     Args:
         model: the built model; wrappers of distributed training and of test-time augmentation are looked through.
         checkpoint: what the file holds, or its state dict.
         path: where it comes from, for the messages.
-        purpose: ``load_from``, ``--resume``, or ``checkpoint`` for a test.
+        purpose: ``init_cfg`` of a backbone, ``load_from``, ``--resume``, or ``checkpoint`` for a test.
         changes: what was done to the checkpoint.
-        allow_partial: for ``load_from``: accept whatever fits.
+        allow_partial: for ``init_cfg`` and ``load_from``: accept whatever fits.
 
     Returns:
         A line for the log: ``loaded 98.7 % of parameters from PATH (mmdet), fresh 2 (bbox_head.*)``.
@@ -62,28 +69,76 @@ def check_fit(
     sizes = {key: value.numel() for key, value in needed.items() if value.is_floating_point()}
     total = sum(sizes.values())
     fits = total - sum(sizes.get(key, 0) for key in (*found.shapes, *found.missing))
-    wrong = _undeclared(found, model, state, changes)
-    partial = allow_partial and purpose == 'load_from' and fits
+    wrong = undeclared(found, model, state, changes)
+    least = LEAST[purpose]
     problem = details = ''
-    if fits < (least := 0.9 if purpose == 'load_from' else 1.0) * total:
+    if fits < least * total:
         problem = f' ({fits} of {total} values), at least {percent(least)} must be there.'
         details = listing(found.described()) + listing({'other number of logits': changes.reasons()})
     elif wrong:
-        option = '\n--cfg-options default_hooks.convert_checkpoint.allow_partial=True loads what fits'
         problem, details = ', but is not of the same layers.', listing(wrong.described())
-        details += option if purpose == 'load_from' else ''
-    if problem and not partial:
+        details += f'\n{PARTIAL[purpose]}' if purpose in PARTIAL else ''
+    what = 'backbone parameters' if purpose == 'init_cfg' else 'parameters'
+    if problem and not (allow_partial and purpose in PARTIAL and fits):
         name = type(model).__name__
-        has = f'{purpose}: {path} has {percent(fits / total)} of the parameters of {name}'
-        raise ValueError(f'{has}{problem}{origin(checkpoint, state, name)}{details}')
+        source = f' ({", ".join(changes.sources)})' if changes.sources else ''
+        has = f'{purpose}: {path}{source} has {percent(fits / total)} of the {what} of {name}'
+        seems = '' if purpose == 'init_cfg' else origin(checkpoint, state, name)
+        raise ValueError(f'{has}{problem}{seems}{details}')
     remarks = {
         'resized': changes.resized,
         'fresh': [key for key in (*found.missing, *found.shapes) if key not in (*wrong.missing, *wrong.shapes)],
         'left out': changes.dropped + [key for key in found.unexpected if key not in wrong.unexpected],
         **wrong.keys(),
     }
-    line = report(fits / total, 'parameters', path, changes.sources, remarks)
+    line = report(fits / total, what, path, changes.sources, remarks)
     return '; '.join([line, *changes.selections(), *changes.reasons(), *changes.notes])
+
+
+def undeclared(found: Differences, model: nn.Module, state: Iterable[str], changes: Changes) -> Differences:
+    """Those of the differences by which a checkpoint is of another model: THE rule of what one may lack, or have more.
+
+    - Counters of batch norms and of profilers do not count.
+    - Of a backbone of ours, alone or in a model, all that its family declares ``fresh`` may be missing, or none
+      of it; what its arguments leave out may be too much (:meth:`Backbone.leaves_out`).
+    - Elsewhere a part with a name of its own may be missing as a whole, and the file may have parts that the model does
+      not have. A parameter in a module that is there, or one more of its numbered layers, are neither.
+    - Heads may have other rows: of classes, or of queries. Auxiliary heads may differ in all.
+    """
+    alone = isinstance(model, Backbone)
+    backbone = model if alone else getattr(model, 'backbone', None)
+    family = FAMILIES.get(family_of(type(backbone)) or '')
+    prefix = '' if alone else 'backbone.'
+    fresh = [
+        group for group in (family.fresh if family else ()) if not any(re.match(prefix + group, key) for key in state)
+    ]
+    here, there = _modules(model.state_dict()), _modules(state)
+
+    def may_be_missing(key: str) -> bool:
+        if COUNTERS.fullmatch(key) or key.startswith(AUXILIARY) or key.rpartition('.')[0] in changes.fresh:
+            return True
+        if family and key.startswith(prefix):
+            return re.match('|'.join(fresh) or '(?!)', key.removeprefix(prefix)) is not None
+        return _is_of_a_part_without(key, there)
+
+    def may_be_left_out(key: str) -> bool:
+        if COUNTERS.fullmatch(key) or key.startswith(AUXILIARY):
+            return True
+        if isinstance(backbone, Backbone) and key.startswith(prefix):
+            return backbone.leaves_out(key.removeprefix(prefix))
+        return _is_of_a_part_without(key, here)
+
+    def may_differ(key: str, own: Size, found: Size) -> bool:
+        if key.startswith(AUXILIARY):
+            return True
+        is_of_a_head = not alone and not key.startswith(('backbone.', 'neck.'))
+        return is_of_a_head and own[1:] == found[1:] and len(own) == len(found)
+
+    return Differences(
+        [key for key in found.missing if not may_be_missing(key)],
+        [key for key in found.unexpected if not may_be_left_out(key)],
+        {key: pair for key, pair in found.shapes.items() if not may_differ(key, *pair)},
+    )
 
 
 def _state_of(checkpoint: Mapping) -> Mapping[str, Tensor]:
@@ -93,35 +148,6 @@ def _state_of(checkpoint: Mapping) -> Mapping[str, Tensor]:
     if hasattr(found, '_metadata'):  # versions of modules, by which they rename their keys
         state._metadata = found._metadata
     return state
-
-
-def _undeclared(found: Differences, model: nn.Module, state: Mapping[str, Tensor], changes: Changes) -> Differences:
-    """Those of the differences by which a checkpoint is of another model.
-
-    A part of the model with a name of its own may be missing as a whole, and the file may have parts that the model
-    does not have. A parameter in a module that is there, or one more of its numbered layers, are neither.
-    """
-    backbone = getattr(model, 'backbone', None)
-    declares = backbone if isinstance(backbone, Backbone) else None
-    here, there = _modules(model.state_dict()), _modules(state)
-
-    def may_be_missing(key: str) -> bool:
-        if COUNTERS.fullmatch(key) or key.startswith(AUXILIARY) or key.rpartition('.')[0] in changes.fresh:
-            return True
-        if declares and key.startswith('backbone.'):
-            return re.match(declares.fresh, key.removeprefix('backbone.')) is not None
-        return _is_of_a_part_without(key, there)
-
-    def may_be_left_out(key: str) -> bool:
-        if declares and key.startswith('backbone.'):
-            return declares.leaves_out(key.removeprefix('backbone.'))
-        return bool(COUNTERS.fullmatch(key)) or key.startswith(AUXILIARY) or _is_of_a_part_without(key, here)
-
-    return Differences(
-        [key for key in found.missing if not may_be_missing(key)],
-        [key for key in found.unexpected if not may_be_left_out(key)],
-        {key: pair for key, pair in found.shapes.items() if not _has_other_rows(key, *pair)},
-    )
 
 
 def _modules(keys: Iterable[str]) -> set[str]:
@@ -134,13 +160,6 @@ def _is_of_a_part_without(key: str, modules: set[str]) -> bool:
     names = key.split('.')
     absent = (name for i, name in enumerate(names[:-1]) if '.'.join(names[: i + 1]) not in modules)
     return not next(absent, '0').isdigit()
-
-
-def _has_other_rows(key: str, own: Size, found: Size) -> bool:
-    """Whether a parameter of a head differs in its first dimension only: that of classes, or of queries."""
-    if key.startswith(AUXILIARY):
-        return True
-    return not re.match(r'(backbone|neck)\.', key) and own[1:] == found[1:] and len(own) == len(found)
 
 
 def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Differences:

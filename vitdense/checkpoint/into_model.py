@@ -1,15 +1,23 @@
-"""Bringing a checkpoint of a whole model to the names, tables and classes of a model."""
+"""Bringing a checkpoint to the names, tables and classes of a model."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vitdense.checkpoint.layouts import FAMILIES
-from vitdense.checkpoint.layouts.family import State
-from vitdense.checkpoint.translate import divide, find_layout, joined, to_ours, unwrap
+from vitdense.checkpoint.layouts import FAMILIES, family_of
+from vitdense.checkpoint.layouts.family import Family, Layout, State
+from vitdense.checkpoint.translate import (
+    divide,
+    find_layout,
+    joined,
+    layout_of,
+    recognise,
+    to_ours,
+    unwrap,
+)
 from vitdense.models.backbones import Backbone
 
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -57,7 +65,7 @@ class Changes:
 def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     """Bring a checkpoint of a whole model into our layout, and to the classes of ``model``.
 
-    Parameters are renamed where their keys are those of somebody else's layout, known to the ``family`` of a head or a
+    Parameters are renamed where their keys are those of somebody else's layout, known to the family of a head or a
     neck; those of the backbone where it is one of ours and has not all of the keys and shapes. The rest stays.
 
     Args:
@@ -70,58 +78,87 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     Raises:
         ValueError: no tensors, or a key that the layout does not know.
     """
-    checkpoint = dict(checkpoint)
-    if not isinstance(checkpoint.get('state_dict'), Mapping):
-        checkpoint = dict(state_dict=unwrap(checkpoint))
-    state, changes = checkpoint['state_dict'], Changes()
-    parts = [getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'neck')]
-    part = next((part for part in parts if hasattr(part, 'family')), None)
-    layout = part and find_layout(unwrap(state), part.family)
+    state, changes = unwrap(checkpoint), Changes()
+    parts = (getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'neck'))
+    family = next((found for part in parts if (found := family_of(type(part)))), None)
+    layout = family and find_layout(state, family)
     if layout:
-        state, dropped = to_ours(unwrap(state), layout)
-        changes.sources.append(layout.name)
-        changes.dropped += dropped
-        changes.notes += [layout.note] if layout.note else []
-    if isinstance(getattr(model, 'backbone', None), Backbone):
-        state = _adapt_backbone(state, model.backbone, changes)
-    if part and FAMILIES[part.family].class_head:
-        proposals = getattr(part, 'proposal_classes', None)
-        state = _fit_classes(state, model.state_dict(), FAMILIES[part.family].class_head, proposals, changes)
-    return dict(checkpoint, state_dict=state) if changes else checkpoint, changes
+        state = _rename(state, layout, changes)
+    backbone = getattr(model, 'backbone', None)
+    kind = family_of(type(backbone))
+    if kind:
+        part, rest = divide(state, 'backbone.')
+        if not _fits(part, backbone):
+            layout = find_layout(part, kind)
+            part = _rename(part, layout, changes, 'backbone.') if layout else part
+            part, names = resize_tables(part, backbone)
+            changes.resized += [f'backbone.{name}' for name in names]
+            state = joined(part, rest, 'backbone.')
+    if family and FAMILIES[family].class_head:
+        state = _fit_classes(state, model.state_dict(), FAMILIES[family], changes)
+    if isinstance(checkpoint.get('state_dict'), Mapping):
+        return dict(checkpoint, state_dict=state) if changes else dict(checkpoint), changes
+    return dict(state_dict=state), changes
 
 
-def _adapt_backbone(state: State, backbone: Backbone, changes: Changes) -> State:
-    """Rename the parameters of the backbone, and resize its tables."""
+def adapt_backbone(checkpoint: Mapping, backbone: Backbone) -> tuple[State, Changes]:
+    """Bring the weights of a backbone, or of one in a whole model, into our layout and to the tables of ``backbone``.
+
+    Args:
+        checkpoint: what the file holds, wrappers included.
+        backbone: one of a family.
+
+    Returns:
+        The state dict, and what was done to it.
+
+    Raises:
+        ValueError: no tensors, no layout of this backbone, or a key that the layout does not know.
+    """
+    state, changes = unwrap(checkpoint), Changes()
+    model, layout = recognise(state) or (None, None)
+    is_whole = bool(model and layout and FAMILIES[model].whole)
+    if is_whole:
+        state = _rename(state, layout, changes)
+        changes.notes.clear()  # they are about heads
     part, rest = divide(state, 'backbone.')
-    own = backbone.state_dict()
-    if all(key in own and value.shape == own[key].shape for key, value in part.items()):
-        return state
-    layout = find_layout(part, backbone.family)
-    if layout:
-        converted, dropped = to_ours(part, layout)
-        if any(value is not part.get(key) for key, value in converted.items()):
-            changes.sources.append(layout.name)
-        changes.dropped += [f'backbone.{key}' for key in dropped]
-        part = converted
-    part, names = resize_tables(part, backbone)
-    changes.resized += [f'backbone.{name}' for name in names]
-    return joined(part, rest, 'backbone.')
+    if part:
+        state = part
+        changes.dropped += rest
+    prefix = 'backbone.' if is_whole else ''
+    state = _rename(state, layout_of(state, family_of(type(backbone))), changes, prefix)
+    state, changes.resized = resize_tables(state, backbone)
+    return state, changes
 
 
-def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, changes: Changes) -> State:
+def _fits(state: State, module: nn.Module) -> bool:
+    own = module.state_dict()
+    return all(key in own and value.shape == own[key].shape for key, value in state.items())
+
+
+def _rename(state: State, layout: Layout, changes: Changes, prefix: str = '') -> State:
+    """From ``layout`` into ours; ``prefix`` is what the keys of the file begin with besides."""
+    renamed, dropped = to_ours(state, layout)
+    if not prefix or any(value is not state.get(key) for key, value in renamed.items()):
+        changes.sources.append(layout.name)
+    changes.dropped += [prefix + key for key in dropped]
+    changes.notes += [layout.note] if layout.note else []
+    return renamed
+
+
+def _fit_classes(state: State, own: State, family: Family, changes: Changes) -> State:
     """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out.
 
     In the first of two stages only the first logit is ever right, that of any object: it is kept.
     """
-    fitted = {}
+    fitted, proposals = {}, family.proposals(own)
     for key, value in state.items():
-        if key not in own or not re.fullmatch(pattern, key) or len(value) == len(own[key]):
+        if key not in own or not re.fullmatch(family.class_head, key) or len(value) == len(own[key]):
             fitted[key] = value
             continue
         found, wanted = len(value), len(own[key])
         extra = found - HIGHEST_ID - 1  # no object
         name = key.rpartition('.')[0]
-        if proposals is not None and name == f'bbox_head.{proposals}':
+        if name == proposals:
             fitted[key] = torch.cat([value[:1], own[key][1:].to(value)])
         elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
@@ -131,16 +168,15 @@ def _fit_classes(state: State, own: State, pattern: str, proposals: str | None, 
     return fitted
 
 
-def resize_tables(state: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, Tensor], list[str]]:
+def resize_tables(state: State, backbone: Backbone) -> tuple[State, list[str]]:
     """Fit ``state`` to ``backbone``: its family's ``fit``, and the tables that differ in size resized.
 
     Returns:
         The state dict with resized tables, and their names.
     """
-    family, own = FAMILIES[backbone.family], backbone.state_dict()
+    family, own = FAMILIES[family_of(type(backbone))], backbone.state_dict()
     state = family.fit(state, own)
-    resized = dict(state)
-    names = []
+    resized, names = dict(state), []
     for key, table in state.items():
         wanted = own[key].shape if key in own else table.shape
         for pattern, resize in family.tables:

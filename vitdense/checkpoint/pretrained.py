@@ -1,16 +1,12 @@
 """Loading published weights into a backbone, with a report of what fitted."""
 
-import re
-from collections.abc import Mapping
+from torch import nn
 
-from torch import Tensor, nn
-
+from vitdense.checkpoint.check import check_fit
 from vitdense.checkpoint.fetch import fetch
-from vitdense.checkpoint.into_model import resize_tables
-from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.into_model import adapt_backbone
+from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.read import read
-from vitdense.checkpoint.report import Differences, listing, percent, report
-from vitdense.checkpoint.translate import backbone_of, layout_of, to_ours, unwrap
 from vitdense.console import say
 from vitdense.registry import WEIGHT_INITIALIZERS
 
@@ -39,51 +35,18 @@ class Pretrained:
         self.allow_partial = allow_partial
 
     def __call__(self, module: nn.Module) -> None:
-        family = getattr(module, 'family', None)
-        if family not in FAMILIES:
+        if family_of(type(module)) is None:
             raise TypeError(
                 f'vitdense.Pretrained initialises the backbones of vitdense, not {type(module).__name__}; '
                 "mmengine's initializer for others is type='Pretrained'"
             )
         path = fetch(self.checkpoint)
-        content = read(path)
         try:
-            state = backbone_of(unwrap(content))
-            layout = layout_of(state, family)
-            state, dropped = to_ours(state, layout)
-            state, resized = resize_tables(state, module)
+            state, changes = adapt_backbone(read(path), module)
         except ValueError as error:
-            raise ValueError(f'{path}: {error}') from None
+            raise ValueError(f'init_cfg: {path}: {error}') from None
+        line = check_fit(module, state, path, purpose='init_cfg', changes=changes, allow_partial=self.allow_partial)
         own = module.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-        share = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())
-        wrong = differences(module, state)
-        if wrong and not (self.allow_partial and fitting):
-            raise ValueError(
-                f'{path} ({layout.name}) does not fit {type(module).__name__}: {percent(share)} of the backbone '
-                f'parameters are there.{listing(wrong.described())}\n'
-                'allow_partial=True of vitdense.Pretrained loads what fits'
-            )
         module.load_state_dict(fitting, strict=False)
-        remarks = {
-            'resized': resized,
-            'fresh': [key for key in own if key not in state and key not in wrong.missing],
-            'left out': dropped + [key for key in state if key not in own and key not in wrong.unexpected],
-            **wrong.keys(),
-        }
-        say(report(share, 'backbone parameters', path, [layout.name], remarks))
-
-
-def differences(backbone: nn.Module, state: Mapping[str, Tensor]) -> Differences:
-    """By what a state dict under our names is of another network than ``backbone``.
-
-    A backbone says itself which parameters of a file it leaves out, and which of its own start afresh: all of these, or
-    none where the file has any.
-    """
-    own = backbone.state_dict()
-    lacking = [key for key in own if key not in state]
-    if not any(re.match(backbone.fresh, key) for key in state):
-        lacking = [key for key in lacking if not re.match(backbone.fresh, key)]
-    surplus = [key for key in state if key not in own and not backbone.leaves_out(key)]
-    shapes = {key: (own[key].shape, value.shape) for key, value in state.items() if key in own}
-    return Differences(lacking, surplus, {key: pair for key, pair in shapes.items() if pair[0] != pair[1]})
+        say(line)

@@ -48,7 +48,7 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
 
     Args:
         checkpoint: what the file holds, wrappers included.
-        family: a key of ``FAMILIES``: :attr:`Backbone.family`, or a whole model.
+        family: a key of ``FAMILIES``.
 
     Returns:
         The state dict under our names, and the foreign keys that the model does not use.

@@ -9,6 +9,7 @@ from support.backbones import assert_maps_close, image, layout_of, randomize_, r
 from torch import nn
 from torch.nn import functional as F
 
+from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.pretrained import Pretrained
 from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import Swin, SwinV2
@@ -22,7 +23,7 @@ STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
 
 def load(model: Swin, theirs: nn.Module) -> Swin:
     """Ours with their weights; the norms of the maps, which not all have, stay at one and zero."""
-    state, _ = convert(theirs.state_dict(), model.family)
+    state, _ = convert(theirs.state_dict(), family_of(type(model)))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert set(missing) in (set(), {f'norm{s}.{part}' for s in range(4) for part in ('weight', 'bias')})

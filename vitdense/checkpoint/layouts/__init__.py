@@ -2,6 +2,7 @@
 
 from . import deformable_detr, detr, hybrid_vit, pvt, setr, swin, trans2seg, vit, vitdet, yolos
 from .family import Family
+from .releases import RELEASES, RELEASES_OF
 
 FAMILIES: dict[str, Family] = {
     'pvt': pvt.PVT,
@@ -19,9 +20,12 @@ FAMILIES: dict[str, Family] = {
     'setr': setr.SETR,
     'trans2seg': trans2seg.TRANS2SEG,
 }
-"""By :attr:`Backbone.family`, and by that of the head or the neck of a whole model."""
 
-RELEASES: dict[str, str] = {name: url for family in FAMILIES.values() for name, url in family.releases.items()}
-"""URLs of the official ImageNet releases by the name that a config gives."""
 
-__all__ = ['FAMILIES', 'RELEASES']
+def family_of(kind: type) -> str | None:
+    """The family whose files a class of ``vitdense.models`` loads, by itself or by the nearest of its bases."""
+    bases = [base.__name__ for base in kind.__mro__ if base.__module__.startswith('vitdense.models.')]
+    return next((name for base in bases for name, family in FAMILIES.items() if base in family.classes), None)
+
+
+__all__ = ['FAMILIES', 'RELEASES', 'RELEASES_OF', 'family_of']

@@ -70,6 +70,13 @@ def _same_as_first(state: State, key: str) -> bool:
     return torch.equal(state[key], state[re.sub(r'(_embed)\.\d+\.', r'\1.0.', key)])
 
 
+def _proposal_classes(own: State) -> str | None:
+    """The last of the layers that classify: those of the decoder come before it."""
+    if TWO_STAGE not in own:
+        return None
+    return max(_heads(own, 'class_embed'), key=lambda name: int(name.split('.')[2])).rpartition('.')[0]
+
+
 def _for_each_layer(state: State) -> State:
     """Give all layers the heads of the first where a file has only these."""
     pattern = rf'{re.escape(TRANSFORMER)}decoder\.layers\.(\d+)\.'
@@ -95,9 +102,11 @@ def _to_transformers(state: State) -> State:
 
 
 DEFORMABLE_DETR = Family(
+    classes=('DeformableDETRHead',),
     whole=True,
     own=r'bbox_head\.transformer\.level_embed$',
     class_head=r'bbox_head\.class_embed\.\d+\.(weight|bias)',
+    proposals=_proposal_classes,
     layouts=(
         Layout(
             'fundamentalvision/Deformable-DETR',

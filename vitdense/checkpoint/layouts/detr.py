@@ -39,6 +39,7 @@ MMDET_BRANCHES = (
 )
 
 DETR = Family(
+    classes=('DETRHead',),
     whole=True,
     own=r'bbox_head\.transformer\.decoder\.layers\.0\.multihead_attn\.',
     class_head=r'bbox_head\.class_embed\.(weight|bias)',

@@ -1,13 +1,17 @@
 """What is known of a family of models: how their weights are published, and how their tables are resized."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from .templates import begins, translate
 
 State = dict[str, Tensor]
+
+PROFILED = re.compile(r'(^|\.)total_(ops|params)$')
+"""Counts that profilers (thop) leave behind as buffers of every module."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Layout:
         Raises:
             ValueError: not a key of this layout.
         """
-        if begins(key, self.dropped):
+        if begins(key, self.dropped) or PROFILED.search(key):
             return None
         return self._rename(key, self.places, self.parts)
 
@@ -95,20 +99,25 @@ class Family:
     """Backbones, or whole models, that load the same files.
 
     Attributes:
+        classes: names of the backbones; of whole models, the head or the neck by which one is told.
         layouts: each way in which their weights are published.
-        releases: URL of each official file by the name that a config gives.
+        fresh: patterns of the parameters of a backbone that its files need not have, so that they start afresh: of each
+            pattern all that it fits, or none.
         whole: whether these are whole models, whose parts are ``backbone``, ``neck`` and heads.
         own: pattern of a key that only our layout of a whole model has. That of a backbone is one of ``layouts``.
         class_head: pattern of the parameters of a whole model that have a row for each logit.
+        proposals: from the parameters of a whole model to the layer that classifies the proposals of a first stage.
         fit: what the parameters of a backbone (second argument) demand of a state dict, whatever its layout was.
         tables: pattern of the tables that depend on the image size or the window, and the function that brings one to
             another shape as its release does. It gets the table, the shape and ``Backbone.table_args`` of its name.
     """
 
+    classes: tuple[str, ...]
     layouts: tuple[Layout, ...]
-    releases: Mapping[str, str] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
     whole: bool = False
     own: str = ''
     class_head: str = ''
+    proposals: Callable[[State], str | None] = lambda own: None
     fit: Callable[[State, State], State] = lambda state, own: state
     tables: tuple[tuple[str, Callable[..., Tensor]], ...] = ()

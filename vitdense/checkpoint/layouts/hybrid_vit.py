@@ -4,33 +4,31 @@ import re
 from dataclasses import replace
 
 from .family import Family, State, same
-from .vit import TIMM, VIT, nest
-
-_OF_VIT = {layout.name: layout for layout in VIT.layouts}
-_TIMM, _JAX = _OF_VIT['timm/DeiT/MAE/BEiT'], _OF_VIT['JAX']
+from .vit import JAX, RELEASE, VIT, nest
 
 
 def _from_jax(state: State) -> State:
     """Flatten the group norms of the ResNet, which JAX stores as (1, 1, 1, C); all else as in a ViT."""
     flat = {key: value.flatten() if re.search(r'norm\d?\.\w+$', key) else value for key, value in state.items()}
-    return _JAX.tensors(flat)
+    return JAX.tensors(flat)
 
 
 HYBRID_VIT = Family(
-    releases={'vit_base_r50_s16': f'{TIMM}/jx_vit_base_resnet50_224_in21k-6f7c7740.pth'},
+    classes=('HybridViT',),
+    fresh=VIT.fresh,
     tables=VIT.tables,
     layouts=(
         replace(
-            _TIMM,
+            RELEASE,
             name='timm',
-            places=(*_TIMM.places, *same('patch_embed.backbone')),
+            places=(*RELEASE.places, *same('patch_embed.backbone')),
             targets=('timm',),
             wrapper='',
         ),
         replace(
-            _JAX,
+            JAX,
             places=(
-                *_JAX.places,
+                *JAX.places,
                 ('conv_root/', 'patch_embed.backbone.stem.conv.'),
                 ('gn_root/', 'patch_embed.backbone.stem.norm.'),
                 *nest(

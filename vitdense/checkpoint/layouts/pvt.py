@@ -45,8 +45,6 @@ _MMDET_PARTS = (
     ('ffn.layers.0.', 'mlp.fc1.'),
 )
 
-_URL = 'https://github.com/whai362/PVT/releases/download/v2'
-
 
 def resize_square(table: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A position table (1, H*W, C) of a square image to another square one, bilinearly."""
@@ -55,7 +53,7 @@ def resize_square(table: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 PVT = Family(
-    releases={f'pvt_{arch}': f'{_URL}/pvt_{arch}.pth' for arch in ('tiny', 'small', 'medium', 'large')},
+    classes=('PVT',),
     tables=((r'pos_embed\d$', resize_square),),
     layouts=(
         Layout(
@@ -113,7 +111,7 @@ PVT = Family(
 )
 
 PVT_V2 = Family(
-    releases={f'pvt_v2_{arch}': f'{_URL}/pvt_v2_{arch}.pth' for arch in ('b0', 'b1', 'b2', 'b2_li', 'b3', 'b4', 'b5')},
+    classes=('PVTv2',),
     layouts=(
         Layout(
             'PVTv2 release',

@@ -103,7 +103,7 @@ def _without_zero_patch_bias(state: State) -> State:
     return state if bias is None or bias.any() else {key: state[key] for key in state if key != PATCH_BIAS}
 
 
-_OF_MMSEG = nest(next(layout.places for layout in vit.VIT.layouts if layout.name == 'mmseg'), 'backbone.', 'backbone.')
+_OF_MMSEG = nest(vit.MMSEG.places, 'backbone.', 'backbone.')
 
 _UP = Layout(
     'mmseg, PUP',
@@ -120,6 +120,7 @@ _UP = Layout(
 )
 
 SETR = Family(
+    classes=('SETRUPHead', 'SETRMLAHead'),
     whole=True,
     own=r'decode_head\.convs\.0\.conv\.bias|neck\.extract\.',
     class_head=rf'{HEAD}conv_seg\.(weight|bias)',

@@ -11,6 +11,9 @@ from .family import Family, Layout, State, same
 from .templates import Pairs
 from .tensors import join_rows, split_rows
 
+MAP_NORMS = tuple(rf'norm{stage}\.' for stage in range(4))
+"""Norms of the returned maps, which classification does not have."""
+
 _PROJECTIONS = dict(whole='.attn.qkv.', parts=('.attn.query.', '.attn.key.', '.attn.value.'))
 
 
@@ -123,19 +126,9 @@ def _transformers(model: str, parts: Pairs, norms: Pairs = ()) -> Layout:
     )
 
 
-_URL = 'https://github.com/SwinTransformer/storage/releases/download'
-_V2_ARCHS = ('tiny', 'small', 'base')
-
 SWIN = Family(
-    releases={
-        'swin_tiny': f'{_URL}/v1.0.0/swin_tiny_patch4_window7_224.pth',
-        'swin_small': f'{_URL}/v1.0.0/swin_small_patch4_window7_224.pth',
-        'swin_base': f'{_URL}/v1.0.0/swin_base_patch4_window7_224.pth',
-        'swin_base_22k': f'{_URL}/v1.0.0/swin_base_patch4_window7_224_22k.pth',
-        'swin_base_w12_22k': f'{_URL}/v1.0.0/swin_base_patch4_window12_384_22k.pth',
-        'swin_large': f'{_URL}/v1.0.0/swin_large_patch4_window7_224_22k.pth',
-        'swin_large_w12': f'{_URL}/v1.0.0/swin_large_patch4_window12_384_22k.pth',
-    },
+    classes=('Swin',),
+    fresh=MAP_NORMS,
     tables=((r'\.relative_position_bias_table$', resize_window),),
     layouts=(
         _timm(_V1_PARTS),
@@ -170,11 +163,8 @@ SWIN = Family(
 )
 
 SWIN_V2 = Family(
-    releases={
-        **{f'swin_v2_{arch}': f'{_URL}/v2.0.0/swinv2_{arch}_patch4_window8_256.pth' for arch in _V2_ARCHS},
-        **{f'swin_v2_{arch}_w16': f'{_URL}/v2.0.0/swinv2_{arch}_patch4_window16_256.pth' for arch in _V2_ARCHS},
-        'swin_v2_large': f'{_URL}/v2.0.0/swinv2_large_patch4_window12to16_192to256_22kto1k_ft.pth',
-    },
+    classes=('SwinV2',),
+    fresh=MAP_NORMS,
     layouts=(
         _timm(_V2_PARTS),
         _release('SwinV2 release', _V2_PARTS),

@@ -30,6 +30,7 @@ _PARTS = {'depthwise': 'depthwise_conv.conv', 'bn_depth': 'depthwise_conv.bn'}
 _PARTS |= {'pointwise': 'pointwise_conv.conv', 'bn_point': 'pointwise_conv.bn'}
 
 TRANS2SEG = Family(
+    classes=('Trans2SegHead',),
     whole=True,
     own=rf'{re.escape(TRANSFORMER)}cls_embed',
     class_head=rf'{re.escape(TRANSFORMER)}cls_embed',

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vitdense.models.backbones.vit_adapter import ADDED
 from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
@@ -117,7 +118,7 @@ def _vitdet_blocks(place: str, attn: str) -> tuple[tuple[str, str], ...]:
     return nest((*same('norm1', 'norm2', 'mlp'), *attention), f'{place}.{{i}}.', 'blocks.{i}.')
 
 
-TRANSFORMERS = (
+TRANSFORMERS_PLACES = (
     ('embeddings.cls_token', 'cls_token'),
     ('embeddings.distillation_token', 'dist_token'),
     ('embeddings.position_embeddings', 'pos_embed'),
@@ -140,170 +141,156 @@ TRANSFORMERS = (
 )
 """Names of ``transformers`` in the files on its hub, and since version 5 in memory."""
 
-_DEIT, _MAE = 'https://dl.fbaipublicfiles.com/deit', 'https://dl.fbaipublicfiles.com/mae/pretrain'
-_DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MAE'
-TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx'
-_HUB = 'https://huggingface.co/timm'
+RELEASE = Layout(
+    'timm/DeiT/MAE/BEiT',
+    probe=r'blocks\.0\.attn\.qkv\.',
+    places=(
+        *same('cls_token', 'dist_token', 'reg_token', 'pos_embed', 'patch_embed.proj', 'blocks.{i}.', 'norm'),
+        *same('rel_pos_bias.relative_position_bias_table'),
+    ),
+    parts=(('[ls1.gamma|gamma_1]', 'ls1.gamma'), ('[ls2.gamma|gamma_2]', 'ls2.gamma')),
+    dropped=(
+        'rel_pos_bias.relative_position_index',
+        'blocks.{i}.attn.relative_position_index',
+        '[head|head_dist|fc_norm|pre_logits|mask_token|lm_head]',
+        'decoder_',
+    ),
+    tensors=_spread_shared_bias,
+    inverse=_name_as_beit,
+    targets=('official', 'timm'),
+    wrapper='model',
+)
+
+DETECTRON2 = Layout(
+    'detectron2',
+    probe=r'net\.blocks\.0\.attn\.qkv\.',
+    places=(*nest(same('pos_embed', 'patch_embed.proj'), 'net.'), *_vitdet_blocks('net.blocks', 'attn')),
+    dropped=('simfp_',),
+    tensors=_drop_class_position,
+    inverse=_add_class_position,
+    targets=('detectron2',),
+    wrapper='model',
+)
+
+TRANSFORMERS = Layout(
+    'transformers ViT/DeiT',
+    probe=r'((vit|deit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.',
+    places=nest(TRANSFORMERS_PLACES, '[|vit.|deit.]'),
+    dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier|decoder].'),
+    tensors=_join_qkv,
+    inverse=lambda state: _split_qkv(_need_class_token(state)),
+    targets=('transformers',),
+)
+
+TRANSFORMERS_VITDET = Layout(
+    'transformers ViTDet',
+    probe=r'(vitdet\.)?encoder\.layer\.0\.attention\.qkv\.',
+    places=nest(
+        (
+            ('embeddings.position_embeddings', 'pos_embed'),
+            ('embeddings.projection.', 'patch_embed.proj.'),
+            *_vitdet_blocks('encoder.layer', 'attention'),
+        ),
+        '[|vitdet.]',
+    ),
+    tensors=_drop_class_position,
+    inverse=_add_class_position,
+    targets=('transformers',),
+)
+
+MMSEG = Layout(
+    'mmseg',
+    probe=r'layers\.0\.attn\.attn\.',
+    places=(
+        *same('cls_token', 'pos_embed'),
+        ('patch_embed.projection.', 'patch_embed.proj.'),
+        ('layers.{i}.ln1.', 'blocks.{i}.norm1.'),
+        ('layers.{i}.ln2.', 'blocks.{i}.norm2.'),
+        ('layers.{i}.attn.attn.in_proj_', 'blocks.{i}.attn.qkv.'),
+        ('layers.{i}.attn.attn.out_proj.', 'blocks.{i}.attn.proj.'),
+        ('layers.{i}.ffn.layers.0.0.', 'blocks.{i}.mlp.fc1.'),
+        ('layers.{i}.ffn.layers.1.', 'blocks.{i}.mlp.fc2.'),
+        ('ln1.', 'norm.'),
+    ),
+    tensors=_add_patch_bias,
+    inverse=_need_class_token,
+    targets=('mmseg',),
+    wrapper='state_dict',
+)
+
+MMSEG_BEIT = Layout(
+    'mmseg BEiT/MAE',
+    probe=r'layers\.0\.attn\.qkv\.',
+    places=(
+        *same('cls_token', 'pos_embed'),
+        ('patch_embed.projection.', 'patch_embed.proj.'),
+        *nest(
+            (
+                ('ln1.', 'norm1.'),
+                ('ln2.', 'norm2.'),
+                ('gamma_1', 'ls1.gamma'),
+                ('gamma_2', 'ls2.gamma'),
+                ('ffn.layers.0.0.', 'mlp.fc1.'),
+                ('ffn.layers.1.', 'mlp.fc2.'),
+                *same('attn'),
+            ),
+            'layers.{i}.',
+            'blocks.{i}.',
+        ),
+        ('ln1.', 'norm.'),
+    ),
+    dropped=('layers.{i}.attn.relative_position_index',),
+    inverse=_need_class_token,
+    targets=('mmseg',),
+    wrapper='state_dict',
+)
+
+JAX = Layout(
+    'JAX',
+    probe=r'Transformer/encoderblock_0/',
+    places=(
+        ('cls', 'cls_token'),
+        ('embedding/', 'patch_embed.proj.'),
+        ('Transformer/posembed_input/pos_embedding', 'pos_embed'),
+        ('Transformer/encoder_norm/', 'norm.'),
+        *nest(
+            (
+                ('LayerNorm_0/', 'norm1.'),
+                ('LayerNorm_2/', 'norm2.'),
+                ('MultiHeadDotProductAttention_1/query/', 'attn.q.'),
+                ('MultiHeadDotProductAttention_1/key/', 'attn.k.'),
+                ('MultiHeadDotProductAttention_1/value/', 'attn.v.'),
+                ('MultiHeadDotProductAttention_1/out/', 'attn.proj.'),
+                ('MlpBlock_3/Dense_0/', 'mlp.fc1.'),
+                ('MlpBlock_3/Dense_1/', 'mlp.fc2.'),
+            ),
+            'Transformer/encoderblock_{i}/',
+            'blocks.{i}.',
+        ),
+    ),
+    parts=(('[kernel|scale]', 'weight'),),
+    dropped=('[head|pre_logits]/',),
+    tensors=_from_jax,
+)
 
 VIT = Family(
-    releases={
-        'deit_tiny': f'{_DEIT}/deit_tiny_patch16_224-a1311bcf.pth',
-        'deit_small': f'{_DEIT}/deit_small_patch16_224-cd65a155.pth',
-        'deit_base': f'{_DEIT}/deit_base_patch16_224-b5f2ef4d.pth',
-        'deit_base_384': f'{_DEIT}/deit_base_patch16_384-8de9b5d1.pth',
-        'deit_tiny_distilled': f'{_DEIT}/deit_tiny_distilled_patch16_224-b40b3cf7.pth',
-        'deit_small_distilled': f'{_DEIT}/deit_small_distilled_patch16_224-649709d9.pth',
-        'deit_base_distilled': f'{_DEIT}/deit_base_distilled_patch16_224-df68dfff.pth',
-        'deit_base_distilled_384': f'{_DEIT}/deit_base_distilled_patch16_384-d0272ac0.pth',
-        **{f'mae_vit_{arch}': f'{_MAE}/mae_pretrain_vit_{arch}.pth' for arch in ('base', 'large', 'huge')},
-        'mae_vit_huge_p14to16': f'{_DETECTRON2}/mae_pretrain_vit_huge_p14to16.pth',  # patches resized for ViTDet
-        'vit_base_orig': f'{TIMM}/jx_vit_base_p16_224-80ecf9dd.pth',
-        'vit_base_orig_384': f'{TIMM}/jx_vit_base_p16_384-83fb41ba.pth',
-        'vit_large_orig_384': f'{TIMM}/jx_vit_large_p16_384-b3be5167.pth',
-        **{
-            f'vit_{arch}_augreg': f'{_HUB}/vit_{arch}_patch16_224.augreg_in21k/resolve/main/model.safetensors'
-            for arch in ('tiny', 'small', 'base', 'large')
-        },
-    },
+    classes=('ViT',),
+    fresh=(r'blocks\.\d+\.attn\.(rel_pos_[hw]|relative_position_bias_table)', r'blocks\.\d+\.ls[12]\.'),
     fit=_split_qkv_bias,
     tables=(
         (r'^pos_embed$', fit_positions),
         (r'relative_position_bias_table$', fit_bias_table),
         (r'rel_pos_[hw]$', lambda table, shape: resize_linear(table, shape[0])),
     ),
-    layouts=(
-        Layout(
-            'timm/DeiT/MAE/BEiT',
-            probe=r'blocks\.0\.attn\.qkv\.',
-            places=(
-                *same('cls_token', 'dist_token', 'reg_token', 'pos_embed', 'patch_embed.proj', 'blocks.{i}.', 'norm'),
-                *same('rel_pos_bias.relative_position_bias_table'),
-            ),
-            parts=(('[ls1.gamma|gamma_1]', 'ls1.gamma'), ('[ls2.gamma|gamma_2]', 'ls2.gamma')),
-            dropped=(
-                'rel_pos_bias.relative_position_index',
-                'blocks.{i}.attn.relative_position_index',
-                '[head|head_dist|fc_norm|pre_logits|mask_token|lm_head]',
-                'decoder_',
-            ),
-            tensors=_spread_shared_bias,
-            inverse=_name_as_beit,
-            targets=('official', 'timm'),
-            wrapper='model',
-        ),
-        Layout(
-            'detectron2',
-            probe=r'net\.blocks\.0\.attn\.qkv\.',
-            places=(*nest(same('pos_embed', 'patch_embed.proj'), 'net.'), *_vitdet_blocks('net.blocks', 'attn')),
-            dropped=('simfp_',),
-            tensors=_drop_class_position,
-            inverse=_add_class_position,
-            targets=('detectron2',),
-            wrapper='model',
-        ),
-        Layout(
-            'transformers ViT/DeiT',
-            probe=r'((vit|deit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.',
-            places=nest(TRANSFORMERS, '[|vit.|deit.]'),
-            dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier|decoder].'),
-            tensors=_join_qkv,
-            inverse=lambda state: _split_qkv(_need_class_token(state)),
-            targets=('transformers',),
-        ),
-        Layout(
-            'transformers ViTDet',
-            probe=r'(vitdet\.)?encoder\.layer\.0\.attention\.qkv\.',
-            places=nest(
-                (
-                    ('embeddings.position_embeddings', 'pos_embed'),
-                    ('embeddings.projection.', 'patch_embed.proj.'),
-                    *_vitdet_blocks('encoder.layer', 'attention'),
-                ),
-                '[|vitdet.]',
-            ),
-            tensors=_drop_class_position,
-            inverse=_add_class_position,
-            targets=('transformers',),
-        ),
-        Layout(
-            'mmseg',
-            probe=r'layers\.0\.attn\.attn\.',
-            places=(
-                *same('cls_token', 'pos_embed'),
-                ('patch_embed.projection.', 'patch_embed.proj.'),
-                ('layers.{i}.ln1.', 'blocks.{i}.norm1.'),
-                ('layers.{i}.ln2.', 'blocks.{i}.norm2.'),
-                ('layers.{i}.attn.attn.in_proj_', 'blocks.{i}.attn.qkv.'),
-                ('layers.{i}.attn.attn.out_proj.', 'blocks.{i}.attn.proj.'),
-                ('layers.{i}.ffn.layers.0.0.', 'blocks.{i}.mlp.fc1.'),
-                ('layers.{i}.ffn.layers.1.', 'blocks.{i}.mlp.fc2.'),
-                ('ln1.', 'norm.'),
-            ),
-            tensors=_add_patch_bias,
-            inverse=_need_class_token,
-            targets=('mmseg',),
-            wrapper='state_dict',
-        ),
-        Layout(
-            'mmseg BEiT/MAE',
-            probe=r'layers\.0\.attn\.qkv\.',
-            places=(
-                *same('cls_token', 'pos_embed'),
-                ('patch_embed.projection.', 'patch_embed.proj.'),
-                *nest(
-                    (
-                        ('ln1.', 'norm1.'),
-                        ('ln2.', 'norm2.'),
-                        ('gamma_1', 'ls1.gamma'),
-                        ('gamma_2', 'ls2.gamma'),
-                        ('ffn.layers.0.0.', 'mlp.fc1.'),
-                        ('ffn.layers.1.', 'mlp.fc2.'),
-                        *same('attn'),
-                    ),
-                    'layers.{i}.',
-                    'blocks.{i}.',
-                ),
-                ('ln1.', 'norm.'),
-            ),
-            dropped=('layers.{i}.attn.relative_position_index',),
-            inverse=_need_class_token,
-            targets=('mmseg',),
-            wrapper='state_dict',
-        ),
-        Layout(
-            'JAX',
-            probe=r'Transformer/encoderblock_0/',
-            places=(
-                ('cls', 'cls_token'),
-                ('embedding/', 'patch_embed.proj.'),
-                ('Transformer/posembed_input/pos_embedding', 'pos_embed'),
-                ('Transformer/encoder_norm/', 'norm.'),
-                *nest(
-                    (
-                        ('LayerNorm_0/', 'norm1.'),
-                        ('LayerNorm_2/', 'norm2.'),
-                        ('MultiHeadDotProductAttention_1/query/', 'attn.q.'),
-                        ('MultiHeadDotProductAttention_1/key/', 'attn.k.'),
-                        ('MultiHeadDotProductAttention_1/value/', 'attn.v.'),
-                        ('MultiHeadDotProductAttention_1/out/', 'attn.proj.'),
-                        ('MlpBlock_3/Dense_0/', 'mlp.fc1.'),
-                        ('MlpBlock_3/Dense_1/', 'mlp.fc2.'),
-                    ),
-                    'Transformer/encoderblock_{i}/',
-                    'blocks.{i}.',
-                ),
-            ),
-            parts=(('[kernel|scale]', 'weight'),),
-            dropped=('[head|pre_logits]/',),
-            tensors=_from_jax,
-        ),
-    ),
+    layouts=(RELEASE, DETECTRON2, TRANSFORMERS, TRANSFORMERS_VITDET, MMSEG, MMSEG_BEIT, JAX),
 )
 
 STARTS = tuple(replace(layout, targets=()) for layout in VIT.layouts)
 """Layouts of a ViT for the backbones that are trained from one."""
 
 VIT_ADAPTER = Family(
+    classes=('ViTAdapter',),
+    fresh=(ADDED, *VIT.fresh),
     layouts=(
         Layout(
             'ViT-Adapter release',
@@ -320,6 +307,5 @@ VIT_ADAPTER = Family(
         ),
         *STARTS,
     ),
-    releases={f'vit_adapter_{arch}': VIT.releases[f'deit_{arch}'] for arch in ('tiny', 'small', 'base')},  # its start
     tables=VIT.tables,
 )

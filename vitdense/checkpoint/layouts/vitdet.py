@@ -47,6 +47,7 @@ def _one_mask_head(state: State) -> State:
 
 
 VITDET_DETECTOR = Family(
+    classes=('SimpleFeaturePyramid',),
     whole=True,
     own=r'roi_head\.bbox_head\.(\d\.)?shared_convs\.0\.ln\.',
     class_head=r'roi_head\.(bbox_head\.(\d\.)?fc_(cls|reg)|mask_head\.(\d\.)?conv_logits)\.(weight|bias)',

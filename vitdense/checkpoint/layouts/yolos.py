@@ -32,21 +32,27 @@ _PLACES = same('cls_token', 'det_token', 'pos_embed', 'mid_pos_embed', 'patch_em
 _TRANSFORMERS_PLACES = (
     ('embeddings.detection_tokens', 'det_token'),
     ('encoder.[|interpolation.]mid_position_embeddings', 'mid_pos_embed'),
-    *vit.TRANSFORMERS,
+    *vit.TRANSFORMERS_PLACES,
 )
 
 _RELEASE = Layout('YOLOS release', probe='det_token', places=_PLACES, targets=('official',), wrapper='model')
 _TRANSFORMERS = replace(
-    next(layout for layout in vit.VIT.layouts if layout.name == 'transformers ViT/DeiT'),
+    vit.TRANSFORMERS,
     name='transformers',
     probe=r'(vit\.)?embeddings\.detection_tokens',
     places=nest(_TRANSFORMERS_PLACES, '[|vit.]'),
     dropped=('[|vit.]pooler.', '[class_labels_classifier|bbox_predictor].'),
 )
 
-YOLOS = Family(tables=((r'^pos_embed$', fit_positions),), layouts=(_RELEASE, _TRANSFORMERS, *vit.STARTS))
+YOLOS = Family(
+    classes=('YOLOS',),
+    fresh=(r'(det|mid_pos)_',),
+    tables=((r'^pos_embed$', fit_positions),),
+    layouts=(_RELEASE, _TRANSFORMERS, *vit.STARTS),
+)
 
 YOLOS_DETECTOR = Family(
+    classes=('YOLOSHead',),
     whole=True,
     own=r'bbox_head\.class_embed\.layers\.',
     class_head=r'bbox_head\.class_embed\.layers\.2\.(weight|bias)',

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope, init_default_scope
 
-from vitdense.checkpoint.layouts import RELEASES
+from vitdense.checkpoint.layouts import RELEASES, family_of
 from vitdense.config.channels import channel_fields, check_channels
 from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
 from vitdense.config.swap.neck import fit_column, remove_pyramid, set_channels
@@ -129,7 +129,7 @@ def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
     wrapper = cfg.optim_wrapper
     changes = []
     if 'Adam' not in wrapper.optimizer.type:
-        adamw = ConfigDict(type='AdamW', lr=1e-4, weight_decay=WEIGHT_DECAY[backbone.family])
+        adamw = ConfigDict(type='AdamW', lr=1e-4, weight_decay=WEIGHT_DECAY[family_of(type(backbone))])
         rates = f'(lr {adamw.lr:g}, weight decay {adamw.weight_decay:g})'
         changes.append(f'optim_wrapper.optimizer: {wrapper.optimizer.type} -> AdamW {rates}')
         wrapper.optimizer = adamw

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vitdense.checkpoint.layouts import FAMILIES
+from vitdense.checkpoint.layouts import RELEASES_OF, family_of
 from vitdense.models import backbones
 from vitdense.models.backbones import Backbone
 
@@ -56,13 +56,14 @@ NO_CHOICES = ('Backbone', 'HybridViT', 'YOLOS')
 def _choices() -> Iterator[tuple[str, Choice]]:
     """The rows of all classes, and the releases that are not a row as it is."""
     for backbone in (getattr(backbones, name) for name in backbones.__all__ if name not in NO_CHOICES):
-        releases = FAMILIES[backbone.family].releases
+        family = family_of(backbone)
+        releases = RELEASES_OF[family]
         for arch in backbone.ARCHS:
-            name = f'{backbone.family}_{arch}'
+            name = f'{family}_{arch}'
             release = next((known for known in (name, f'{name}_augreg') if known in releases), None)
             yield name, Choice(backbone, dict(arch=arch), release)
         for name in releases:
-            if name.removeprefix(f'{backbone.family}_') in backbone.ARCHS:
+            if name.removeprefix(f'{family}_') in backbone.ARCHS:
                 continue
             words = name.split('_')
             arguments = dict(arch=next(word for word in words if word in backbone.ARCHS))

@@ -42,12 +42,6 @@ class Backbone(BaseModule):
         ValueError: stages that do not exist.
     """
 
-    family: ClassVar[str]
-    """Key of ``checkpoint.layouts.FAMILIES``: the files that this backbone loads."""
-
-    fresh: ClassVar[str] = '(?!)'
-    """Pattern of the parameters that files of a pretrained network lack, so that they start afresh; by default none."""
-
     needs_all_stages: ClassVar[bool] = False
     """Whether each map depends on all stages, so that all of them are built."""
 

@@ -61,7 +61,6 @@ class HybridViT(ViT):
         TypeError: an argument that does not exist.
     """
 
-    family = 'hybrid_vit'
     ARCHS = {'base': HybridViTArch(embed_dims=768, depth=12, num_heads=12)}
 
     def __init__(self, arch: str, **kwargs) -> None:

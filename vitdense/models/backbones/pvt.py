@@ -182,7 +182,6 @@ class PVT(PyramidVisionTransformer):
     those of :class:`PyramidVisionTransformer`.
     """
 
-    family = 'pvt'
     IMG_SIZE = 224
     ARCHS = {
         'tiny': PVTArch(depths=(2, 2, 2, 2)),

@@ -28,7 +28,6 @@ class PVTv2(PyramidVisionTransformer):
     those of :class:`PyramidVisionTransformer`.
     """
 
-    family = 'pvt_v2'
     ARCHS = {
         'b0': PVTv2Arch(depths=(2, 2, 2, 2), embed_dims=(32, 64, 160, 256)),
         'b1': PVTv2Arch(depths=(2, 2, 2, 2)),

@@ -182,8 +182,6 @@ class Swin(Backbone):
         TypeError: an argument that does not exist.
     """
 
-    family = 'swin'
-    fresh = r'norm\d\.'
     BLOCK, MERGING = SwinBlock, PatchMerging
     STRIDES = (4, 8, 16, 32)
     ARCHS: ClassVar[dict[str, SwinArch]] = {

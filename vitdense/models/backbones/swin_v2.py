@@ -108,7 +108,6 @@ class SwinV2(Swin):
     ``window_size`` is 16, and is then to be given as ``pretrained_window_sizes=(0, 0, 0, 8)``.
     """
 
-    family = 'swin_v2'
     BLOCK, MERGING = SwinV2Block, SwinV2PatchMerging
     ARCHS = {
         'tiny': SwinV2Arch(96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),

@@ -167,8 +167,6 @@ class ViT(Backbone):
         TypeError: an argument that does not exist.
     """
 
-    family = 'vit'
-    fresh = r'blocks\.\d+\.(attn\.(rel_pos_[hw]|relative_position_bias_table)|ls[12]\.)'
     attention = SelfAttention
     ARCHS = {
         'tiny': ViTArch(embed_dims=192, depth=12, num_heads=3),

@@ -99,8 +99,6 @@ class ViTAdapter(ViT):
         TypeError: an argument that does not exist.
     """
 
-    family = 'vit_adapter'
-    fresh = f'{ADDED}|{ViT.fresh}'
     needs_all_stages = True
     attention = ZeroPaddedAttention
     ARCHS = {

@@ -91,8 +91,6 @@ class YOLOS(ViT):
         TypeError: an argument that does not exist.
     """
 
-    family = 'yolos'
-    fresh = r'(det|mid_pos)_'
     ARCHS = {
         'tiny': YOLOSArch(embed_dims=192, depth=12, num_heads=3, img_size=(800, 1328), mid_pos_embed=False),
         'small': YOLOSArch(embed_dims=384, depth=12, num_heads=6, img_size=(512, 864)),

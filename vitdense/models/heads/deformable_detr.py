@@ -50,8 +50,6 @@ class DeformableDETRHead(QueryHead):
         TypeError: an argument that does not exist.
     """
 
-    family = 'deformable_detr'
-
     def __init__(
         self,
         num_classes: int,
@@ -98,7 +96,6 @@ class DeformableDETRHead(QueryHead):
         for parameter in boxes.layers[-1].parameters():
             nn.init.zeros_(parameter)
         count = decoder_layers + two_stage
-        self.proposal_classes = f'class_embed.{decoder_layers}' if two_stage else None
         repeat = copy.deepcopy if with_box_refine else lambda module: module  # shared by all layers
         self.class_embed = nn.ModuleList(repeat(classes) for _ in range(count))
         self.bbox_embed = nn.ModuleList(repeat(boxes) for _ in range(count))

@@ -43,8 +43,6 @@ class DETRHead(QueryHead):
         TypeError: an argument that does not exist.
     """
 
-    family = 'detr'
-
     def __init__(
         self,
         num_classes: int,

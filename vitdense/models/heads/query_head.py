@@ -36,14 +36,7 @@ class QueryHead(BaseModule):
 
     Raises:
         TypeError: unknown settings in ``train_cfg`` or ``test_cfg``.
-
-    Attributes:
-        family: key of ``checkpoint.layouts.FAMILIES`` of published detectors with this head.
-        proposal_classes: name of the layer that classifies the proposals of a first stage, None without one.
     """
-
-    family: str
-    proposal_classes: str | None = None
 
     def __init__(
         self,

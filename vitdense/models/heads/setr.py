@@ -29,8 +29,6 @@ class SETRUPHead(BaseDecodeHead):
         ValueError: another ``kernel_size``.
     """
 
-    family = 'setr'
-
     def __init__(self, *, num_convs: int = 1, kernel_size: int = 3, up_scale: int = 4, **kwargs) -> None:
         super().__init__(**kwargs)
         if kernel_size not in (1, 3):
@@ -63,8 +61,6 @@ class SETRMLAHead(BaseDecodeHead):
     Raises:
         ValueError: ``channels`` that the maps cannot share.
     """
-
-    family = 'setr'
 
     def __init__(self, *, up_align_corners: bool = True, **kwargs) -> None:
         super().__init__(input_transform='multiple_select', **kwargs)

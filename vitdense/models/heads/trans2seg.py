@@ -43,8 +43,6 @@ class Trans2SegHead(BaseDecodeHead):
         ValueError: other than two maps, ``embed_dim`` that the heads cannot share, ``depth`` or ``map_size`` below 1.
     """
 
-    family = 'trans2seg'
-
     def __init__(
         self,
         *,

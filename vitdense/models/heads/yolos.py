@@ -26,8 +26,6 @@ class YOLOSHead(QueryHead):
         TypeError: an argument that does not exist.
     """
 
-    family = 'yolos_detector'
-
     def __init__(self, num_classes: int, in_channels: int, **kwargs) -> None:
         super().__init__(num_classes, softmax=True, **dict(cost_class=1.0, loss_class=1.0) | kwargs)
         self.class_embed = PredictionMlp(in_channels, self.num_logits)

@@ -45,8 +45,6 @@ class SimpleFeaturePyramid(BaseModule):
             channels that cannot be halved often enough.
     """
 
-    family = 'vitdet_detector'
-
     def __init__(
         self,
         in_channels: int,
