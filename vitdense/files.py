@@ -13,10 +13,14 @@ def cache_folder(part: str) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, of the same suffix, which takes the place of ``path`` when all went well."""
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
+    """A path to write to, of the same suffix, which takes the place of ``path`` when all went well.
+
+    Where nothing was written, ``path`` stays as it is: of several processes, only the main one may write.
+    """
+    part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
     try:
         yield part
-        os.replace(part, path)
+        if part.exists():
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

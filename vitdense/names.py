@@ -1,7 +1,13 @@
-"""Answers to a name that does not exist: the valid names, nearest first."""
+"""Names in sentences: lists that are not too long, and the nearest to a name that does not exist."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+
+
+def listed(items: Collection, most: int) -> str:
+    """``a, b, c and 4 more``: the first ``most`` of them."""
+    more = f' and {len(items) - most} more' if len(items) > most else ''
+    return ', '.join(map(str, list(items)[:most])) + more
 
 
 def nearest(name: str, valid: Iterable[str]) -> list[str]:
@@ -19,6 +25,5 @@ def unknown(kind: str, name: str, valid: Iterable[str], most: int = 12) -> str:
     names = nearest(name, valid)
     if not names:
         return f'unknown {kind} {name!r}, and none are known'
-    shown = ', '.join(repr(n) for n in names[:most])
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return f'unknown {kind} {name!r}: did you mean {names[0]!r}? Valid, nearest first: {shown}{more}'
+    shown = listed([repr(name) for name in names], most)
+    return f'unknown {kind} {name!r}: did you mean {names[0]!r}? Valid, nearest first: {shown}'

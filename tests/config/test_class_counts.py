@@ -91,7 +91,7 @@ def test_message_has_the_first_names_and_one_wrong_head_alone():
     model = build('mmdet', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', roi_head__bbox_head__num_classes=3)
     with pytest.raises(ValueError, match=r'^model\.roi_head\.mask_head\.num_classes is 80; .* 3 classes \(a, b, c\)'):
         check_class_counts(model, ['a', 'b', 'c'], 'train_dataloader.dataset')
-    with pytest.raises(ValueError, match=r'have 7 classes \(a, b, c, d, e, \.\.\.\)'):
+    with pytest.raises(ValueError, match=r'have 7 classes \(a, b, c, d, e and 2 more\)'):
         check_class_counts(model, list('abcdefg'), 'train_dataloader.dataset')
 
 

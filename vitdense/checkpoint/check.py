@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Size, Tensor, nn
 
 from vitdense.checkpoint.into_model import Changes
@@ -16,6 +15,7 @@ from vitdense.checkpoint.layouts.family import PROFILED
 from vitdense.checkpoint.report import Differences, listing, percent, report
 from vitdense.checkpoint.translate import recognise
 from vitdense.models.backbones import Backbone
+from vitdense.models.wrappers import unwrap_model
 
 COUNTERS = re.compile(rf'.*\.num_batches_tracked|.*{PROFILED.pattern}')
 """Buffers that change no output: frozen norms do not have the first, and profilers leave the others behind."""
@@ -187,13 +187,6 @@ def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Differences:
         warnings.filterwarnings('ignore', message='.*no-op')
         load(empty, dict(state))
     return found
-
-
-def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model itself inside the wrappers of distributed training and of test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _without_memory(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.checkpoint.read import UnfitError, reader_of
+from vitdense.files import replacing
 from vitdense.names import nearest
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.pkl')
@@ -75,11 +76,10 @@ def _beside(folder: Path, name: str) -> str:
 def _download(url: str, path: Path) -> None:
     """Nothing appears at ``path`` before it is whole."""
     known = HASH.search(path.name)
-    part = path.with_name(f'{path.name}.download')
     try:
-        torch.hub.download_url_to_file(url, str(part), hash_prefix=known and known[1])
-        reader_of(part)
-        part.replace(path)
+        with replacing(path) as part:
+            torch.hub.download_url_to_file(url, str(part), hash_prefix=known and known[1])
+            reader_of(part)
     except Exception as error:
         found = f'what came {error}' if isinstance(error, UnfitError) else error
         raise ConnectionError(
@@ -87,5 +87,3 @@ def _download(url: str, path: Path) -> None:
             f'{path}, or name its path in init_cfg.checkpoint of the backbone, or train from scratch with '
             '--no-pretrained.'
         ) from error
-    finally:
-        part.unlink(missing_ok=True)

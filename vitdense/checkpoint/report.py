@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import Size
 
+from vitdense.names import listed
+
 Remarks = Mapping[str, Collection[str]]
 
 
@@ -78,8 +80,4 @@ def _short(first: str, rests: list[str]) -> list[str]:
 
 def listing(differences: Mapping[str, Collection[str]], most: int = 5) -> str:
     """A line for each kind of difference, with its first keys."""
-    lines = []
-    for kind, keys in differences.items():
-        more = f' and {len(keys) - most} more' if len(keys) > most else ''
-        lines += [f'\n  {kind}: {", ".join(list(keys)[:most])}{more}'] if keys else []
-    return ''.join(lines)
+    return ''.join(f'\n  {kind}: {listed(keys, most)}' for kind, keys in differences.items() if keys)

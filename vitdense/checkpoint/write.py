@@ -1,6 +1,5 @@
 """Rewriting a checkpoint file in another layout."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from vitdense.checkpoint.translate import (
     to_theirs,
     unwrap,
 )
+from vitdense.files import replacing
 from vitdense.names import unknown
 
 OURS = 'vitdense'
@@ -143,8 +143,7 @@ def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = 
         raise ValueError(f'{source}: {error}') from error
     is_safe = target.suffix == '.safetensors'
     kept = ('meta',) if wrapper and not is_safe else ()
-    part = target.with_name(f'.{target.name}.part')
-    try:
+    with replacing(target) as part:
         part.touch()  # the libraries have other exceptions than OSError for what is no place to write to
         if is_safe:
             copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
@@ -152,9 +151,6 @@ def rewrite(source: str | Path, target: Path, to: str = OURS, overwrite: bool = 
         else:
             torch.save({'meta': content.get('meta', {}), wrapper: state} if wrapper else state, part)
         counters = _missing_counters(weights.state, weights_of(read(part)).state)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     others = [key for key, value in content.items() if not isinstance(value, Tensor) and key not in WRAPPERS + kept]
     left_out = weights.dropped + others
     return [

@@ -15,7 +15,7 @@ from torch import nn
 
 from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
-from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone, unwrapped
+from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
 from vitdense.config.options import look_up
 from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE, say
@@ -23,6 +23,7 @@ from vitdense.datasets.checks import leaf_datasets
 from vitdense.engine.hooks import InvalidLossError
 from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
 from vitdense.engine.log_processor import duration
+from vitdense.models.wrappers import unwrap_model
 
 LR = 3e-4
 """Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         runner = build_runner(cfg)
         runner.data_reports = ready.reports
         check_heads(runner, ready.reports)
-        model = unwrapped(runner)
+        model = unwrap_model(runner.model)
         without_dropout(model)
         for change in changes + ready.changes:
             say(change)

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -17,6 +16,7 @@ from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, s
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
 from vitdense.models.backbones import Backbone
+from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import nearest_type_names
 
 
@@ -110,19 +110,14 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner and the model, and check that neck or heads fit the backbone."""
     with nearest_type_names():
         runner = RUNNERS.build(cfg)
-    backbone = getattr(unwrapped(runner), 'backbone', None)
+    backbone = getattr(unwrap_model(runner.model), 'backbone', None)
     if isinstance(backbone, Backbone):
         check_channels(cfg.model, backbone.out_channels)
     return runner
-
-
-def unwrapped(runner: Runner):
-    """The model itself, also where it runs on several processes."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def check_heads(runner: Runner, reports: list[SplitReport]) -> None:
     """Compare the classes of every head with those of the data."""
     for one in reports:
         if one.classes:
-            check_class_counts(unwrapped(runner), one.classes, one.key, runner.cfg.model)
+            check_class_counts(unwrap_model(runner.model), one.classes, one.key, runner.cfg.model)

@@ -10,11 +10,12 @@ from mmengine.runner import Runner
 
 from vitdense.commands.advice import advice
 from vitdense.commands.arguments import add_backbone, add_config, add_launcher, add_work_dir
-from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone, unwrapped
+from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
 from vitdense.commands.summary import print_summary
 from vitdense.config.runtime import LOGS, log_to, read_config
 from vitdense.console import say
 from vitdense.engine.processes import join, leave
+from vitdense.models.wrappers import unwrap_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,7 @@ def check_disk(runner: Runner) -> None:
     Raises:
         OSError: they do not.
     """
-    sizes = [p.numel() * p.element_size() for p in unwrapped(runner).parameters()]
+    sizes = [p.numel() * p.element_size() for p in unwrap_model(runner.model).parameters()]
     needed, free = 3 * 3 * sum(sizes), shutil.disk_usage(runner.work_dir).free  # weights and two moments of Adam
     if free < needed:
         raise OSError(

@@ -7,6 +7,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 from vitdense.config.options import look_up
+from vitdense.names import listed
 
 OTHER_CLASSES = {
     'RPNHead': 'object or not',
@@ -59,9 +60,8 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
                 problems[-1] += f', but there are {expected} classes of things'
     if problems:
         problems, options = dict.fromkeys(problems), dict.fromkeys(options)
-        shown = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
         raise ValueError(
-            f'{"; ".join(problems)}; the data of {key} have {len(classes)} classes ({shown}). '
+            f'{"; ".join(problems)}; the data of {key} have {len(classes)} classes ({listed(classes, 5)}). '
             f'Make them agree: --cfg-options {" ".join(options)}'
         )
 

@@ -1,7 +1,6 @@
 """mmengine's runner with a quiet console, checkpoints that are written whole and loaded only where they fit."""
 
 import errno
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
@@ -20,6 +18,8 @@ from vitdense.checkpoint.read import read
 from vitdense.console import quiet_console
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.hooks import ProgressHook
+from vitdense.files import replacing
+from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import RUNNERS
 
 
@@ -93,9 +93,8 @@ class Runner(MMEngineRunner):
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if self._resume or isinstance(self._test_loop, BaseLoop):
             self._compare_classes(path, checkpoint.get('meta', {}))
-        model = self.model.module if is_model_wrapper(self.model) else self.model
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
-        _load_checkpoint_to_model(model, checkpoint, strict, self.logger, list(revise_keys))
+        _load_checkpoint_to_model(unwrap_model(self.model), checkpoint, strict, self.logger, list(revise_keys))
         self._has_loaded = True
         return checkpoint
 
@@ -119,13 +118,10 @@ class Runner(MMEngineRunner):
         if '://' in out_dir:
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        part = path.with_name(f'{path.name}.part')
         try:
-            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-            if is_main_process():
-                os.replace(part, path)
+            with replacing(path) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
         except OSError as error:
-            part.unlink(missing_ok=True)
             if error.errno != errno.ENOSPC:
                 raise
             free = shutil.disk_usage(out_dir).free / 2**20

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 
-from vitdense.files import cache_folder
+from vitdense.files import cache_folder, replacing
 
 from .report import SplitReport
 
@@ -47,8 +46,7 @@ def store(key: str, report: SplitReport, paths: Iterable[str]) -> None:
     folder = cache_folder('scan')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=folder, suffix='.part', delete=False) as file:
-            json.dump({'report': report.to_json(), 'stamps': {path: stamp(path) for path in paths}}, file)
-        os.replace(file.name, folder / f'{key}.json')
+        with replacing(folder / f'{key}.json') as part:
+            part.write_text(json.dumps({'report': report.to_json(), 'stamps': {path: stamp(path) for path in paths}}))
     except OSError:
         return

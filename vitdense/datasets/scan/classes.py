@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vitdense.names import nearest
+from vitdense.names import listed, nearest
 
 from .report import Finding
 
@@ -38,9 +38,8 @@ def check_categories(
         parts = []
         if missing:
             hints = {name: nearest(name, extra)[0] for name in missing if extra}
-            named = [f'{name!r} (nearest: {hints[name]!r})' if name in hints else repr(name) for name in missing[:10]]
-            more = f' and {len(missing) - 10} more' if len(missing) > 10 else ''
-            parts.append(f'in the config but not in the file: {", ".join(named)}{more}')
+            named = [f'{name!r} (nearest: {hints[name]!r})' if name in hints else repr(name) for name in missing]
+            parts.append(f'in the config but not in the file: {listed(named, 10)}')
         if extra:
             parts.append(f'in the file but no class of the config: {shorten(extra)}')
         parts.append(lists)
@@ -58,5 +57,4 @@ def check_categories(
 
 def shorten(names: Sequence[str], most: int = 20) -> str:
     """A list of names, not too long."""
-    shown = ', '.join(map(repr, names[:most]))
-    return f'[{shown}]' if len(names) <= most else f'[{shown}, and {len(names) - most} more]'
+    return f'[{listed([repr(name) for name in names], most)}]'

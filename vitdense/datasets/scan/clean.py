@@ -2,11 +2,12 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+
+from vitdense.files import replacing
 
 from ..checks import evaluators, leaf_datasets
 from .report import DataError, Finding, SplitReport, by_kind, raise_findings
@@ -131,7 +132,6 @@ def _use_classes(content: dict, classes: Sequence[str]) -> None:
 
 def write(path: Path, text: str) -> Path:
     """Write a file at once or not at all."""
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, suffix='.part', delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    with replacing(path) as part:
+        part.write_text(text)
     return path

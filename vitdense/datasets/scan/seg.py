@@ -3,6 +3,8 @@
 import os
 from collections import defaultdict
 
+from vitdense.names import listed
+
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, histogram, look_at_map
@@ -126,8 +128,7 @@ def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule
         findings.append(Finding(kind, image.path, message, fatal, 'image' if fatal else '', index))
     wrong = rule.wrong(found.values)
     if wrong:
-        shown = ', '.join(map(str, wrong[:8])) + (f' and {len(wrong) - 8} more' if len(wrong) > 8 else '')
-        findings.append(Finding(NO_CLASS, path, f'found {shown}; {rule}', True, 'image', index))
+        findings.append(Finding(NO_CLASS, path, f'found {listed(wrong, 8)}; {rule}', True, 'image', index))
     return findings
 
 

@@ -8,6 +8,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
+from vitdense.files import replacing
 from vitdense.registry import HOOKS
 
 
@@ -44,10 +45,8 @@ def keep_as(checkpoint: str, folder: str, name: str) -> None:
     """Make ``folder/name`` the same file as ``checkpoint``; remote ones and folders are left alone."""
     if not os.path.isfile(checkpoint):
         return
-    new = Path(folder) / f'{name}.part'
-    new.unlink(missing_ok=True)
-    try:
-        os.link(checkpoint, new)
-    except OSError:
-        shutil.copyfile(checkpoint, new)
-    os.replace(new, new.with_suffix(''))
+    with replacing(Path(folder, name)) as part:
+        try:
+            os.link(checkpoint, part)
+        except OSError:
+            shutil.copyfile(checkpoint, part)

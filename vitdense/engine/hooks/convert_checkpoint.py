@@ -3,9 +3,10 @@
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from vitdense.checkpoint.check import check_fit, unwrap_model
+from vitdense.checkpoint.check import check_fit
 from vitdense.checkpoint.into_model import adapt
 from vitdense.console import say
+from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import HOOKS
 
 

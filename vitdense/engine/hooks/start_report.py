@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
@@ -18,6 +17,7 @@ from vitdense.console import say
 from vitdense.datasets.scan import SplitReport, by_kind
 from vitdense.engine.log_processor import batch_size
 from vitdense.files import replacing
+from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import HOOKS
 from vitdense.version import __version__
 from vitdense.visualization.plots import draw_label_histogram
@@ -124,7 +124,7 @@ def draw_labels(reports: Sequence[SplitReport], path: Path) -> None:
 
 def model_line(runner: Runner) -> str:
     """Type, parts and size of the model."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     parts = [type(part).__name__ for name, part in model.named_children() if name != 'data_preprocessor']
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
