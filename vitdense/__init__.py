@@ -1,6 +1,13 @@
 """Vision transformers for dense prediction, as a plugin of the OpenMMLab stack.
 
-Importing the package registers nothing heavy: it makes mmcv importable where it has no compiled ops, and that is all.
+Importing the package checks that the stack is there, and prepares it for current PyTorch in the whole process:
+
+- ``mmcv._ext`` can be imported where mmcv has no compiled operators;
+- mmcv's multi-scale deformable attention is computed by our operator, on CPUs and wherever mmcv has no kernel for it;
+- ``torch.load`` trusts the log history, plain numbers, that mmengine keeps in its checkpoints;
+- ``mmseg::`` in configs finds onedl-mmsegmentation, and Python 3.14 has ``pkgutil.find_loader`` for mmcv.
+
+It imports torch, mmengine and OpenCV, and neither mmdet nor mmseg; it registers nothing and builds nothing.
 """
 
 from vitdense import compat

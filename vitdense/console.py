@@ -1,9 +1,12 @@
 """What people see while a tool runs: warnings, and what :func:`say` is told. The log file gets everything."""
 
 import logging
+import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -66,3 +69,17 @@ def quiet_console(logger: MMLogger) -> None:
             ours = ConsoleHandler(handler.level)
             ours.filters = handler.filters
             logger.handlers[i] = ours
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Within it, neither this process nor those that it starts write to stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, 'w') as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -15,7 +15,7 @@ from mmengine.utils.dl_utils import collect_env
 
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.read import read
-from vitdense.console import quiet_console
+from vitdense.console import quiet_console, silent_stderr
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.hooks import ProgressHook
 from vitdense.files import replacing
@@ -47,7 +47,9 @@ class Runner(MMEngineRunner):
     def _log_env(self, env_cfg: dict) -> None:
         if is_main_process():
             settings = {**env_cfg, **self._randomness_cfg, 'seed': self._seed, 'launcher': self._launcher}
-            lines = [f'{key}: {value}' for key, value in {**collect_env(), **settings}.items()]
+            with silent_stderr():  # of the shell, where the compiler that Python was built with is not installed
+                found = collect_env()
+            lines = [f'{key}: {value}' for key, value in {**found, **settings}.items()]
             Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n')
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
