@@ -114,7 +114,9 @@ def test_a_test_needs_all_of_the_model_also_with_a_config_that_can_train(tmp_pat
     state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
     head = nn.Linear(256, 5).state_dict(prefix='bbox_head.')
     other = save(tmp_path, dict(meta={}, state_dict={**state, **head}))
-    with pytest.raises(ValueError, match=r'^checkpoint: .*weights\.pth \(timm\) has 99\.9 % .*at least 100 % must be there'):
+    with pytest.raises(
+        ValueError, match=r'^checkpoint: .*weights\.pth \(timm\) has 99\.9 % .*at least 100 % must be there'
+    ):
         runner(kind, tmp_path / 'other', Detector(), other, **test).test()
     same = save(tmp_path, dict(meta={}, state_dict={**state, **nn.Linear(256, 3).state_dict(prefix='bbox_head.')}))
     assert runner(kind, tmp_path / 'same', Detector(), same, **test).test() == dict(count=1)

@@ -196,7 +196,7 @@ def _without_memory(tensor: Tensor) -> Tensor:
 
 def origin(checkpoint: Mapping, state: Mapping[str, Tensor], name: str) -> str:
     """A sentence about the model that a checkpoint is from, by what it says or by its keys."""
-    known = recognise(state)
+    known = recognise(dict(state))
     if known and not any(key.startswith('backbone.') for key in state) and not FAMILIES[known[0]].whole:
         return (
             f' It looks like the weights of a backbone ({known[0]}), which go to model.backbone.init_cfg='
@@ -225,4 +225,5 @@ def _model_type(text: str) -> list[str]:
 
 
 def _keywords(node: ast.expr | None) -> dict[str, ast.expr]:
-    return {keyword.arg: keyword.value for keyword in node.keywords} if isinstance(node, ast.Call) else {}
+    keywords = node.keywords if isinstance(node, ast.Call) else []
+    return {keyword.arg: keyword.value for keyword in keywords if keyword.arg}

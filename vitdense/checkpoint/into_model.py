@@ -85,11 +85,10 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     if layout:
         state = _rename(state, layout, changes)
     backbone = getattr(model, 'backbone', None)
-    kind = family_of(type(backbone))
-    if kind:
+    if isinstance(backbone, Backbone) and family_of(type(backbone)):
         part, rest = divide(state, 'backbone.')
         if not _fits(part, backbone):
-            layout = find_layout(part, kind)
+            layout = find_layout(part, _family(backbone))
             part = _rename(part, layout, changes, 'backbone.') if layout else part
             part, names = resize_tables(part, backbone)
             changes.resized += [f'backbone.{name}' for name in names]
@@ -115,19 +114,24 @@ def adapt_backbone(checkpoint: Mapping, backbone: Backbone) -> tuple[State, Chan
         ValueError: no tensors, no layout of this backbone, or a key that the layout does not know.
     """
     state, changes = unwrap(checkpoint), Changes()
-    model, layout = recognise(state) or (None, None)
-    is_whole = bool(model and layout and FAMILIES[model].whole)
-    if is_whole:
-        state = _rename(state, layout, changes)
+    known = recognise(state)
+    whole = known[1] if known and FAMILIES[known[0]].whole else None
+    if whole:
+        state = _rename(state, whole, changes)
         changes.notes.clear()  # they are about heads
     part, rest = divide(state, 'backbone.')
     if part:
         state = part
         changes.dropped += rest
-    prefix = 'backbone.' if is_whole else ''
-    state = _rename(state, layout_of(state, family_of(type(backbone))), changes, prefix)
+    state = _rename(state, layout_of(state, _family(backbone)), changes, 'backbone.' if whole else '')
     state, changes.resized = resize_tables(state, backbone)
     return state, changes
+
+
+def _family(backbone: Backbone) -> str:
+    family = family_of(type(backbone))
+    assert family, f'no files are known for a {type(backbone).__name__}'
+    return family
 
 
 def _fits(state: State, module: nn.Module) -> bool:
@@ -174,7 +178,7 @@ def resize_tables(state: State, backbone: Backbone) -> tuple[State, list[str]]:
     Returns:
         The state dict with resized tables, and their names.
     """
-    family, own = FAMILIES[family_of(type(backbone))], backbone.state_dict()
+    family, own = FAMILIES[_family(backbone)], backbone.state_dict()
     state = family.fit(state, own)
     resized, names = dict(state), []
     for key, table in state.items():

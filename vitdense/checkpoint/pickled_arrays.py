@@ -5,7 +5,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -61,12 +61,14 @@ class _Array:
         self.array = _from_buffer(data, dtype, shape, 'F' if in_columns else 'C')
 
 
-def _from_buffer(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
+def _from_buffer(
+    data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Literal['C', 'F'], *_: Any
+) -> np.ndarray:
     data = data.encode('latin1') if isinstance(data, str) else data
     return np.frombuffer(data, dtype.to_numpy()).reshape(shape, order=order)
 
 
-_KNOWN = {
+_KNOWN: dict[str, Any] = {
     'collections.OrderedDict': OrderedDict,
     'numpy.dtype': _Dtype,
     'numpy.ndarray': object,
@@ -82,12 +84,12 @@ _KNOWN = {
 class _Bytes(io.BytesIO):
     """Content whose end is not to be met: ``pickle`` takes what is left for all that it asked for."""
 
-    def read(self, size: int = -1) -> bytes:
-        return self._whole(super().read(size), size)
+    def read(self, size: int | None = -1) -> bytes:
+        return self._whole(super().read(size), size or -1)
 
-    def readline(self, size: int = -1) -> bytes:
+    def readline(self, size: int | None = -1) -> bytes:
         line = super().readline(size)
-        return self._whole(line, size if line.endswith(b'\n') else len(line) + 1)
+        return self._whole(line, size or -1 if line.endswith(b'\n') else len(line) + 1)
 
     def _whole(self, found: bytes, size: int) -> bytes:
         if len(found) < size:
@@ -101,7 +103,7 @@ class _ArrayUnpickler(pickle._Unpickler):
     So does a ``bytearray`` for bytes; here, bytes are read in its place.
     """
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8}
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8}  # type: ignore[attr-defined]
 
     def __init__(self, content: bytes) -> None:
         super().__init__(_Bytes(content), encoding='latin1')

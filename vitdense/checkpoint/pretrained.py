@@ -8,6 +8,7 @@ from vitdense.checkpoint.into_model import adapt_backbone
 from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.read import read
 from vitdense.console import say
+from vitdense.models.backbones import Backbone
 from vitdense.registry import WEIGHT_INITIALIZERS
 
 
@@ -35,7 +36,7 @@ class Pretrained:
         self.allow_partial = allow_partial
 
     def __call__(self, module: nn.Module) -> None:
-        if family_of(type(module)) is None:
+        if not isinstance(module, Backbone) or family_of(type(module)) is None:
             raise TypeError(
                 f'vitdense.Pretrained initialises the backbones of vitdense, not {type(module).__name__}; '
                 "mmengine's initializer for others is type='Pretrained'"

@@ -87,7 +87,7 @@ def weights_of(checkpoint: Mapping) -> Weights:
             weights.rename(layout)
     part, _ = divide(weights.state, weights.prefix)
     family, layout = recognise(part) or (None, None)
-    if family and not FAMILIES[family].whole:
+    if family and layout and not FAMILIES[family].whole:
         weights.backbone = family
         weights.rename(layout, weights.prefix)
     if not weights.model and not weights.backbone:

@@ -17,7 +17,7 @@ from .detr import (
     without_counts,
 )
 from .family import Family, Layout, State, same, under
-from .tensors import add_biases, drop_biases, join_rows, split_rows
+from .tensors import add_biases, drop_biases
 
 NECK = tuple(
     (f'input_proj.{level}.{i}.', f'neck.{convs}.{part}.')
@@ -81,7 +81,7 @@ def _for_each_layer(state: State) -> State:
     """Give all layers the heads of the first where a file has only these."""
     pattern = rf'{re.escape(TRANSFORMER)}decoder\.layers\.(\d+)\.'
     layers = {found[1] for key in state if (found := re.match(pattern, key))}
-    repeated = {}
+    repeated: State = {}
     for key in _heads(state, 'class_embed.0') + _heads(state, 'bbox_embed.0'):
         names = {key.replace('_embed.0.', f'_embed.{layer}.') for layer in layers}
         if names & state.keys() == {key}:
@@ -98,7 +98,7 @@ def _to_transformers(state: State) -> State:
         for key in keys:
             if _in_decoder(key) in decoder or (shared and '_embed.0.' not in key):
                 del kept[key]
-    return split_rows(without_counts(kept | decoder), **PROJECTIONS)
+    return PROJECTIONS.split(without_counts(kept | decoder))
 
 
 DEFORMABLE_DETR = Family(
@@ -145,7 +145,7 @@ DEFORMABLE_DETR = Family(
                 *under(HEAD, 'class_embed.', 'bbox_embed.'),
             ),
             parts=(('encoder_attn.', 'cross_attn.'), *TRANSFORMERS_PARTS),
-            tensors=lambda state: _for_each_layer(_heads_once(join_rows(state, **PROJECTIONS))),
+            tensors=lambda state: _for_each_layer(_heads_once(PROJECTIONS.join(state))),
             inverse=_to_transformers,
             targets=('transformers',),
         ),

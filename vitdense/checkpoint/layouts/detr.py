@@ -1,15 +1,14 @@
 """Whole detectors: DETR."""
 
 import re
-from functools import partial
 
 from .family import Family, Layout, State, same, under
-from .tensors import join_rows, split_rows
+from .tensors import Rows
 
 HEAD = 'bbox_head.'
 TRANSFORMER = f'{HEAD}transformer.'
 ENCODER, DECODER = (f'{TRANSFORMER}{part}.layers.{{i}}.' for part in ('encoder', 'decoder'))
-PROJECTIONS = dict(whole='.in_proj_', parts=('.q_proj.', '.k_proj.', '.v_proj.'))
+PROJECTIONS = Rows('.in_proj_', ('.q_proj.', '.k_proj.', '.v_proj.'))
 RESNET = ('conv1.', 'bn1.', 'layer{i}.{j}.')
 
 
@@ -77,8 +76,8 @@ DETR = Family(
                 ('encoder_attn.', 'multihead_attn.'),
                 *TRANSFORMERS_PARTS,
             ),
-            tensors=partial(join_rows, **PROJECTIONS),
-            inverse=lambda state: split_rows(without_counts(state), **PROJECTIONS),
+            tensors=PROJECTIONS.join,
+            inverse=lambda state: PROJECTIONS.split(without_counts(state)),
             targets=('transformers',),
         ),
         Layout(

@@ -9,11 +9,10 @@ from torch import Tensor
 from vitdense.models.layers.pos_embed import resize_grid
 
 from .family import Family, Layout, State, same
-from .tensors import add_class_entry, drop_class_entry, join_rows, split_rows
+from .tensors import Rows, add_class_entry, drop_class_entry
 
-_KEY_VALUE = dict(whole='.attn.kv.', parts=('.attn.k.', '.attn.v.'))
-_ALL = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
-_join_key_value, _split_key_value = partial(join_rows, **_KEY_VALUE), partial(split_rows, **_KEY_VALUE)
+_KEY_VALUE = Rows('.attn.kv.', ('.attn.k.', '.attn.v.'))
+_ALL = Rows('.attn.qkv.', ('.attn.q.', '.attn.k.', '.attn.v.'))
 
 
 _drop_class_position, _add_class_position = (
@@ -24,12 +23,12 @@ _drop_class_position, _add_class_position = (
 def _split_all(state: State) -> State:
     """Split the ``in_proj`` (3C, C) of ``nn.MultiheadAttention``; make 1 x 1 convolutions linear layers."""
     linear = {key: value.flatten(1) if _is_linear(key) else value for key, value in state.items()}
-    return _join_key_value(split_rows(linear, **_ALL))
+    return _KEY_VALUE.join(_ALL.split(linear))
 
 
 def _join_all(state: State) -> State:
     """Undo :func:`_split_all`."""
-    joined = join_rows(_split_key_value(state), **_ALL)
+    joined = _ALL.join(_KEY_VALUE.split(state))
     return {key: value[..., None, None] if _is_linear(key) else value for key, value in joined.items()}
 
 
@@ -88,8 +87,8 @@ PVT = Family(
                 '[pvt.|]encoder.layer_norm.',
                 'classifier.',
             ),
-            tensors=lambda state: _drop_class_position(_join_key_value(state)),
-            inverse=lambda state: _split_key_value(_add_class_position(state)),
+            tensors=lambda state: _drop_class_position(_KEY_VALUE.join(state)),
+            inverse=lambda state: _KEY_VALUE.split(_add_class_position(state)),
             targets=('transformers',),
         ),
         Layout(
@@ -152,8 +151,8 @@ PVT_V2 = Family(
                 ('attention.proj.', 'attn.proj.'),
             ),
             dropped=('classifier.',),
-            tensors=_join_key_value,
-            inverse=_split_key_value,
+            tensors=_KEY_VALUE.join,
+            inverse=_KEY_VALUE.split,
             targets=('transformers',),
         ),
         Layout(

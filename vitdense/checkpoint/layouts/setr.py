@@ -24,8 +24,9 @@ def _name_classifiers(state: State) -> State:
     named = {}
     for key, value in state.items():
         found = re.fullmatch(rf'{HEAD}(convs\.\d+)\.conv\.(\w+)', key)
-        classifies = found and f'{found[1]}{found[2]}.bn.weight' not in state
-        named[f'{found[1]}conv_seg.{found[3]}' if classifies else key] = value
+        if found and f'{found[1]}{found[2]}.bn.weight' not in state:
+            key = f'{found[1]}conv_seg.{found[3]}'
+        named[key] = value
     return named
 
 

@@ -1,7 +1,6 @@
 """Swin and SwinV2."""
 
 import math
-from functools import partial
 
 from torch import Tensor
 
@@ -9,12 +8,12 @@ from vitdense.models.layers.pos_embed import resize_grid
 
 from .family import Family, Layout, State, same
 from .templates import Pairs
-from .tensors import join_rows, split_rows
+from .tensors import Rows
 
 MAP_NORMS = tuple(rf'norm{stage}\.' for stage in range(4))
 """Norms of the returned maps, which classification does not have."""
 
-_PROJECTIONS = dict(whole='.attn.qkv.', parts=('.attn.query.', '.attn.key.', '.attn.value.'))
+_PROJECTIONS = Rows('.attn.qkv.', ('.attn.query.', '.attn.key.', '.attn.value.'))
 
 
 def resize_window(table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -120,8 +119,8 @@ def _transformers(model: str, parts: Pairs, norms: Pairs = ()) -> Layout:
             prefix + 'layernorm.',
             'classifier.',
         ),
-        tensors=partial(join_rows, **_PROJECTIONS),
-        inverse=partial(split_rows, **_PROJECTIONS),
+        tensors=_PROJECTIONS.join,
+        inverse=_PROJECTIONS.split,
         targets=('transformers',),
     )
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -9,32 +10,41 @@ from torch.nn import functional as F
 from .family import State
 
 
-def join_rows(state: State, whole: str, parts: tuple[str, ...]) -> State:
-    """Join parameters along the first axis: those whose names have one of ``parts`` where the joint one has ``whole``.
+@dataclass(frozen=True)
+class Rows:
+    """Projections that are one parameter in one layout and several in another, joined along the first axis.
 
-    Raises:
-        KeyError: one of several is missing.
+    Attributes:
+        whole: what the name of the joint one has.
+        parts: what the names of the several have in the place of it.
     """
-    joined: State = {}
-    for key, value in state.items():
-        part = next((part for part in parts if part in key), None)
-        if part is None:
-            joined[key] = value
-        elif (name := key.replace(part, whole)) not in joined:
-            joined[name] = torch.cat([state[key.replace(part, other)] for other in parts])
-    return joined
 
+    whole: str
+    parts: tuple[str, ...]
 
-def split_rows(state: State, whole: str, parts: tuple[str, ...]) -> State:
-    """Undo :func:`join_rows`."""
-    divided: State = {}
-    for key, value in state.items():
-        if whole in key:
-            pieces = value.chunk(len(parts))
-            divided |= {key.replace(whole, part): piece for part, piece in zip(parts, pieces, strict=True)}
-        else:
-            divided[key] = value
-    return divided
+    def join(self, state: State) -> State:
+        """Join the several.
+
+        Raises:
+            KeyError: one of them is missing.
+        """
+        joined: State = {}
+        for key, value in state.items():
+            part = next((part for part in self.parts if part in key), None)
+            if part is None:
+                joined[key] = value
+            elif (name := key.replace(part, self.whole)) not in joined:
+                joined[name] = torch.cat([state[key.replace(part, other)] for other in self.parts])
+        return joined
+
+    def split(self, state: State) -> State:
+        """Undo :meth:`join`."""
+        divided: State = {}
+        for key, value in state.items():
+            pieces = value.chunk(len(self.parts)) if self.whole in key else [value]
+            names = [key.replace(self.whole, part) for part in self.parts] if self.whole in key else [key]
+            divided |= zip(names, pieces, strict=True)
+        return divided
 
 
 def add_biases(state: State, pattern: str) -> State:

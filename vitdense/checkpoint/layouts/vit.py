@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
 from .family import Family, Layout, State, nest, same
-from .tensors import add_class_entry, drop_class_entry, join_rows, split_rows
+from .tensors import Rows, add_class_entry, drop_class_entry
 
 MOST_PREFIX = 16
 """More entries than these before a square grid mean that the grid is not square."""
@@ -87,8 +86,7 @@ def _need_class_token(state: State) -> State:
     return state
 
 
-_QKV = dict(whole='.attn.qkv.', parts=('.attn.q.', '.attn.k.', '.attn.v.'))
-_join_qkv, _split_qkv = partial(join_rows, **_QKV), partial(split_rows, **_QKV)
+_QKV = Rows('.attn.qkv.', ('.attn.q.', '.attn.k.', '.attn.v.'))
 
 
 def _add_patch_bias(state: State) -> State:
@@ -110,7 +108,7 @@ def _from_jax(state: State) -> State:
             value = value.flatten(0, 1)
         return value.T if re.search(r'\.(attn|mlp)\..*weight$', key) else value
 
-    return _join_qkv({key: transpose(key, value).contiguous() for key, value in state.items()})
+    return _QKV.join({key: transpose(key, value).contiguous() for key, value in state.items()})
 
 
 def _vitdet_blocks(place: str, attn: str) -> tuple[tuple[str, str], ...]:
@@ -177,8 +175,8 @@ TRANSFORMERS = Layout(
     probe=r'((vit|deit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.',
     places=nest(TRANSFORMERS_PLACES, '[|vit.|deit.]'),
     dropped=('[|vit.|deit.]pooler.', '[classifier|cls_classifier|distillation_classifier|decoder].'),
-    tensors=_join_qkv,
-    inverse=lambda state: _split_qkv(_need_class_token(state)),
+    tensors=_QKV.join,
+    inverse=lambda state: _QKV.split(_need_class_token(state)),
     targets=('transformers',),
 )
 
