@@ -4,10 +4,9 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from support import CONFIGS
+from mmengine.registry import MODELS
 from support.backbones import layout_of
+from support.configs import model_of
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from vitdense.checkpoint.check import check_fit
@@ -37,12 +36,10 @@ LAYOUTS = {
 
 
 def build(name: str, classes: int = 80):
-    cfg = Config.fromfile(CONFIGS / DETECTORS[name])
-    init_default_scope(cfg.default_scope)
-    cfg.model.backbone.init_cfg = None
-    cfg.model.bbox_head.num_classes = classes
+    model = model_of(DETECTORS[name])
+    model.bbox_head.num_classes = classes
     torch.manual_seed(0)
-    return MODELS.build(cfg.model)
+    return MODELS.build(model)
 
 
 def release(name: str) -> dict[str, torch.Tensor]:

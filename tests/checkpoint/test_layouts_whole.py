@@ -8,31 +8,22 @@ import torch
 import transformers
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from safetensors.torch import load_file, save_file
-from support import CONFIGS
 from support.backbones import assert_maps_close, layout_of
+from support.configs import model_of
 from support.detectors import metas, padded, randomize_
 from torch import Tensor, nn
 
 from vitdense.checkpoint.layouts import FAMILIES
 from vitdense.checkpoint.layouts.family import Layout, State
 from vitdense.checkpoint.translate import find_layout, recognise, to_ours, to_theirs
-from vitdense.config.load import load_config
 
 SIZES = [(97, 129), (97, 129)]
 KINDS = {'plain': {}, 'refine': dict(with_box_refine=True), 'two-stage': dict(with_box_refine=True, two_stage=True)}
 LAYERS = dict(encoder_layers=1, decoder_layers=3)
 PARTS = ('weight', 'bias')
 SETR = {decoder: f'setr/setr_{decoder}_vit-l_8xb2-160k_ade20k-512x512.py' for decoder in ('naive', 'pup', 'mla')}
-
-
-def model_of(leaf: str) -> ConfigDict:
-    """The model of one of our configs (or another's, ``scope::leaf``), without pretrained weights."""
-    cfg = load_config(leaf if '::' in leaf else str(CONFIGS / leaf))
-    init_default_scope(cfg.default_scope)
-    cfg.model.backbone.pop('init_cfg', None)
-    return cfg.model
 
 
 def layout(family: str, target: str, name: str = '') -> Layout:

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from support import CONFIGS
 from support.backbones import assert_maps_close, layout_of, randomize_
+from support.configs import model_of
 
 from vitdense.checkpoint.check import check_fit
 from vitdense.checkpoint.into_model import adapt
@@ -28,11 +28,8 @@ def scope() -> None:
     init_default_scope('mmseg')
 
 
-def config_of(decoder: str, **changes) -> ConfigDict:
-    model = load_config(str(CONFIGS / f'setr/setr_{decoder}_vit-l_8xb2-160k_ade20k-512x512.py')).model
-    del model.backbone['init_cfg']
-    model.backbone.update(changes)
-    return model
+def config_of(decoder: str, **backbone) -> ConfigDict:
+    return model_of(f'setr/setr_{decoder}_vit-l_8xb2-160k_ade20k-512x512.py', **backbone)
 
 
 def official(decoder: str, blocks: int) -> dict[str, torch.Tensor]:

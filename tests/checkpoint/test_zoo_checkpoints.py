@@ -6,6 +6,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from support import CONFIGS
 from support.backbones import assert_maps_close, image, layout_of, randomize_
+from support.configs import model_of
 from torch import nn
 
 from vitdense.checkpoint.check import check_fit
@@ -46,11 +47,7 @@ PAIRS = {
 
 
 def build(config: str, changes: dict) -> nn.Module:
-    cfg = load_config(config)
-    init_default_scope(cfg.default_scope)
-    cfg.model.pop('pretrained', None)
-    cfg.model.backbone.update(init_cfg=None, **changes)
-    return randomize_(revert_sync_batchnorm(MODELS.build(cfg.model)))
+    return randomize_(revert_sync_batchnorm(MODELS.build(model_of(config, **changes))))
 
 
 def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -66,7 +63,7 @@ def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 def test_model_of_the_zoo_computes_the_same_in_our_config(name):
     (their_config, their_changes), (leaf, changes) = PAIRS[name]
     theirs = build(their_config, their_changes)
-    ours = build(str(CONFIGS / leaf), changes)
+    ours = build(leaf, changes)
     checkpoint, changes = adapt(dict(meta={}, state_dict=theirs.state_dict()), ours)
     line = check_fit(ours, checkpoint, 'a.pth', purpose='checkpoint', changes=changes)
     assert line.startswith('loaded 100 % of parameters from a.pth (mm')

@@ -4,8 +4,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from support import CONFIGS
-from vitdense.config.load import load_config
+from support.configs import model_of
 
 
 def randomize_(module: nn.Module) -> nn.Module:
@@ -24,12 +23,10 @@ def randomize_(module: nn.Module) -> nn.Module:
 
 def build(leaf: str, **changes) -> nn.Module:
     """The detector of a config without pretrained weights; ``changes`` of its head."""
-    cfg = load_config(str(CONFIGS / leaf))
-    cfg.model.backbone.pop('init_cfg', None)
-    cfg.model.bbox_head.update(changes)
-    init_default_scope('mmdet')
+    model = model_of(leaf)
+    model.bbox_head.update(changes)
     torch.manual_seed(0)
-    return MODELS.build(cfg.model).eval()
+    return MODELS.build(model).eval()
 
 
 def on_pvt(out_indices: tuple[int, ...], **parts) -> nn.Module:

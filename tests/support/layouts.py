@@ -5,15 +5,13 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from support import CONFIGS
 from support.backbones import randomize_
+from support.configs import model_of
 from vitdense.checkpoint.layouts.family import State
-from vitdense.config.load import load_config
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 
 DECODERS = ('naive', 'pup', 'mla')
@@ -36,8 +34,7 @@ def alone(build: Callable, without: str = '(?!)') -> State:
 
 def whole(leaf: str, backbone: dict | None = None, head: dict | None = None, zero: str = '(?!)') -> State:
     """Values for the model of a config, in few channels, the same where it shares them."""
-    model = model_of(leaf)
-    model.backbone.update(backbone or {})
+    model = model_of(leaf, **(backbone or {}))
     if head:
         model.bbox_head.update(head)
     with torch.device('meta'):
@@ -54,14 +51,6 @@ def few(value: Tensor, keep: bool = False) -> Tensor:
     if keep:
         shape[1] = value.shape[1]
     return torch.randn(shape) if value.is_floating_point() else torch.ones(shape, dtype=value.dtype)
-
-
-def model_of(leaf: str) -> ConfigDict:
-    """The model of one of our configs, or another's, ``scope::leaf``."""
-    cfg = load_config(leaf if '::' in leaf else str(CONFIGS / leaf))
-    init_default_scope(cfg.default_scope)
-    cfg.model.backbone.pop('init_cfg', None)
-    return cfg.model
 
 
 def hybrid() -> State:
