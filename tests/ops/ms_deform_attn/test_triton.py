@@ -95,7 +95,8 @@ def compare(case: Inputs, results: tuple[torch.Tensor, ...], rounding: dict[torc
 @pytest.fixture(scope='module')
 def interpreted(tmp_path_factory) -> dict[str, tuple[torch.Tensor, ...]]:
     file = tmp_path_factory.mktemp('triton') / 'results.pt'
-    subprocess.run([sys.executable, __file__, str(file)], check=True, env={**os.environ, 'TRITON_INTERPRET': '1'})
+    env = {**os.environ, 'TRITON_INTERPRET': '1', 'PYTHONPATH': os.pathsep.join(sys.path)}  # tests/ is on it, too
+    subprocess.run([sys.executable, __file__, str(file)], check=True, env=env)
     return torch.load(file)
 
 
