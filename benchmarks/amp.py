@@ -3,7 +3,8 @@
 A step is what ``tools/train.py`` does with a batch, without and with ``--amp``: preprocessing, forward, losses,
 backward, clipping and the optimizer of the config. All types begin with the same random weights and train on the same
 random images. Images a second are those of the median step; the peak counts weights, gradients and the optimizer's
-state. fp32 is PyTorch's default: TF32 for convolutions, not for matrix products. On a CPU, where mmengine has no AMP, ``torch.autocast`` stands around the step and no loss is scaled.
+state. fp32 is PyTorch's default: TF32 for convolutions, not for matrix products. On a CPU, where mmengine has no AMP,
+``torch.autocast`` stands around the step and no loss is scaled.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from vitdense.config.load import load_config
 
 PACKAGES = ('vitdense', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')
-HEADER = ('model', 'type', 'images', 'size', 'median, ms', 'images/s', 'times fp32', 'peak, MB', 'first loss', 'last loss')
+HEADER = ('model', 'type', 'images', 'size', 'median, ms', 'images/s', 'times fp32', 'peak, MB')
+HEADER += ('first loss', 'last loss')
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 OBJECTS = 15  # in an image
 
@@ -111,15 +113,15 @@ def measure_case(args: argparse.Namespace, name: str, rows: list[tuple[str, ...]
         try:
             model.load_state_dict(weights)
             step = step_of(cfg, model, batch, dtype, args.device)
-            losses = [step()]
+            first = step().item()
             seconds[dtype] = median_seconds(step, args)
-            peak = peak_memory(lambda step=step: losses.append(step()), args.device)
+            peak = peak_memory(step, args.device)
+            last = step().item()
         except Exception as error:
             faults.append(f'{name}, {dtype}: {brief(error)}')
             continue
         finally:
             model.zero_grad(set_to_none=True)
-        first, last = float(losses[0]), float(losses[-1])
         if not math.isfinite(first + last):
             faults.append(f'{name}, {dtype}: the loss is not finite')
         ratio = f'{seconds[dtype] / seconds["fp32"]:.2f}' if 'fp32' in seconds else ''

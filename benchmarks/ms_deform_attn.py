@@ -174,7 +174,7 @@ def main() -> None:
     try:
         measure(args, cases, missing)
     finally:
-        notes = [f'Not measured: {gap.name} ({", ".join(sorted(types))}): {gap.reason}' for gap, types in missing.items()]
+        notes = [f'Not measured: {gap.name} ({", ".join(sorted(x))}): {gap.reason}' for gap, x in missing.items()]
         report(args, HEADER, cases, PACKAGES, notes)
     if any(gap.is_fault for gap in missing):
         sys.exit('a back end of ours has failed: see the notes')
