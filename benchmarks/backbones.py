@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import clock_of, extra_memory, options, report
+from measuring import brief, clock_of, extra_memory, options, report
 from torch import Tensor, nn
 
 from vitdense.checkpoint.translate import convert
@@ -129,7 +129,7 @@ def build(name: str, device: str, missing: list[str]) -> dict[str, nn.Module]:
             models[peer] = make().to(device)
             models[peer].eval()  # not chained: mmdet's train() returns None
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            missing.append(f'Not measured: {name} of {peer}: {str(error).strip().splitlines()[0]}')
+            missing.append(f'Not measured: {name} of {peer}: {brief(error)}')
             continue
         difference = compare(models['vitdense'], models[peer], device)
         if difference > 1e-3:

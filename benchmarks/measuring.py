@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib.metadata
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,7 +20,11 @@ from vitdense.console import CONSOLE
 
 
 def options(description: str, repeat: int) -> argparse.ArgumentParser:
-    """A parser of the options that all benchmarks have; ``repeat`` is the default number of rounds."""
+    """A parser of the options that all benchmarks have; ``repeat`` is the default number of rounds.
+
+    From now on a benchmark that is told to end (SIGTERM) leaves by an exception, so that it can report what it has.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of PyTorch, on the CPU')
@@ -28,13 +33,15 @@ def options(description: str, repeat: int) -> argparse.ArgumentParser:
     return parser
 
 
-def clock_of(device: str) -> Callable[[Callable], float]:
+def clock_of(device: str, head_start: int = 0) -> Callable[[Callable], float]:
     """A function that times a call in milliseconds.
 
-    On a GPU between two events, after a write of 256 MiB that empties the L2 cache; on a CPU the second of two calls.
+    On a GPU between two events, after a write of 256 MiB that empties the L2 cache, and after ``head_start`` clock
+    cycles in which the host can queue the work of the call; on a CPU the second of two calls.
     """
     if device == 'cuda':
-        return partial(_time_cuda, cache=torch.empty(2**28, dtype=torch.uint8, device='cuda'))
+        cache = torch.empty(2**28, dtype=torch.uint8, device='cuda')
+        return partial(_time_cuda, cache=cache, head_start=head_start)
     return _time_cpu
 
 
@@ -45,9 +52,11 @@ def _time_cpu(step: Callable) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _time_cuda(step: Callable, cache: torch.Tensor) -> float:
+def _time_cuda(step: Callable, cache: torch.Tensor, head_start: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     cache.zero_()
+    if head_start:
+        torch.cuda._sleep(head_start)
     start.record()
     step()
     end.record()
@@ -60,24 +69,40 @@ def extra_memory(step: Callable, device: str) -> float:
 
     On a GPU of what the allocator of PyTorch has given out, on a CPU of the resident memory of the process (Linux).
     """
+    before, peak = _memory(step, device)
+    return peak - before
+
+
+def peak_memory(step: Callable, device: str) -> float:
+    """Megabytes at the peak of ``step``, with what was there before: see :func:`extra_memory`."""
+    return _memory(step, device)[1]
+
+
+def _memory(step: Callable, device: str) -> tuple[float, float]:
+    """Megabytes before ``step`` and at its peak."""
     gc.collect()
     if device == 'cuda':
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return before / 1e6, torch.cuda.max_memory_allocated() / 1e6
     if sys.platform != 'linux':
-        return float('nan')
+        return float('nan'), float('nan')
     ctypes.CDLL(None).malloc_trim(0)  # what is free already must not be taken for what is in use
     Path('/proc/self/clear_refs').write_text('5')  # the peak becomes what is resident now
     before = _peak_resident()
     step()
-    return (_peak_resident() - before) / 1e6
+    return before / 1e6, _peak_resident() / 1e6
 
 
 def _peak_resident() -> int:
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))
+
+
+def brief(error: Exception) -> str:
+    """Type and first line of an exception, for a note."""
+    return f'{type(error).__name__}: {error}'.strip().splitlines()[0]
 
 
 def describe(device: str, packages: Iterable[str]) -> list[str]:

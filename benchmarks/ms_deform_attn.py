@@ -4,8 +4,9 @@ Each round calls every implementation once, so that what else the machine does m
 back end ``reference`` and the bandwidth are made of the minima over the rounds. In float32 the results are compared
 first. Others than ours get half-precision locations and weights with half-precision values, as they require.
 
-On a GPU the time is that between two events, after a write of 256 MiB that empties the L2 cache; a call whose work on
-the host takes longer than that write is timed by the host. On a CPU it is the wall time of the second of two calls.
+On a GPU the time is that between two events, after a write of 256 MiB that empties the L2 cache and a pause of about
+a millisecond: a call that keeps the host busy for longer is timed by the host. On a CPU it is the wall time of the
+second of two calls.
 
 Extra memory is the growth at its peak, results included: of what the allocator of PyTorch has given out on a GPU, of
 the resident memory of the process on a CPU (Linux only), where scratch memory of compiled code counts too.
@@ -17,12 +18,13 @@ in forward and in backward, in the types of our operator (locations, weights and
 import argparse
 import itertools
 import statistics
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import clock_of, extra_memory, options, report
+from measuring import brief, clock_of, extra_memory, options, report
 from torch import Tensor
 
 from vitdense.compat import mmcv_ext
@@ -34,6 +36,7 @@ SHAPES = {'encoder': sum(h * w for h, w in LEVELS), 'decoder-300': 300, 'decoder
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 PACKAGES = ('vitdense', 'torch', 'triton', 'onedl-mmcv', 'mmcv', 'transformers', 'msda-triton', 'deformops')
 Pyramid = namedtuple('Pyramid', ('sizes', 'tensor', 'starts'))  # LEVELS in the forms that implementations take
+Gap = namedtuple('Gap', ('name', 'reason', 'is_fault'))  # an implementation that cannot be measured; a fault is ours
 HEADER = ('shape', 'type', 'locations', 'pass', 'implementation', 'median, ms', 'minimum, ms', 'times reference')
 HEADER += ('extra memory, MB', 'GB/s')
 
@@ -93,10 +96,11 @@ def msda_triton(pyramid: Pyramid) -> Callable:
     return lambda value, *others: function(value, pyramid.tensor, *others, 'zeros', False).flatten(2)
 
 
-def deformops(pyramid: Pyramid) -> Callable:
-    from deformops import deform2d_multiscale as function
+def deformops(pyramid: Pyramid, backend: str | None = None) -> Callable:
+    from deformops.registry import Backend, msda
 
-    return lambda value, *others: function(value, *pyramid[1:], *others)
+    chosen = backend and Backend(backend)  # None: on a GPU Triton, on a CPU PyTorch
+    return lambda value, *others: msda(value, *pyramid[1:], *others, backend=chosen)
 
 
 IMPLEMENTATIONS = {
@@ -106,6 +110,7 @@ IMPLEMENTATIONS = {
     'transformers': transformers,
     'msda-triton': msda_triton,
     'deformops': deformops,
+    'deformops, compiled': partial(deformops, backend='cuda'),
 }
 
 
@@ -117,8 +122,10 @@ def call(function: Callable, backend: str | None, inputs: tuple[Tensor, ...], ba
     return output
 
 
-def candidates(pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, missing: dict) -> dict[str, Callable]:
-    """Name -> a call that is known to work; ``missing`` gets (name, reason) -> types of the others."""
+def candidates(
+    pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, missing: dict[Gap, set[str]]
+) -> dict[str, Callable]:
+    """Name -> a call that is known to work; ``missing`` gets the types that others cannot compute, and why."""
     found, dtype = {}, inputs[0].dtype
     for name, load in IMPLEMENTATIONS.items():
         backend = name if name in BACKENDS else None
@@ -129,18 +136,19 @@ def candidates(pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, mis
             found[name] = step
             if dtype == torch.float32:
                 torch.testing.assert_close(output, found['reference'](), rtol=1e-3, atol=1e-3)
-        except (ImportError, BackendUnavailableError, RuntimeError, ValueError, AssertionError) as error:
+        except Exception as error:
             found.pop(name, None)
-            missing.setdefault((name, str(error).strip().splitlines()[0]), set()).add(str(dtype).removeprefix('torch.'))
+            is_fault = backend is not None and not isinstance(error, BackendUnavailableError)
+            gap = Gap(name, brief(error), is_fault)
+            missing.setdefault(gap, set()).add(str(dtype).removeprefix('torch.'))
     return found
 
 
-def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], dict]:
-    """Rows of the table by case, and what could not be measured."""
+def measure(args: argparse.Namespace, cases: list[list[tuple[str, ...]]], missing: dict[Gap, set[str]]) -> None:
+    """Fill in rows of the table by case, and what could not be measured."""
     tensor = torch.tensor(LEVELS, device=args.device)
     pyramid = Pyramid(LEVELS, tensor, tensor.prod(1).cumsum(0) - tensor.prod(1))
-    clock = clock_of(args.device)
-    cases, missing = [], {}
+    clock = clock_of(args.device, head_start=2_000_000)
     for case in itertools.product(args.shapes, args.dtypes, ('local', 'uniform'), ('forward', 'forward and backward')):
         shape, dtype, locations, passes = case
         inputs = make_inputs(SHAPES[shape], locations == 'local', DTYPES[dtype], args.device)
@@ -154,7 +162,6 @@ def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], dict
             bandwidth = traffic(*inputs, backward) / least[name] / 1e6
             cells = (f'{x:.3f}' for x in (median, least[name], least[name] / least['reference']))
             cases[-1].append((*case, name, *cells, f'{extra_memory(step, args.device):.1f}', f'{bandwidth:.3g}'))
-    return cases, missing
 
 
 def main() -> None:
@@ -163,9 +170,14 @@ def main() -> None:
     parser.add_argument('--shapes', nargs='+', choices=SHAPES, default=list(SHAPES))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    cases, missing = measure(args)
-    notes = [f'Not measured: {name} ({", ".join(sorted(types))}): {why}' for (name, why), types in missing.items()]
-    report(args, HEADER, cases, PACKAGES, notes)
+    cases, missing = [], {}
+    try:
+        measure(args, cases, missing)
+    finally:
+        notes = [f'Not measured: {gap.name} ({", ".join(sorted(x))}): {gap.reason}' for gap, x in missing.items()]
+        report(args, HEADER, cases, PACKAGES, notes)
+    if any(gap.is_fault for gap in missing):
+        sys.exit('a back end of ours has failed: see the notes')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from detectors import CASES, Batch, Detector, Maps, Ours, ours
-from measuring import clock_of, extra_memory, options, report
+from measuring import brief, clock_of, extra_memory, options, report
 from torch import Tensor
 
 from vitdense.checkpoint.translate import convert
@@ -69,7 +69,7 @@ def build(name: str, batch: Batch, device: str, notes: list[str]) -> dict[str, D
         try:
             detectors[peer] = make().to(device)
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            notes.append(f'Not measured: {name} of {peer}: {str(error).strip().splitlines()[0]}')
+            notes.append(f'Not measured: {name} of {peer}: {brief(error)}')
             continue
         difference = compare(detectors['vitdense'], detectors[peer], case.family, batch)
         notes.append(f'{name}: predictions of {peer} with the same weights differ by {difference:.1g}')

@@ -111,6 +111,32 @@ def test_half_types_are_float32_of_rounded_inputs(backend, dtype):
     assert_close(found[3], exact[3])
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ('device', 'name'),
+    [('cpu', 'reference'), ('cpu', 'cpu'), ('cuda', 'reference'), ('cuda', 'cuda'), ('cuda', 'triton')],
+)
+def test_training_under_autocast(device, name, dtype):
+    """On every device the gradients by what is in float32, of values and gradients that autocast has rounded."""
+    if device == 'cuda' and not torch.cuda.is_available():
+        pytest.skip('there is no GPU')
+    case = make_inputs(batch=3, queries=21, heads=3, width=32)
+    half = case.to(dtype)
+    expected = gradients(by_gathers, half._replace(value=half.value.float()), half.grad_output)
+    with use_backend(name), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        try:
+            backend_of(case.value.to(device, dtype))
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
+        found = gradients(operator, case.to(device), case.grad_output)
+    assert [x.dtype for x in found] == [dtype, *[torch.float32] * 3]
+    step = 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps
+    found = [x.cpu() for x in found]
+    assert_same_results(found[:2], expected[:2], case, step)  # rounded once
+    assert_close(found[2] * smooth(case), expected[2] * smooth(case))
+    assert_close(found[3], expected[3])
+
+
 def test_locations_are_not_rounded_to_the_type_of_the_values(backend):
     case = make_inputs([(40, 60)], low=0.1, high=0.9).to(torch.bfloat16)
     moved = case._replace(sampling_locations=case.sampling_locations.bfloat16().float())
