@@ -56,7 +56,7 @@ def nearest_type_names() -> Iterator[None]:
         found = re.search(r'(\S+) is not in the \S+?::(.+?) registry', str(error))
         roots = [root for root in vars(mmengine.registry).values() if isinstance(root, MMEngineRegistry)]
         root = next((root for root in roots if found and root.name == found[2].split('::')[-1]), None)
-        if root is None:
+        if found is None or root is None:
             raise
         names = set(root.module_dict)
         for scope, child in root.children.items():

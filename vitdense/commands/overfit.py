@@ -117,7 +117,7 @@ def plain_pipeline(cfg: Config) -> list[dict]:
         raise ValueError('the pipeline of training has no LoadAnnotations')
     images = [step for step in tested if _named(step, 'Load.*Image.*')]
     rest = [step for step in tested if not _named(step, 'Load.*|PackDetInputs')]
-    pack = next((dict(step) for step in tested if _named(step, 'PackDetInputs')), dict(type='PackDetInputs'))
+    pack: dict = next((dict(step) for step in tested if _named(step, 'PackDetInputs')), dict(type='PackDetInputs'))
     pack['meta_keys'] = (
         *pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         'instances',
@@ -234,7 +234,7 @@ class Progress(Hook):
     def before_train(self, runner: Runner) -> None:
         self.start = time.monotonic()
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         rate = runner.optim_wrapper.param_groups[0]['lr']
         losses = runner.message_hub.get_scalar('train/loss')
         if not self.evaluations:

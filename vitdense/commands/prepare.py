@@ -37,7 +37,7 @@ class Preparation:
         self.cfg._cfg_dict.update(settings)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.folder:
             self.folder.lock.release()
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import mmcv
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from vitdense.console import CONSOLE
@@ -94,7 +94,7 @@ def look(path: str, loader: Loader) -> Picture:
             raise OSError('the end is missing')
         if orientation not in range(1, 9):
             orientation = 1
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         stored, kind, orientation = None, '', 1
     except Exception as error:  # decoders raise whatever they like
         return Picture(path, f'is truncated or damaged: {error}', digest)
@@ -139,7 +139,7 @@ def missing_files(paths: Sequence[str]) -> set[str]:
     for path in paths:
         folder, name = os.path.split(path)
         folders[folder].append((name, path))
-    missing = set()
+    missing: set[str] = set()
     for folder, entries in folders.items():
         try:
             there = set(os.listdir(folder or '.'))

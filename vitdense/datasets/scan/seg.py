@@ -55,7 +55,7 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         report.note = 'images not opened: the pipeline loads them in another way'
     else:
         opened = {i: entries[i] for i in spread([i for i in entries if i not in bad], most)}
-        _look_at(leaf, report, opened)
+        _look_at(leaf, leaf.loader, report, opened)
     report.images -= len({finding.index for finding in report.fatal})
     if not report.images:
         report.findings.append(_empty(leaf))
@@ -80,16 +80,16 @@ def _empty(leaf: Leaf) -> Finding:
     return Finding('empty data set', leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
 
 
-def _look_at(leaf: Leaf, report: SplitReport, entries: dict[int, dict]) -> None:
+def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int, dict]) -> None:
     """Open images and maps."""
     title = f'{leaf.key}: images'
-    images = list(in_threads(lambda info: look(info['img_path'], leaf.loader), list(entries.values()), title))
+    images = list(in_threads(lambda info: look(info['img_path'], loader), list(entries.values()), title))
     steps = leaf.steps('LoadAnnotations')
     with_maps = {i: info['seg_map_path'] for i, info in entries.items() if info.get('seg_map_path')}
     maps = {}
     if steps and with_maps:
-        loader = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
-        found = in_threads(lambda path: look_at_map(path, loader), list(with_maps.values()), f'{leaf.key}: maps')
+        of_maps = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
+        found = in_threads(lambda path: look_at_map(path, of_maps), list(with_maps.values()), f'{leaf.key}: maps')
         maps = dict(zip(with_maps, found, strict=True))
     rule = LabelRule.of(leaf.dataset)
     images_of: dict[int, int] = defaultdict(int)
