@@ -47,6 +47,11 @@ RUNNERS = _child('RUNNERS', 'engine')
 FUNCTIONS = _child('FUNCTIONS', 'engine')
 
 
+def type_name(kind: object) -> str:
+    """Name of a config's ``type`` without its scope; Python-style configs hold the class itself."""
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
 @contextmanager
 def nearest_type_names() -> Iterator[None]:
     """Within it, mmengine's error about an unregistered type also lists the registered names, nearest first."""
