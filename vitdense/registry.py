@@ -47,6 +47,11 @@ RUNNERS = _child('RUNNERS', 'engine')
 FUNCTIONS = _child('FUNCTIONS', 'engine')
 
 
+def type_name(kind: object) -> str:
+    """Name of a config's ``type`` without its scope; Python-style configs hold the class itself."""
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
 @contextmanager
 def nearest_type_names() -> Iterator[None]:
     """Within it, mmengine's error about an unregistered type also lists the registered names, nearest first."""
@@ -56,7 +61,7 @@ def nearest_type_names() -> Iterator[None]:
         found = re.search(r'(\S+) is not in the \S+?::(.+?) registry', str(error))
         roots = [root for root in vars(mmengine.registry).values() if isinstance(root, MMEngineRegistry)]
         root = next((root for root in roots if found and root.name == found[2].split('::')[-1]), None)
-        if root is None:
+        if found is None or root is None:
             raise
         names = set(root.module_dict)
         for scope, child in root.children.items():

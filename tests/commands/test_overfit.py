@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import TRANSFORMS
 from support import CONFIGS
 from timm.layers import DropPath
 from torch import nn
@@ -16,7 +17,6 @@ from vitdense.commands.overfit import (
     choose_images,
     overfit_config,
     plain_pipeline,
-    with_pipeline,
     without_dropout,
 )
 from vitdense.commands.overfit_hints import Evaluation, hints
@@ -118,7 +118,7 @@ def shapes_config(shapes: Path, **dataset) -> Config:
 def test_images_are_a_function_of_the_seed_and_have_objects(shapes):
     everything, cfg = set(), shapes_config(shapes)
     for seed in range(6):
-        first, again = (choose_images(cfg, 8, seed) for _ in range(2))
+        first, again = (choose_images(cfg, [], 8, seed) for _ in range(2))
         assert first[0].indices == again[0].indices == sorted(set(first[0].indices))
         assert [image['img_path'] for image in first[1]] == [image['img_path'] for image in again[1]]
         everything.add(tuple(first[0].indices))
@@ -128,7 +128,7 @@ def test_images_are_a_function_of_the_seed_and_have_objects(shapes):
 
 @pytest.mark.parametrize(('indices', 'allowed'), [(5, range(5)), (-4, range(60, 63)), ([40, 7, 31, 9], [7, 9, 40])])
 def test_only_images_that_the_config_trains_on(shapes, indices, allowed):
-    dataset, known = choose_images(shapes_config(shapes, indices=indices), len(allowed), 0)
+    dataset, known = choose_images(shapes_config(shapes, indices=indices), [], len(allowed), 0)
     assert sorted(dataset.indices) == list(allowed)
     numbers = [int(Path(image['img_path']).stem.split('_')[1]) for image in known]
     assert numbers == dataset.indices
@@ -141,10 +141,10 @@ def test_images_of_several_data_sets(shapes):
     cfg.train_dataloader.dataset = dict(
         type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=parts)
     )
-    dataset, _ = choose_images(cfg, 5, 0)
-    assert [part.indices for part in dataset.datasets] == [[0, 1, 2], [10, 12]]
     pipeline = plain_pipeline(cfg)
-    assert [part.pipeline for part in with_pipeline(dataset, pipeline).datasets] == [pipeline] * 2
+    dataset, _ = choose_images(cfg, pipeline, 5, 0)
+    assert [part.indices for part in dataset.datasets] == [[0, 1, 2], [10, 12]]
+    assert [part.pipeline for part in dataset.datasets] == [pipeline] * 2
 
 
 @pytest.mark.parametrize('leaf', ['quickstart/retinanet_pvtv2-b0_fpn_shapes.py', 'pvt/mask-rcnn_pvt-t_fpn_1x_coco.py'])
@@ -156,6 +156,16 @@ def test_labels_are_loaded_before_the_resizing_of_validation(leaf):
     load, second, third, pack = plain_pipeline(cfg)
     assert (load.type, second, third) == ('LoadImageFromFile', labels, resize)
     assert {*tested[-1].meta_keys, 'instances'} == set(pack['meta_keys'])
+
+
+def test_transforms_may_stand_as_classes():
+    """As Python-style configs have them."""
+    cfg = load_config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    by_name = [step['type'] for step in plain_pipeline(cfg)]
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        for step in loader.dataset.pipeline:
+            step.type = TRANSFORMS.get(f'mmdet.{step.type}')
+    assert [step['type'].__name__ for step in plain_pipeline(cfg)] == by_name
 
 
 def test_what_fights_overfitting_is_off():

@@ -16,8 +16,7 @@ from mmengine.config import Config
 from support import ROOT
 
 from vitdense.commands import parser_of, train
-from vitdense.config.load import config_path, load_config
-from vitdense.datasets.checks import check_data
+from vitdense.config.load import config_path
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 SEMANTIC_FPN = 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'
@@ -201,17 +200,3 @@ def test_wrong_input_is_named_before_anything_is_built(args, error, message, tmp
     with pytest.raises(error, match=message):
         train.run(parser_of('train').parse_args(args))
     assert [path.name for path in tmp_path.iterdir()] == ['configs']
-
-
-@pytest.mark.parametrize(
-    ('config', 'message'),
-    [
-        ('upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', r'images/training[\s\S]*ADEChallengeData2016.zip'),
-        ('fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', r'gtFine/\{train,val\}[\s\S]*cityscapes-dataset\.com'),
-        ('fcn/fcn_r50-d8_4xb4-40k_pascal-context-480x480.py', r'SegmentationClassContext[\s\S]*VOC 2010'),
-    ],
-)
-def test_missing_data_of_segmentation_name_tree_and_source(config, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=message + r'[\s\S]*data_root=PATH'):
-        check_data(load_config(f'mmseg::{config}'))

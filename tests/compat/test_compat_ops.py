@@ -331,14 +331,13 @@ def test_deform_conv_does_not_reuse_the_gradient_of_another_output():
     import mmcv._ext as ext
 
     x, offset, weight = image('cpu').detach(), torch.zeros(2, 2, 9, 12).double(), torch.rand(3, 3, 1, 1).double()
-    geometry = (1, 1, 1, 1, 0, 0, 1, 1, 1, 1)
+    names = ('kW', 'kH', 'dW', 'dH', 'padW', 'padH', 'dilationW', 'dilationH', 'group', 'deformable_group')
+    geometry = dict(zip(names, (1, 1, 1, 1, 0, 0, 1, 1, 1, 1), strict=True), im2col_step=2)
     columns, ones, grad = x.new_empty(0), x.new_empty(0), torch.ones_like(x)
     first, second = torch.zeros_like(weight), torch.zeros_like(weight)
-    ext.deform_conv_backward_input(
-        x, offset, grad, x.clone(), offset.clone(), weight, columns, *geometry, im2col_step=2
-    )
-    ext.deform_conv_backward_parameters(x, offset, grad, first, columns, ones, *geometry, scale=1, im2col_step=2)
-    ext.deform_conv_backward_parameters(x, offset, 3 * grad, second, columns, ones, *geometry, scale=1, im2col_step=2)
+    ext.deform_conv_backward_input(x, offset, grad, x.clone(), offset.clone(), weight, columns, **geometry)
+    ext.deform_conv_backward_parameters(x, offset, grad, first, columns, ones, **geometry, scale=1)
+    ext.deform_conv_backward_parameters(x, offset, 3 * grad, second, columns, ones, **geometry, scale=1)
     torch.testing.assert_close(first[:, :, 0, 0], x.sum((0, 2, 3)).expand(3, 3))
     torch.testing.assert_close(second, 3 * first)
 

@@ -18,7 +18,7 @@ from support import CONFIGS
 from vitdense.commands.flops import complexity
 from vitdense.config.channels import check_channels
 from vitdense.config.load import load_config
-from vitdense.datasets.checks import check_data
+from vitdense.datasets.missing_files import check_files
 from vitdense.models.backbones import Backbone
 
 ROOT = CONFIGS
@@ -191,7 +191,7 @@ def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
 @pytest.mark.skipif('VITDENSE_DATA' not in os.environ, reason='VITDENSE_DATA names no folder of data')
 def test_blood_cell_config_reads_real_images():
     cfg = load_config(str(ROOT / 'bccd/retinanet_pvtv2-b0_fpn_bccd.py'))
-    check_data(cfg)
+    check_files(cfg)
     init_default_scope(cfg.default_scope)
     train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))
     assert (len(train), len(val)) == (205, 87)

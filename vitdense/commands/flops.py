@@ -2,7 +2,9 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -67,11 +69,11 @@ def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
     return Complexity(parameters, sum(counts.values()) // 2, attention // 2)
 
 
-def _cpu_attention_flop(query_shape, key_shape, value_shape, *args, out_shape=None, **kwargs) -> int:
+def _cpu_attention_flop(query_shape: Any, key_shape: Any, value_shape: Any, *args: Any, **kwargs: Any) -> int:
     return sdpa_flop(query_shape, key_shape, value_shape)
 
 
-def _cpu_linear_flop(rows_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+def _cpu_linear_flop(rows_shape: Sequence[int], weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
     return 2 * math.prod(rows_shape) * weight_shape[0]
 
 

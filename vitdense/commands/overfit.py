@@ -16,14 +16,15 @@ from torch import nn
 from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
+from vitdense.config.datasets import leaf_datasets, positions
 from vitdense.config.options import look_up
 from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE, say
-from vitdense.datasets.checks import leaf_datasets
 from vitdense.engine.hooks import InvalidLossError
 from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
 from vitdense.engine.log_processor import duration
 from vitdense.models.wrappers import unwrap_model
+from vitdense.registry import type_name
 
 LR = 3e-4
 """Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
     with Preparation(cfg, args, ('train',), f'{Path(args.config).stem}_overfit') as ready:
-        dataset, chosen = choose_images(cfg, args.images, args.seed)
-        overfit_config(cfg, with_pipeline(dataset, pipeline), args)
+        dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
+        overfit_config(cfg, dataset, args)
         runner = build_runner(cfg)
         runner.data_reports = ready.reports
         check_heads(runner, ready.reports)
@@ -117,7 +118,7 @@ def plain_pipeline(cfg: Config) -> list[dict]:
         raise ValueError('the pipeline of training has no LoadAnnotations')
     images = [step for step in tested if _named(step, 'Load.*Image.*')]
     rest = [step for step in tested if not _named(step, 'Load.*|PackDetInputs')]
-    pack = next((dict(step) for step in tested if _named(step, 'PackDetInputs')), dict(type='PackDetInputs'))
+    pack: dict = next((dict(step) for step in tested if _named(step, 'PackDetInputs')), dict(type='PackDetInputs'))
     pack['meta_keys'] = (
         *pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         'instances',
@@ -125,20 +126,20 @@ def plain_pipeline(cfg: Config) -> list[dict]:
     return [*images, labels, *rest, pack]
 
 
-def choose_images(cfg: Config, number: int, seed: int) -> tuple[ConfigDict, list[dict]]:
-    """The data set of ``number`` training images with objects, and what it knows of each.
+def choose_images(cfg: Config, pipeline: list[dict], number: int, seed: int) -> tuple[ConfigDict, list[dict]]:
+    """The data set of ``number`` training images with objects, seen through ``pipeline``, and what it knows of each.
 
     Raises:
         ValueError: there are fewer, or the data have no boxes.
     """
-    pool, leaves = [], list(leaf_datasets(cfg.train_dataloader, 'train_dataloader.dataset'))
+    pool, leaves = [], list(leaf_datasets(cfg, 'train'))
     for place, (key, leaf) in enumerate(leaves):
         with DefaultScope.overwrite_default_scope('mmdet'):
             images = DATASETS.build({**leaf, 'pipeline': [], 'indices': None})
         known = [images.get_data_info(i) for i in range(len(images))]
         if known and 'instances' not in known[0]:
             raise ValueError(f'{key} ({type(images).__name__}) has no boxes, which overfit.py needs')
-        pool += [(place, i, known[i]) for i in _used(len(images), leaf.get('indices')) if count_objects(known[i])]
+        pool += [(place, i, known[i]) for i in positions(len(images), leaf.get('indices')) if count_objects(known[i])]
     if len(pool) < number:
         raise ValueError(f'--images {number}: only {len(pool)} training images have objects')
     chosen = sorted(random.Random(seed).sample(range(len(pool)), number))
@@ -146,7 +147,7 @@ def choose_images(cfg: Config, number: int, seed: int) -> tuple[ConfigDict, list
     for place, (_, leaf) in enumerate(leaves):
         indices = [pool[k][1] for k in chosen if pool[k][0] == place]
         if indices:
-            parts.append(ConfigDict({**leaf, 'indices': indices}))
+            parts.append(ConfigDict({**leaf, 'indices': indices, 'pipeline': pipeline}))
     dataset = parts[0] if len(parts) == 1 else ConfigDict(type='ConcatDataset', datasets=parts)
     return dataset, [pool[k][2] for k in chosen]
 
@@ -154,13 +155,6 @@ def choose_images(cfg: Config, number: int, seed: int) -> tuple[ConfigDict, list
 def count_objects(image: dict) -> int:
     """Objects of an image that training does not ignore."""
     return sum(not instance.get('ignore_flag') for instance in image['instances'])
-
-
-def with_pipeline(dataset: ConfigDict, pipeline: list[dict]) -> ConfigDict:
-    """``dataset``, all parts of which have ``pipeline``."""
-    for _, leaf in leaf_datasets(ConfigDict(dataset=dataset), 'dataset'):
-        leaf.pipeline = pipeline
-    return dataset
 
 
 def overfit_config(cfg: Config, dataset: ConfigDict, args: argparse.Namespace) -> None:
@@ -234,7 +228,7 @@ class Progress(Hook):
     def before_train(self, runner: Runner) -> None:
         self.start = time.monotonic()
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         rate = runner.optim_wrapper.param_groups[0]['lr']
         losses = runner.message_hub.get_scalar('train/loss')
         if not self.evaluations:
@@ -276,11 +270,4 @@ def _pipelines(cfg: Config, split: str) -> Iterator[list[dict]]:
 
 
 def _named(step: dict, pattern: str) -> bool:
-    return bool(re.fullmatch(pattern, str(step.get('type')).split('.')[-1]))
-
-
-def _used(number: int, indices: int | list[int] | None) -> list[int]:
-    """What the config setting ``indices`` leaves of a data set."""
-    if isinstance(indices, int):
-        return list(range(number))[:indices] if indices >= 0 else list(range(number))[indices:]
-    return list(range(number)) if indices is None else list(indices)
+    return bool(re.fullmatch(pattern, type_name(step.get('type'))))

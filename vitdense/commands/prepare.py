@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
-from vitdense.datasets.checks import check_data
+from vitdense.datasets.missing_files import check_files
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
@@ -37,7 +37,7 @@ class Preparation:
         self.cfg._cfg_dict.update(settings)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.folder:
             self.folder.lock.release()
 
@@ -57,7 +57,7 @@ def scan(cfg: Config, args: argparse.Namespace, splits: tuple[str, ...]) -> list
         FileNotFoundError: files of the data are missing.
         DataError: something is wrong with the data, and it is not to be left out.
     """
-    check_data(cfg, splits)
+    check_files(cfg, splits)
     reports = scan_data(cfg, splits, args.check)
     if not args.lenient:
         raise_findings(reports)

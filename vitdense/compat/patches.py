@@ -3,6 +3,8 @@
 import importlib.util
 import pkgutil
 from importlib import metadata
+from importlib.abc import Loader
+from typing import Any
 
 
 def apply() -> None:
@@ -18,9 +20,9 @@ def restore_find_loader() -> None:
         pkgutil.find_loader = _find_loader
 
 
-def _find_loader(name: str):
-    spec = importlib.util.find_spec(name)
-    return spec and spec.loader
+def _find_loader(fullname: str) -> Loader | None:
+    spec = importlib.util.find_spec(fullname)
+    return spec.loader if spec else None
 
 
 def trust_checkpoint_classes() -> None:
@@ -44,7 +46,7 @@ def trust_checkpoint_classes() -> None:
     )
 
 
-def _history_method(owner: type, name: str):
+def _history_method(owner: type, name: str) -> Any:
     """What a checkpoint may look up by name: the statistics of mmengine's ``HistoryBuffer``, not any attribute."""
     from mmengine.logging import HistoryBuffer
 

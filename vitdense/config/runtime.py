@@ -5,9 +5,9 @@ import importlib.util
 
 from mmengine.config import Config, ConfigDict
 
+from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
 from vitdense.config.options import merge_options
-from vitdense.datasets.checks import evaluators
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
 """Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""

@@ -1,4 +1,4 @@
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vitdense.registry import DATASETS
 
@@ -41,7 +41,7 @@ class ShapesDataset(CocoDataset):
         num_train: int = ShapesSpec.num_train,
         num_val: int = ShapesSpec.num_val,
         seed: int = ShapesSpec.seed,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.spec = ShapesSpec(num_train, num_val, seed)
         if split is not None or not ann_file or data_prefix is None:

@@ -90,7 +90,7 @@ class Split:
 SPLITS = {'train': Split('train', 'training', 0), 'val': Split('val', 'validation', 1)}
 
 
-def get_split(name: str) -> Split:
+def get_split(name: str | None) -> Split:
     if name not in SPLITS:
         raise ValueError(f'unknown split {name!r} of the shapes data set, expected one of {sorted(SPLITS)}')
     return SPLITS[name]
@@ -121,9 +121,7 @@ def draw_scene(seed: int, split: str, index: int) -> Scene:
     hw = SIZES_HW[rng.integers(len(SIZES_HW))]
     is_empty = index % EMPTY_EVERY == EMPTY_EVERY - 1
     # The whole layout is drawn before any colour, so that no floating-point result of OpenCV can reach the annotations.
-    labels, coverages, masks = [], [], np.zeros((0, *hw), bool)
-    if not is_empty:
-        labels, coverages, masks = _place_objects(rng, hw)
+    labels, coverages, masks = ([], [], np.zeros((0, *hw), bool)) if is_empty else _place_objects(rng, hw)
     canvas = _paint_ground(rng, hw)
     for coverage in coverages:
         _paint_object(rng, canvas, coverage)
@@ -186,8 +184,10 @@ def _place_objects(rng: np.random.Generator, hw: tuple[int, int]) -> tuple[list[
     Returns:
         Labels, coverages (H, W) and visible masks (G, H, W), in drawing order.
     """
-    labels, coverages, areas = [], [], []
-    masks = np.zeros((0, *hw), bool)
+    labels: list[int] = []
+    coverages: list[np.ndarray] = []
+    areas: list[float] = []
+    masks: np.ndarray = np.zeros((0, *hw), bool)
     largest = min(DIAMETER[1], 0.6 * min(hw))
     for _ in range(rng.integers(OBJECT_COUNTS[0], OBJECT_COUNTS[1], endpoint=True)):
         label = int(rng.integers(len(CLASSES)))
@@ -286,7 +286,8 @@ def write_shapes(root: Path, spec: ShapesSpec) -> None:
     for split in SPLITS.values():
         (root / split.image_dir).mkdir(parents=True)
         (root / split.map_dir).mkdir(parents=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         indices = range(spec.num_train if split.name == 'train' else spec.num_val)
         for index in track(indices, f'Drawing shapes, {split.name}', console=console, disable=not show):
             scene = draw_scene(spec.seed, split.name, index)

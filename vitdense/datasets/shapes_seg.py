@@ -1,4 +1,4 @@
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
@@ -39,7 +39,7 @@ class ShapesSegDataset(BaseSegDataset):
         num_train: int = ShapesSpec.num_train,
         num_val: int = ShapesSpec.num_val,
         seed: int = ShapesSpec.seed,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.spec = ShapesSpec(num_train, num_val, seed)
         if split is not None or data_prefix is None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -73,7 +74,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not 0 < self.decay_rate <= 1:
             raise ValueError(f'optim_wrapper.paramwise_cfg.decay_rate must be in (0, 1], got {self.decay_rate}')
 
-    def add_params(self, params: list[dict], module: nn.Module, **_) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, **_: Any) -> None:
         """Append the groups of the model ``module`` to ``params``."""
         backbones = {name: child for name, child in module.named_modules() if isinstance(child, Backbone)}
         if not backbones and self.decay_rate < 1:

@@ -3,12 +3,13 @@
 import resource
 import sys
 from datetime import timedelta
+from typing import cast
 
 import torch
 from mmengine.dist import get_world_size
 from mmengine.runner import LogProcessor as MMEngineLogProcessor
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from vitdense.registry import LOG_PROCESSORS
 
@@ -50,7 +51,7 @@ def train_line(runner: Runner, batch_idx: int, tag: dict) -> str:
 
 def batch_size(loader: DataLoader) -> int:
     """Images of a step of one process, also where a batch sampler of its own decides."""
-    return loader.batch_size or loader.batch_sampler.batch_size
+    return loader.batch_size or cast(BatchSampler, loader.batch_sampler).batch_size
 
 
 def position(runner: Runner, ahead: int = 0) -> str:

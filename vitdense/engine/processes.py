@@ -1,7 +1,7 @@
 """Several processes that act as one."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config
@@ -35,7 +35,7 @@ def leave() -> None:
 
 def on_main_process(prepare: Callable[[], T]) -> T:
     """Result of ``prepare``, run by the main process, in all of them; an exception of it is raised in all as well."""
-    outcome = [None, None]
+    outcome: list[Any] = [None, None]
     if is_main_process():
         try:
             outcome[0] = prepare()

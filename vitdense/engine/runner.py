@@ -2,8 +2,9 @@
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
@@ -35,11 +36,11 @@ class Runner(MMEngineRunner):
         data_reports: what a scan of the data found, for the hook that reports at the start.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.data_reports: list[SplitReport] = []
         super().__init__(*args, **kwargs)
 
-    def build_logger(self, *args, **kwargs) -> MMLogger:
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
@@ -80,7 +81,7 @@ class Runner(MMEngineRunner):
         filename: str,
         map_location: str | Callable = 'cpu',
         strict: bool = False,
-        revise_keys=((r'^module\.', ''),),
+        revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
     ) -> dict:
         """Load a checkpoint's weights into the model.
 
@@ -110,7 +111,7 @@ class Runner(MMEngineRunner):
                 raise ValueError(f'--resume: {difference}')
             self.logger.warning(difference)
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint; a file of the same name is replaced once the new one is complete.
 
         Raises:

@@ -39,7 +39,7 @@ class GroundTruth:
     def read(cls, coco: AnnotationFile, label_of: dict[Hashable, int], with_masks: bool) -> 'GroundTruth':
         """Objects of the categories in ``label_of`` (category id -> class index)."""
         images = {key: {**image, 'id': number} for number, (key, image) in enumerate(coco.imgs.items(), 1)}
-        objects = []
+        objects: list[dict] = []
         for ann in coco.anns.values():
             if ann['category_id'] not in label_of or ann['image_id'] not in images:
                 continue
@@ -72,19 +72,19 @@ def predictions(results: Sequence[dict], truth: GroundTruth, with_masks: bool) -
         ValueError: an image that the ground truth does not have.
         KeyError: results without masks.
     """
-    found = []
+    found: list[dict] = []
     for result in results:
         if result['img_id'] not in truth.images:
             raise ValueError(f'image {result["img_id"]!r} was predicted, but the ground truth has no such image')
-        boxes = np.asarray(result['bboxes'], np.float64).reshape(-1, 4)
-        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        xyxy = np.asarray(result['bboxes'], np.float64).reshape(-1, 4)
+        boxes = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
         scores, areas, masks = result['scores'], boxes[:, 2] * boxes[:, 3], None
         if with_masks:
             if 'masks' not in result:
                 raise KeyError(f'segm is not in results: no masks were predicted for image {result["img_id"]!r}')
             masks, scores = result['masks'], result.get('mask_scores', scores)
-            areas = mask_api.area(masks) if len(masks) else ()
-        columns = zip(boxes.tolist(), np.asarray(areas).tolist(), scores.tolist(), result['labels'].tolist())  # noqa: B905
+            areas = np.asarray(mask_api.area(masks) if len(masks) else ())
+        columns = zip(boxes.tolist(), areas.tolist(), scores.tolist(), result['labels'].tolist())  # noqa: B905
         for i, (box, area, score, label) in enumerate(columns):
             new = dict(
                 id=len(found) + 1,
@@ -190,8 +190,8 @@ def evaluate(
     evaluator.params.useCats = int(use_classes)
     evaluator.evaluate()
     evaluator.accumulate()
-    arrays = [np.asarray(evaluator.eval[key]) for key in ('precision', 'recall', 'scores')]
-    return CocoResult(*arrays, iou_thrs=iou_thrs, max_dets=sorted(max_dets))
+    precision, recall, score = (np.asarray(evaluator.eval[key]) for key in ('precision', 'recall', 'scores'))
+    return CocoResult(precision, recall, score, iou_thrs, sorted(max_dets))
 
 
 def proposal_recall(
@@ -209,7 +209,7 @@ def proposal_recall(
         A recall for each of ``proposal_nums``, -1 without objects.
     """
     boxes = {result['img_id']: np.asarray(result['bboxes'], np.float64).reshape(-1, 4) for result in results}
-    reached = [[] for _ in proposal_nums]
+    reached: list[list[float]] = [[] for _ in proposal_nums]
     total = 0
     for image in coco.imgs:
         objects = [a for a in coco.imgToAnns[image] if not (a.get('ignore') or a.get('iscrowd'))]

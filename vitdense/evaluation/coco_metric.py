@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
@@ -42,14 +43,16 @@ class CocoMetric(MMDetCocoMetric):
         KeyError: an unknown metric or metric item; at the evaluation, 'segm' without masks.
     """
 
-    def __init__(self, ann_file: str | None = None, *args, **kwargs) -> None:
+    _coco_api: QuietCOCO | None
+
+    def __init__(self, ann_file: str | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(None, *args, **kwargs)
         for item in self.metric_items or ():
             if item not in STATS:
                 raise KeyError(unknown('metric item', item, STATS))
         if self.metrics != ['proposal_fast'] and len(self.proposal_nums) < 3:
             raise ValueError(f'proposal_nums: COCO metrics need three numbers, not {self.proposal_nums}')
-        self.iou_thrs = np.atleast_1d(np.asarray(self.iou_thrs, np.float64))
+        self.iou_thrs: np.ndarray = np.atleast_1d(np.asarray(self.iou_thrs, np.float64))
         self.ann_file = ann_file
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
@@ -65,11 +68,11 @@ class CocoMetric(MMDetCocoMetric):
     def dataset_meta(self, meta: dict) -> None:
         self._dataset_meta = meta
         if self._coco_api is not None:
-            self._look_up(meta['classes'])
+            self._look_up(self._coco_api)
 
-    def _look_up(self, classes: Sequence[str]) -> None:
-        self.img_ids = self._coco_api.get_img_ids()
-        self.cat_ids = self._coco_api.get_cat_ids(cat_names=list(classes))
+    def _look_up(self, coco: QuietCOCO) -> None:
+        self.img_ids = coco.get_img_ids()
+        self.cat_ids = coco.get_cat_ids(cat_names=list(self._dataset_meta['classes']))
         self._truths: dict[bool, GroundTruth] = {}
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
@@ -77,9 +80,10 @@ class CocoMetric(MMDetCocoMetric):
         logger = MMLogger.get_current_instance()
         self.report = None
         results = [(truth, self._checked(result)) for truth, result in results]
-        if self._coco_api is None:
-            self._coco_api = self._from_samples([truth for truth, _ in results])
-            self._look_up(self.dataset_meta['classes'])
+        coco = self._coco_api
+        if coco is None:
+            coco = self._coco_api = self._from_samples([truth for truth, _ in results])
+            self._look_up(coco)
         found = [result for _, result in results]
         if self.outfile_prefix is not None and found:
             self.results2json([self._known(result) for result in found], self.outfile_prefix)
@@ -94,15 +98,17 @@ class CocoMetric(MMDetCocoMetric):
             )
         metrics = OrderedDict()
         for metric in self.metrics:
-            metrics.update(self._proposal_fast(found) if metric == 'proposal_fast' else self._coco(metric, found))
+            metrics.update(self._metric(metric, coco, found))
         return metrics
 
-    def _coco(self, metric: str, results: list[dict]) -> dict[str, float]:
-        """Metrics of one of 'bbox', 'segm' and 'proposal'."""
+    def _metric(self, metric: str, coco: QuietCOCO, results: list[dict]) -> dict[str, float]:
+        if metric == 'proposal_fast':
+            recalls = proposal_recall(coco, results, self.proposal_nums, self.iou_thrs)
+            return {f'AR@{number}': recall for number, recall in zip(self.proposal_nums, recalls, strict=True)}
         with_masks = metric == 'segm'
         if with_masks not in self._truths:
             label_of = {category: k for k, category in enumerate(self.cat_ids) if category is not None}
-            self._truths[with_masks] = GroundTruth.read(self._coco_api, label_of, with_masks)
+            self._truths[with_masks] = GroundTruth.read(coco, label_of, with_masks)
         truth = self._truths[with_masks]
         found = predictions(results, truth, with_masks)
         iou_type = 'segm' if with_masks else 'bbox'
@@ -114,16 +120,12 @@ class CocoMetric(MMDetCocoMetric):
         metrics = {}
         if self.classwise:
             for k, label in enumerate(truth.labels):
-                name = self.dataset_meta['classes'][label]
+                name = self._dataset_meta['classes'][label]
                 metrics[f'{name}_precision'] = rounded(result.per_class(k)['AP'])
         metrics.update({f'{metric}_{item}': rounded(stats[item]) for item in self.metric_items or STATS[:6]})
         if self.report is None:
-            self.report = make_report(metric, tuple(self.dataset_meta['classes']), result, truth, found)
+            self.report = make_report(metric, tuple(self._dataset_meta['classes']), result, truth, found)
         return metrics
-
-    def _proposal_fast(self, results: list[dict]) -> dict[str, float]:
-        recalls = proposal_recall(self._coco_api, results, self.proposal_nums, self.iou_thrs)
-        return {f'AR@{number}': recall for number, recall in zip(self.proposal_nums, recalls, strict=True)}
 
     @property
     def _source(self) -> str:
@@ -136,7 +138,7 @@ class CocoMetric(MMDetCocoMetric):
             return read_coco(path, path)
 
     def _checked(self, result: dict) -> dict:
-        count, labels = len(self.dataset_meta['classes']), result['labels']
+        count, labels = len(self._dataset_meta['classes']), result['labels']
         if len(labels) and not 0 <= labels.min() <= labels.max() < count:
             raise ValueError(
                 f'image {result["img_id"]!r}: the model predicts class {labels.max()}, but the data set has {count} '

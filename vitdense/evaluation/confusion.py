@@ -1,6 +1,6 @@
 """Which class is taken for which, in detection."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -12,7 +12,7 @@ LEAST_IOU = 0.5
 LEAST_SCORE = 0.25
 
 
-def confusion_matrix(objects: list[dict], found: list[dict], num_classes: int) -> np.ndarray:
+def confusion_matrix(objects: Sequence[dict], found: Sequence[dict], num_classes: int) -> np.ndarray:
     """Pairs of objects and detections, whatever their classes.
 
     Detections of a score of 0.25 and more are paired one to one with the objects of their image: the pair of the

@@ -1,5 +1,7 @@
 """mmseg's IoU metric with a confusion matrix and a report."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
@@ -21,9 +23,8 @@ class IoUMetric(MMSegIoUMetric):
         report: of the last evaluation, in percent; ``None`` before it and in other processes than the main one.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = [self.metrics] if isinstance(self.metrics, str) else list(self.metrics)
         self.report: EvaluationReport | None = None
 
     @staticmethod

@@ -11,10 +11,11 @@ def iou_matrix(found: list[dict], objects: list[dict], crowd: bool = False) -> n
     """
     if not found or not objects:
         return np.zeros((len(found), len(objects)))
-    if 'segmentation' in objects[0]:
-        shapes = [[a['segmentation'] for a in side] for side in (found, objects)]
-    else:
-        shapes = [np.array([a['bbox'] for a in side], np.float64) for side in (found, objects)]
+    masks = 'segmentation' in objects[0]
+    shapes = (
+        [a['segmentation'] for a in side] if masks else np.array([a['bbox'] for a in side], np.float64)
+        for side in (found, objects)
+    )
     return np.asarray(mask_api.iou(*shapes, [int(crowd)] * len(objects)))
 
 

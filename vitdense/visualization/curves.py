@@ -121,8 +121,8 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Curve], axis: str, name: str) ->
     axes.set_title(name, fontsize=11)
     axes.set_xlabel(unit, fontsize=9, labelpad=1)
     _tidy(axes)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    offset = -0.45 / axes.figure.get_figheight() / axes.get_position().height
+    axes.locator_params(axis='x', integer=True)
+    offset = -45 / axes.bbox.height  # pixels of the figure
     axes.legend(loc='upper left', bbox_to_anchor=(0, offset), fontsize=8.5, frameon=False, borderpad=0)
 
 

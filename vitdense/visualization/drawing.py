@@ -77,9 +77,9 @@ def draw(
     canvas = pil_to_tensor(picture)
     if labels.semantic is not None:
         canvas = _paint(canvas, nearest(labels.semantic, height, width), colors)
-    if labels.masks is not None and len(labels.masks):
-        canvas = _paint_objects(canvas, labels, colors, line_width(picture))
-    if labels.boxes is None or not len(labels.boxes):
+    if labels.masks is not None and labels.classes is not None and len(labels.masks):
+        canvas = _paint_objects(canvas, labels.masks, labels.classes, colors, line_width(picture))
+    if labels.boxes is None or labels.classes is None or not len(labels.boxes):
         return to_pil_image(canvas)
     scale = torch.tensor([width / w, height / h, width / w, height / h])
     limit = torch.tensor([width - 1, height - 1, width - 1, height - 1])
@@ -91,13 +91,13 @@ def draw(
     if not len(order):
         return to_pil_image(canvas)
     line = line_width(picture) if len(order) < CROWD else line_width(picture) * 2 // 3
-    canvas = draw_bounding_boxes(
-        canvas, boxes[order], colors=[color_of(colors, int(labels.classes[i])) for i in order], width=line
-    )
-    picture = to_pil_image(canvas)
+    numbers = labels.classes.tolist()
+    line_colors = [color_of(colors, numbers[i]) for i in order.tolist()]
+    picture = to_pil_image(draw_bounding_boxes(canvas, boxes[order], colors=line_colors, width=line))
     counts = labels.present()
-    important = sorted(order.tolist(), key=lambda i: (counts[int(labels.classes[i])], _rank(labels, area, i)))
-    _write_names(picture, important, boxes, labels, names, colors)
+    important = sorted(order.tolist(), key=lambda i: (counts[numbers[i]], _rank(labels, area, i)))
+    scores = None if labels.scores is None else labels.scores[important].tolist()
+    _write_names(picture, boxes[important].tolist(), [numbers[i] for i in important], scores, names, colors)
     return picture
 
 
@@ -143,17 +143,17 @@ def _paint(canvas: Tensor, classes: Tensor, colors: Sequence[RGB]) -> Tensor:
     return draw_segmentation_masks(canvas, masks, alpha=0.5, colors=[color_of(colors, n) for n in present])
 
 
-def _paint_objects(canvas: Tensor, labels: Labels, colors: Sequence[RGB], line: int) -> Tensor:
+def _paint_objects(canvas: Tensor, masks: Tensor, numbers: Tensor, colors: Sequence[RGB], line: int) -> Tensor:
     """Masks in the colour of their class, smaller over larger, with an outline."""
-    masks = nearest(labels.masks, *canvas.shape[1:])
+    masks = nearest(masks, *canvas.shape[1:])
     owner = torch.full(canvas.shape[1:], -1)
     for i in masks.sum((1, 2)).argsort(descending=True).tolist():
         owner[masks[i]] = i
-    classes = torch.where(owner >= 0, labels.classes[owner], -1)
+    classes = torch.where(owner >= 0, numbers[owner], -1)
     canvas = _paint(canvas, classes, colors)
     edges = _grow(owner, line) != -_grow(-owner, line)
     edges &= owner >= 0
-    palette = torch.tensor([color_of(colors, n) for n in range(-1, int(labels.classes.max()) + 1)], dtype=torch.uint8)
+    palette = torch.tensor([color_of(colors, n) for n in range(-1, int(numbers.max()) + 1)], dtype=torch.uint8)
     canvas[:, edges] = palette[classes[edges] + 1].T
     return canvas
 
@@ -168,24 +168,28 @@ def _rank(labels: Labels, area: Tensor, i: int) -> float:
 
 
 def _write_names(
-    picture: Image.Image, order: list[int], boxes: Tensor, labels: Labels, names: Sequence[str], colors: Sequence[RGB]
+    picture: Image.Image,
+    boxes: Sequence[Rectangle],
+    numbers: Sequence[int],
+    scores: Sequence[float] | None,
+    names: Sequence[str],
+    colors: Sequence[RGB],
 ) -> None:
     """Write the names of the boxes, in the given order, each where no other name is; where there is no room, none."""
-    [(first, count)] = Counter(labels.classes[order].tolist()).most_common(1)
-    common = first if len(order) >= CROWD and 2 * count > len(order) else None
+    [(first, count)] = Counter(numbers).most_common(1)
+    common = first if len(boxes) >= CROWD and 2 * count > len(boxes) else None
     pen = ImageDraw.Draw(picture)
     letters = font(min(18, max(11, round(max(picture.size) / 40))))
     ascent, descent = letters.getmetrics()
     height = ascent + descent
     taken: list[Rectangle] = []
-    for i in order:
-        number = int(labels.classes[i])
+    for i, (box, number) in enumerate(zip(boxes, numbers, strict=True)):
         text = name_of(names, number)
-        if labels.scores is not None:
-            score = f'{float(labels.scores[i]):.2f}'
+        if scores is not None:
+            score = f'{scores[i]:.2f}'
             text = score if number == common else f'{text} {score}'
         width = round(letters.getlength(text)) + 4
-        place = _free_place(boxes[i].tolist(), width, height, picture.size, taken)
+        place = _free_place(box, width, height, picture.size, taken)
         if place is None:
             continue
         taken.append(place)
@@ -195,7 +199,7 @@ def _write_names(
 
 
 def _free_place(
-    box: list[int], width: int, height: int, size: tuple[int, int], taken: list[Rectangle]
+    box: Rectangle, width: int, height: int, size: tuple[int, int], taken: list[Rectangle]
 ) -> Rectangle | None:
     """Where a name fits: above its box, below it, or inside at the top or the bottom; always within the picture."""
     x1, y1, x2, y2 = box

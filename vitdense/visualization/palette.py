@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,11 @@ def class_colors(meta: Mapping | None) -> list[RGB]:
     which mmseg has not made up.
     """
     count = len(class_names(meta))
-    palette = (meta or {}).get('palette')
-    if isinstance(palette, Sequence | np.ndarray) and not isinstance(palette, str) and len(palette) == count:
-        colors = [tuple(int(value) for value in color) for color in palette]
-        valid = all(len(color) == 3 and 0 <= min(color) <= max(color) <= 255 for color in colors)
+    palette: Any = (meta or {}).get('palette')
+    is_list = isinstance(palette, Sequence | np.ndarray) and not isinstance(palette, str)
+    if is_list and len(palette) == count and all(len(color) == 3 for color in palette):
+        colors = [(int(r), int(g), int(b)) for r, g, b in palette]
+        valid = all(0 <= min(color) <= max(color) <= 255 for color in colors)
         if valid and len(set(colors)) >= 0.9 * count and colors != _made_up(count):
             return colors
     return distinct_colors(count)
@@ -35,7 +37,7 @@ def class_colors(meta: Mapping | None) -> list[RGB]:
 def _made_up(count: int) -> list[RGB]:
     """Colours that mmseg draws for a data set without a palette; many of them are alike."""
     drawn = np.random.RandomState(42).randint(0, 255, size=(count, 3))
-    return [tuple(color) for color in drawn.tolist()]
+    return [(r, g, b) for r, g, b in drawn.tolist()]
 
 
 def distinct_colors(count: int) -> list[RGB]:
@@ -61,7 +63,7 @@ def _color_order(limit: int = 2048) -> list[RGB]:
     for _ in range(min(limit, len(lab)) - 1):
         distance = np.minimum(distance, np.linalg.norm(lab - lab[order[-1]], axis=1))
         order.append(int(distance.argmax()))
-    return [tuple(int(value) for value in candidates[i]) for i in order]
+    return [(r, g, b) for r, g, b in candidates[order].tolist()]
 
 
 def oklab(rgb: np.ndarray) -> np.ndarray:

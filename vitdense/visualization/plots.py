@@ -1,9 +1,11 @@
 """Figures of an evaluation and of a data set's labels, for any number of classes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
@@ -42,19 +44,19 @@ def draw_pr_curves(report: EvaluationReport) -> Figure:
     named = ranked if few else np.concatenate([ranked[:3], ranked[-3:]])
     figure = _figure(6.6 + 0.075 * max((len(plain(report.classes[k])) + 26 for k in named), default=30), 5.6)
     axes = _axes(figure, 0.75, 0.65, 5.0, 4.4)
-    entries = []
+    entries: list[tuple[Line2D, str]] = []
     if not few:
         axes.plot(curves.recall, curves.precision[ranked].T, color='#b8b8b8', lw=0.6, alpha=0.7)
     for i, k in enumerate(named):
-        style = dict(color=COLORS[i % len(COLORS)], ls='--' if i >= len(COLORS) else '-', lw=1.8)
-        axes.plot(curves.recall, curves.precision[k], **style)
+        color, dashes = COLORS[i % len(COLORS)], '--' if i >= len(COLORS) else '-'
+        [curve] = axes.plot(curves.recall, curves.precision[k], color=color, ls=dashes, lw=1.8)
         line, recall, precision = _entry(report.classes[k], curves.recall, curves.precision[k], curves.score[k])
-        axes.plot(recall, precision, 'o', color=style['color'], ms=6, mec='white', mew=0.8, zorder=4)
-        entries.append((Line2D([], [], **style), line))
+        axes.plot(recall, precision, 'o', color=color, ms=6, mec='white', mew=0.8, zorder=4)
+        entries.append((curve, line))
     if len(ranked):
         average = curves.precision[ranked].mean(0)
-        axes.plot(curves.recall, average, color='black', lw=3)
-        entries.insert(0, (Line2D([], [], color='black', lw=3), f'{average.mean():.3f}  mean of {len(ranked)} classes'))
+        [curve] = axes.plot(curves.recall, average, color='black', lw=3)
+        entries.insert(0, (curve, f'{average.mean():.3f}  mean of {len(ranked)} classes'))
     if not few:
         entries.insert(4, (Line2D([], [], ls=''), f'...  {len(ranked) - 6} more in grey'))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel='recall', ylabel='precision')
@@ -190,8 +192,8 @@ def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], wh
         axes.xaxis.set_major_formatter('{x:,.0f}')
         axes.set_xlabel(f'{what} (logarithmic)')
     keys = [Patch(color=COLORS[i], label=f'{split}: {what}') for i, split in enumerate(splits)]
-    keys.append(Line2D([], [], ls='', marker='|', color='black', ms=9, mew=1.4, label='line in the bar: images'))
-    _legend(figure, keys)
+    mark = Line2D([], [], ls='', marker='|', color='black', ms=9, mew=1.4, label='line in the bar: images')
+    _legend(figure, [*keys, mark])
     _title(figure, f'Labels of {len(classes)} classes{note}')
     return figure
 
@@ -209,8 +211,8 @@ def draw_per_class(report: EvaluationReport) -> Figure:
         places = np.arange(len(rows))
         axes.barh(places, np.nan_to_num(values[kept]), 0.74, color=COLORS[0])
         axes.plot(marks[kept], places, '|', color='black', ms=8, mew=1.4)
-        for place, value, mark in zip(places, values[kept], marks[kept], strict=True):
-            style = dict(va='center', fontsize=7.5)
+        style: dict[str, Any] = dict(va='center', fontsize=7.5)
+        for place, (value, mark) in enumerate(zip(values[kept], marks[kept], strict=True)):
             if np.isnan(value):
                 axes.text(0.01 * full, place, 'no objects', color=RED, **style)
             elif value > 0.2 * full:
@@ -260,7 +262,7 @@ def _class_columns(names: Sequence[str], bars: int) -> tuple[Figure, list[tuple[
     for panel in range(panels):
         part = np.arange(panel * rows, min((panel + 1) * rows, count))
         axes = _axes(figure, labels + panel * (labels + width), 0.6, width - 0.15, height)
-        shown = [plain(names[k]) for k in part]
+        shown = [plain(names[k]) for k in part.tolist()]
         axes.set_yticks(range(len(shown)), shown, fontsize=9)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.grid(axis='x', alpha=0.25)
@@ -283,7 +285,7 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _text(figure: Figure, left: float, bottom: float, text: str, **style) -> None:
+def _text(figure: Figure, left: float, bottom: float, text: str, **style: Any) -> None:
     """A text at a place given in inches."""
     across, up = figure.get_size_inches()
     figure.text(left / across, bottom / up, text, **style)
@@ -293,7 +295,7 @@ def _title(figure: Figure, text: str) -> None:
     _text(figure, 0.15, figure.get_figheight() - 0.12, text, va='top', fontsize=12)
 
 
-def _legend(figure: Figure, keys: list) -> None:
+def _legend(figure: Figure, keys: Sequence[Artist]) -> None:
     across, up = figure.get_size_inches()
     place = (0.05 / across, 1 - 0.38 / up)
     figure.legend(handles=keys, loc='upper left', bbox_to_anchor=place, ncols=len(keys), frameon=False, fontsize=9)

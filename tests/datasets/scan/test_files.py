@@ -10,9 +10,10 @@ pytest.importorskip('mmdet')
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.config import Config
-from support.scan import CLASSES, LOAD, CocoFolder, instances, load, only
+from mmengine.registry import TRANSFORMS
+from support.scan import CLASSES, LOAD, CocoFolder, instances, kinds, load, only
 
-from vitdense.datasets import ensure_shapes
+from vitdense.datasets import CocoDataset, ensure_shapes
 from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan_data
 
 
@@ -106,6 +107,17 @@ def test_wrappers_are_opened(coco):
     datasets = cfg.train_dataloader.dataset.dataset.datasets
     assert datasets[0].ann_file == 'train.json'
     assert len(instances(load(datasets[1]))) == 5
+
+
+def test_classes_in_the_place_of_their_names_are_known(coco):
+    """As Python-style configs have them: the images are opened, and the masks looked at."""
+    cut = coco.root / 'train/2.jpg'
+    cut.write_bytes(cut.read_bytes()[:200])
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True)]
+    classes = [dict(step, type=TRANSFORMS.get(f'mmdet.{step["type"]}')) for step in pipeline]
+    by_name = coco.scan(pipeline=pipeline)
+    assert (by_name.opened, kinds(by_name)) == (6, {'faulty mask': 18, 'unreadable image': 1, 'empty data set': 1})
+    assert coco.scan(kind=CocoDataset, pipeline=classes).findings == by_name.findings
 
 
 def test_other_types_are_named_and_left_alone(coco):

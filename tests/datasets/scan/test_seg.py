@@ -113,6 +113,16 @@ def test_faulty_files_are_named_and_dropped(seg):
     assert scan_data(cfg, ('train',), 'full')[0].findings == []
 
 
+@pytest.mark.parametrize('indices', [2, -2, [0, 3], [-1, -3], [1, -1]])
+def test_indices_leave_the_images_that_mmseg_takes(seg, indices):
+    cfg = seg.config(indices=indices)
+    report = scan_data(cfg, ('train',), 'full')[0]
+    taken = names(cfg.train_dataloader.dataset)
+    assert report.images == len(taken)
+    assert sorted(Path(path).stem for path in report.digests) == sorted(taken)
+    assert report.findings == []
+
+
 def test_error_has_the_histogram_of_the_values(seg):
     """Of all maps: 60 x 80 pixels each, one without 1, one with 3 and 9 instead of 255."""
     seg.save_map(1, np.tile(np.array([0, 3, 2, 255], np.uint8), (60, 20)))

@@ -1,9 +1,11 @@
 """A stand-in for ``mmcv._ext``, the compiled operators that mmcv's wheels from PyPI do not have."""
 
 import sys
+from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, NoReturn
 
 from vitdense.compat.mmcv_ext.unavailable import unavailable
 
@@ -14,7 +16,7 @@ class StandInFinder(MetaPathFinder, Loader):
     """Imports the stand-in when everything before it on ``sys.meta_path`` found no ``mmcv._ext``."""
 
     @staticmethod
-    def find_spec(fullname: str, path=None, target=None) -> ModuleSpec | None:
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname != NAME:
             return None
         return ModuleSpec(NAME, StandInFinder(), origin=__name__)
@@ -27,11 +29,10 @@ class StandInFinder(MetaPathFinder, Loader):
 
         for part in (boxes, deform_conv, focal_loss, info, ms_deform_attn, roi):
             vars(module).update({name: getattr(part, name) for name in part.__all__})
-        module.__doc__ = __doc__
-        module.__getattr__ = _missing_op
+        vars(module).update(__doc__=__doc__, __getattr__=_missing_op)
 
 
-def _missing_op(name: str):
+def _missing_op(name: str) -> Callable[..., NoReturn]:
     # `load_ext` of mmcv asks for every operator when mmcv.ops is imported: only a call may fail
     if name.startswith('_'):
         raise AttributeError(f'module {NAME!r} has no attribute {name!r}')

@@ -45,7 +45,7 @@ def softnms(
     inds = np.arange(len(rest))
     count, done = len(rest), 0
     while done < count:
-        best = done + rest[done:count, 4].argmax()
+        best = done + int(rest[done:count, 4].argmax())
         rest[[done, best]] = rest[[best, done]]
         inds[[done, best]] = inds[[best, done]]
         box, tail = rest[done], rest[done + 1 : count]

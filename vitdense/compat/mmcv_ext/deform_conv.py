@@ -4,6 +4,7 @@ Images (B, C, H, W), weight (O, C / groups, kH, kW), offset (B, deform_groups * 
 (B, deform_groups * kH * kW, H', W'). The empty buffers and ``im2col_step`` serve mmcv's own kernels.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -21,27 +22,15 @@ __all__ = [
 ]
 
 
+PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
+MODULATED = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group', 'deformable_group')
+"""mmcv's keywords, v1 and v2, in torchvision's order; the sizes of the kernel are those of the weight."""
+
+
 def deform_conv_forward(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    output: Tensor,
-    columns: Tensor,
-    ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
     """Write the convolution into ``output`` (B, O, H', W')."""
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     output.copy_(_forward(input, weight, offset, None, None, geometry))
 
 
@@ -53,24 +42,13 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **geometry: int,
 ) -> None:
     """Write the gradients of the images and the offsets.
 
     torchvision computes the gradient of the weight along with them, so it is kept in the buffer ``columns``, which
     mmcv hands to ``deform_conv_backward_parameters`` next.
     """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     grads = _backward(gradOutput, input, weight, offset, None, None, geometry)
     gradInput.copy_(grads.input)
     gradOffset.copy_(grads.offset)
@@ -84,23 +62,13 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
+    *,
     scale: float,
-    im2col_step: int,
+    **geometry: int,
 ) -> None:
     """Add ``scale`` times the gradient of the weight to ``gradWeight``."""
     grad = columns
     if columns.numel() == 0:
-        geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
         # the weight itself is not passed in, and its gradient does not depend on it
         grad = _backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry).weight
     gradWeight.add_(grad, alpha=scale)
@@ -116,20 +84,11 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
+    *,
     with_bias: bool,
+    **geometry: int,
 ) -> None:
     """Write the convolution into ``output`` (B, O, H', W')."""
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 
@@ -147,20 +106,11 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
+    *,
     with_bias: bool,
+    **geometry: int,
 ) -> None:
     """Write the gradients of images, weight, offsets, mask and, if ``with_bias``, bias."""
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     grads = _backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
     grad_input.copy_(grads.input)
     grad_weight.copy_(grads.weight)
@@ -188,11 +138,15 @@ def _operands(
     return widen(input, weight, offset, mask_given, bias_given)
 
 
+def _settings(geometry: Mapping[str, int], mask: Tensor | None) -> tuple[int, ...]:
+    return *(geometry[name] for name in (PLAIN if mask is None else MODULATED)), mask is not None
+
+
 def _forward(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: tuple[int, ...]
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: Mapping[str, int]
 ) -> Tensor:
     operands = _operands(input, weight, offset, mask, bias)
-    return torch.ops.torchvision.deform_conv2d(*operands, *geometry, mask is not None)
+    return torch.ops.torchvision.deform_conv2d(*operands, *_settings(geometry, mask))
 
 
 def _backward(
@@ -202,10 +156,8 @@ def _backward(
     offset: Tensor,
     mask: Tensor | None,
     bias: Tensor | None,
-    geometry: tuple[int, ...],
+    geometry: Mapping[str, int],
 ) -> Gradients:
     operands = _operands(input, weight, offset, mask, bias)
-    grad_output = grad_output.to(operands[0].dtype)
-    return Gradients(
-        *torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *geometry, mask is not None)
-    )
+    grad_output, settings = grad_output.to(operands[0].dtype), _settings(geometry, mask)
+    return Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *settings))

@@ -1,6 +1,8 @@
 """The error of an operator that the stand-in does not have."""
 
+from collections.abc import Callable
 from importlib import metadata
+from typing import Any, NoReturn
 
 UPSTREAM_PAGE = 'https://github.com/open-mmlab/mmcv/blob/v2.1.0/docs/en/get_started/build.md'
 BUILDS = {  # distribution without operators -> (distribution to compile, instructions)
@@ -14,10 +16,10 @@ class OpNotAvailableError(NotImplementedError):
     """An operator of mmcv was called that needs mmcv's compiled library."""
 
 
-def unavailable(name: str):
+def unavailable(name: str) -> Callable[..., NoReturn]:
     """Return a function that raises :class:`OpNotAvailableError` for operator ``name`` when it is called."""
 
-    def op(*args, **kwargs):
+    def op(*args: Any, **kwargs: Any) -> NoReturn:
         raise OpNotAvailableError(message(name))
 
     op.__name__ = op.__qualname__ = name

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from vitdense.config.datasets import evaluators, leaf_datasets
 from vitdense.files import replacing
 
-from ..checks import evaluators, leaf_datasets
 from .report import DataError, Finding, SplitReport, by_kind, raise_findings
 from .resolve import Leaf, find_leaves
 
@@ -63,8 +63,7 @@ def _check_list(leaf: Leaf, path: Path) -> None:
 def _point_at(cfg: Config, leaf: Leaf, path: str) -> None:
     split = leaf.key.split('_')[0]
     before = os.path.abspath(leaf.dataset.ann_file) if leaf.dataset.ann_file else None
-    nodes = dict(leaf_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'))
-    nodes[leaf.key].ann_file = path
+    dict(leaf_datasets(cfg, split))[leaf.key].ann_file = path
     for evaluator in evaluators(cfg, split):
         given = evaluator.get('ann_file') if isinstance(evaluator, ConfigDict) else None
         if given and os.path.abspath(given) == before:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vitdense.config.datasets import positions
+
 from .boxes import check_annotations
 from .classes import check_categories, check_names
 from .coco_file import CocoFile, FileFault, read_coco
-from .pictures import in_threads, look, missing_files, size_fault, spread
+from .pictures import Loader, in_threads, look, missing_files, size_fault, spread
 from .report import Finding, SplitReport
 from .resolve import Leaf, follows_file_order
 from .same import same_pictures
@@ -56,11 +58,11 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     file.findings += _missing(file, paths)
     used = _count(leaf, report, file)
     opened: list[int] = []
-    if note:
+    if note or leaf.loader is None:
         report.note = note
     else:
         opened = spread([i for i in used if i in paths], most)
-        _look_at(leaf, report, file, {i: paths[i] for i in opened})
+        _look_at(leaf, leaf.loader, report, file, {i: paths[i] for i in opened})
         used = _count(leaf, report, file)
     report.findings += _empty(leaf, report, file)
     report.findings += file.findings
@@ -90,9 +92,9 @@ def _missing(file: CocoFile, paths: dict[int, str]) -> list[Finding]:
     ]
 
 
-def _look_at(leaf: Leaf, report: SplitReport, file: CocoFile, paths: dict[int, str]) -> None:
+def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, file: CocoFile, paths: dict[int, str]) -> None:
     """Open images and compare them with what the file says."""
-    pictures = list(in_threads(lambda path: look(path, leaf.loader), list(paths.values()), f'{leaf.key}: images'))
+    pictures = list(in_threads(lambda path: look(path, loader), list(paths.values()), f'{leaf.key}: images'))
     for i, picture in zip(paths, pictures, strict=True):
         where = f'{picture.path} (image {file.images[i]["id"]!r})'
         wh = tuple(file.wh[i].astype(int).tolist())
@@ -125,10 +127,7 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[int]:
             used &= np.isin(np.arange(len(used)), file.image_of[present])
         used &= ~(file.wh.min(1, initial=np.inf) < dataset.filter_cfg.get('min_size', 0))
     indices = np.flatnonzero(used)
-    if isinstance(dataset._indices, int):
-        indices = indices[: dataset._indices] if dataset._indices >= 0 else indices[dataset._indices :]
-    elif dataset._indices is not None:
-        indices = indices[[i for i in dataset._indices if -len(indices) <= i < len(indices)]]
+    indices = indices[positions(len(indices), dataset._indices)]
     counted = present & np.isin(file.image_of, indices) & ~file.crowd & ~file.ignored & _seen_by_mmdet(file)
     pairs = np.unique(np.stack([label[counted], file.image_of[counted]], 1), axis=0)
     images = np.bincount(pairs[:, 0], minlength=len(report.classes)).tolist()
@@ -140,7 +139,7 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[int]:
 
 def _seen_by_mmdet(file: CocoFile) -> np.ndarray:
     with np.errstate(invalid='ignore'):
-        return (file.boxes[:, 2:] >= 1).all(1)
+        return file.boxes[:, 2:].min(1) >= 1
 
 
 def _empty(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -76,7 +77,9 @@ class CocoFile:
         file = f' ({self.images[image]["file_name"]})' if image >= 0 else ''
         return f'annotation {found.get("id")!r} of image {found.get("image_id")!r}{file}'
 
-    def about(self, kind: str, mask: np.ndarray, message, remedy: str = 'annotation', fatal: bool = True) -> None:
+    def about(
+        self, kind: str, mask: np.ndarray, message: Callable[[int], str], remedy: str = 'annotation', fatal: bool = True
+    ) -> None:
         """Note a finding for each annotation of ``mask`` (A,), with ``message(annotation index)``."""
         self.findings += [
             Finding(kind, self.name(i), message(i), fatal, remedy if fatal else '', i)
@@ -142,16 +145,15 @@ def read_coco(path: str | Path, content: bytes, needs_annotations: bool = True) 
         raise FileFault(f'{expected}, found a {type(data).__name__}')
     if not needs_annotations:
         data.setdefault('annotations', [])
-    lists = []
     for key in ('images', 'annotations', 'categories'):
         if key not in data:
             raise FileFault(f'{expected}, found the keys {sorted(data)[:8]}')
         if not isinstance(data[key], list) or not all(isinstance(entry, dict) for entry in data[key]):
             raise FileFault(f'{expected}, but "{key}" is something else')
-        lists.append(data[key])
     _check_categories(path, data['categories'])
     info = data.get('info')
-    return CocoFile(*lists, official=isinstance(info, dict) and info.get('description') in OFFICIAL)
+    official = isinstance(info, dict) and info.get('description') in OFFICIAL
+    return CocoFile(data['images'], data['annotations'], data['categories'], official)
 
 
 def _check_categories(path: str | Path, categories: list[dict]) -> None:

@@ -35,7 +35,8 @@ def look_at_map(path: str, loader: Loader) -> SemanticMap:
         pixels = pixels[values]
     else:
         values, pixels = np.unique(array, return_counts=True)
-    return SemanticMap('', array.shape[::-1], dict(zip(values.astype(int).tolist(), pixels.tolist(), strict=True)))
+    height, width = array.shape
+    return SemanticMap('', (width, height), dict(zip(values.astype(int).tolist(), pixels.tolist(), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import mmcv
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from vitdense.console import CONSOLE
+from vitdense.registry import type_name
 
 T = TypeVar('T')
 ORIENTATION = 0x0112
@@ -67,7 +68,7 @@ class Picture:
 
 def find_loader(pipeline: Sequence[Any]) -> Loader | None:
     """The loader of a pipeline config, ``None`` if it is one that this module does not know."""
-    kinds = {str(step.get('type')).split('.')[-1]: step for step in pipeline if isinstance(step, dict)}
+    kinds = {type_name(step.get('type')): step for step in pipeline if isinstance(step, dict)}
     if 'LoadImageFromFile' in kinds:
         step = kinds['LoadImageFromFile']
         loader = Loader(step.get('color_type', 'color'), step.get('imdecode_backend', 'cv2'))
@@ -94,7 +95,7 @@ def look(path: str, loader: Loader) -> Picture:
             raise OSError('the end is missing')
         if orientation not in range(1, 9):
             orientation = 1
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         stored, kind, orientation = None, '', 1
     except Exception as error:  # decoders raise whatever they like
         return Picture(path, f'is truncated or damaged: {error}', digest)
@@ -139,7 +140,7 @@ def missing_files(paths: Sequence[str]) -> set[str]:
     for path in paths:
         folder, name = os.path.split(path)
         folders[folder].append((name, path))
-    missing = set()
+    missing: set[str] = set()
     for folder, entries in folders.items():
         try:
             there = set(os.listdir(folder or '.'))

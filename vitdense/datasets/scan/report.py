@@ -80,8 +80,8 @@ class SplitReport:
         """The report of :meth:`to_json`."""
         report = cls(**content)
         report.classes = tuple(report.classes)
-        report.per_class = {name: tuple(counts) for name, counts in report.per_class.items()}
-        report.findings = [Finding(**finding) for finding in report.findings]
+        report.per_class = {name: (images, instances) for name, (images, instances) in report.per_class.items()}
+        report.findings = [Finding(**finding) for finding in content['findings']]
         return report
 
 

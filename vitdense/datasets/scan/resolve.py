@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 
-from vitdense.registry import nearest_type_names
+from vitdense.config.datasets import leaf_datasets
+from vitdense.registry import nearest_type_names, type_name
 
-from ..checks import leaf_datasets
 from ..shapes_generator import ShapesSpec, ensure_shapes
 from .pictures import Loader, find_loader
 
@@ -42,7 +42,7 @@ class Leaf:
     def steps(self, kind: str) -> list[ConfigDict]:
         """Steps of the pipeline of this type, whatever their scope."""
         steps = self.node.get('pipeline') or []
-        return [step for step in steps if isinstance(step, dict) and str(step.get('type')).split('.')[-1] == kind]
+        return [step for step in steps if isinstance(step, dict) and type_name(step.get('type')) == kind]
 
 
 def find_leaves(cfg: Config, split: str) -> list[Leaf]:
@@ -51,8 +51,7 @@ def find_leaves(cfg: Config, split: str) -> list[Leaf]:
     Raises:
         KeyError: a type is missing or not registered.
     """
-    loader = f'{split}_dataloader'
-    return [_leaf(cfg, key, node) for key, node in leaf_datasets(cfg.get(loader), f'{loader}.dataset')]
+    return [_leaf(cfg, key, node) for key, node in leaf_datasets(cfg, split)]
 
 
 def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:

@@ -9,7 +9,7 @@ from .report import Finding
 
 def same_pictures(pictures: Sequence[Picture]) -> list[Finding]:
     """A remark for each picture whose content another file before it has."""
-    files = defaultdict(dict)
+    files: dict[str, dict[str, None]] = defaultdict(dict)
     for picture in pictures:
         if not picture.error:
             files[picture.digest].setdefault(picture.path)

@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 
+from vitdense.config.datasets import positions
 from vitdense.names import listed
 
 from .classes import check_names
@@ -55,7 +56,7 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         report.note = 'images not opened: the pipeline loads them in another way'
     else:
         opened = {i: entries[i] for i in spread([i for i in entries if i not in bad], most)}
-        _look_at(leaf, report, opened)
+        _look_at(leaf, leaf.loader, report, opened)
     report.images -= len({finding.index for finding in report.fatal})
     if not report.images:
         report.findings.append(_empty(leaf))
@@ -65,13 +66,8 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
 
 def _entries(leaf: Leaf) -> dict[int, dict]:
     """Image and map of each entry of the data set that is used, by its position in the list of all."""
-    everything = dict(enumerate(leaf.dataset.data_list))
-    indices = leaf.dataset._indices
-    if isinstance(indices, int):
-        kept = list(everything)[:indices] if indices >= 0 else list(everything)[indices:]
-    else:
-        kept = list(everything) if indices is None else [i for i in indices if i in everything]
-    return {i: everything[i] for i in kept}
+    everything = leaf.dataset.data_list
+    return {i: everything[i] for i in positions(len(everything), leaf.dataset._indices)}
 
 
 def _empty(leaf: Leaf) -> Finding:
@@ -80,16 +76,16 @@ def _empty(leaf: Leaf) -> Finding:
     return Finding('empty data set', leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
 
 
-def _look_at(leaf: Leaf, report: SplitReport, entries: dict[int, dict]) -> None:
+def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int, dict]) -> None:
     """Open images and maps."""
     title = f'{leaf.key}: images'
-    images = list(in_threads(lambda info: look(info['img_path'], leaf.loader), list(entries.values()), title))
+    images = list(in_threads(lambda info: look(info['img_path'], loader), list(entries.values()), title))
     steps = leaf.steps('LoadAnnotations')
     with_maps = {i: info['seg_map_path'] for i, info in entries.items() if info.get('seg_map_path')}
     maps = {}
     if steps and with_maps:
-        loader = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
-        found = in_threads(lambda path: look_at_map(path, loader), list(with_maps.values()), f'{leaf.key}: maps')
+        of_maps = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
+        found = in_threads(lambda path: look_at_map(path, of_maps), list(with_maps.values()), f'{leaf.key}: maps')
         maps = dict(zip(with_maps, found, strict=True))
     rule = LabelRule.of(leaf.dataset)
     images_of: dict[int, int] = defaultdict(int)

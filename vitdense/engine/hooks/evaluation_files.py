@@ -83,8 +83,8 @@ def reports_of(evaluator: Evaluator) -> list[EvaluationReport]:
 
 def pictures_of(report: EvaluationReport) -> dict[str, Callable[[EvaluationReport], Figure]]:
     """File names without suffix, and what draws them."""
-    pictures = {'per_class': draw_per_class, 'confusion_matrix': draw_confusion_matrix}
-    return pictures | ({'pr_curves': draw_pr_curves} if report.curves else {})
+    curves = {'pr_curves': draw_pr_curves} if report.curves else {}
+    return {'per_class': draw_per_class, 'confusion_matrix': draw_confusion_matrix, **curves}
 
 
 def write_per_class(path: Path, report: EvaluationReport) -> None:

@@ -1,6 +1,7 @@
 """Pictures of what a model is trained on and of what it predicts."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class PicturesHook(Hook):
             paths = [Path(runner.work_dir, f'train_batch_{i}.jpg') for i in range(self.num_train_batches)]
             self._batches = [path for path in paths if not (runner.iter and path.exists())]
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         if self._batches:
             with self._harmless(runner, 'Drawing a training batch'):
                 self._draw_batch(runner, data_batch, self._batches.pop(0))
@@ -162,7 +163,7 @@ class PicturesHook(Hook):
         names, colors = class_names(meta), class_colors(meta)
         side = _side(2 * len(predictions))
         cells, truth = [], []
-        for path in sorted(predictions, key=self._chosen.get):
+        for path in sorted(predictions, key=self._chosen.__getitem__):
             image, labels = load(dataset, self._chosen[path], is_bgr(runner.cfg))
             left = _title(Path(path).name, labels), draw(image, labels, names, colors, side)
             right = _score(predictions[path], labels), draw(image, predictions[path], names, colors, side)
@@ -181,8 +182,8 @@ def thin_out(folder: Path) -> None:
         matches = (re.fullmatch(rf'val_{unit}_(\d+)\.jpg', path.name) for path in folder.iterdir())
         numbers = sorted(int(match[1]) for match in matches if match)
         while len(numbers) > KEPT:
-            closest = min(range(1, len(numbers) - 1), key=lambda i, at=numbers: at[i + 1] - at[i - 1])
-            (folder / f'val_{unit}_{numbers.pop(closest)}.jpg').unlink()
+            gaps = [after - before for before, after in zip(numbers, numbers[2:], strict=False)]
+            (folder / f'val_{unit}_{numbers.pop(1 + gaps.index(min(gaps)))}.jpg').unlink()
 
 
 def _side(count: int) -> int:
@@ -209,18 +210,17 @@ def _score(predicted: Labels, labels: Labels) -> str:
 
 def _legend(groups: Sequence[Sequence[Labels]], names: Sequence[str], colors: Sequence) -> list[tuple[str, Any]]:
     """Classes that occur, with the number of their labels and, in a second group, of their predictions."""
-    counts = [{}, {}]
+    counts: tuple[Counter[int], Counter[int]] = Counter(), Counter()
     for total, group in zip(counts, groups, strict=False):
         for labels in group:
-            for number, count in labels.present().items():
-                total[number] = total.get(number, 0) + count
+            total.update(labels.present())
     objects = any(labels.classes is not None for group in groups for labels in group)
     entries = []
     for number in sorted(counts[0].keys() | counts[1].keys()):
         text = name_of(names, number)
         if objects:
-            text += f': {counts[0].get(number, 0)}'
-            text += f' labels, {counts[1].get(number, 0)} predicted' * (len(groups) > 1)
+            text += f': {counts[0][number]}'
+            text += f' labels, {counts[1][number]} predicted' * (len(groups) > 1)
         entries.append((text, color_of(colors, number)))
     return entries
 

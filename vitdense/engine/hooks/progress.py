@@ -2,11 +2,12 @@
 
 import time
 from numbers import Real
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from vitdense.console import CONSOLE, say
 from vitdense.engine.log_processor import duration, position
@@ -28,7 +29,6 @@ class ProgressHook(Hook):
         self.interval = interval
         self.seconds = seconds
         self.bar: Progress | None = None
-        self.task: TaskID | None = None
 
     def before_run(self, runner: Runner) -> None:
         self.started = self.shown = time.monotonic()
@@ -48,7 +48,7 @@ class ProgressHook(Hook):
         if self.bar:
             if ends or self._is_due(0.5):
                 head, _, text = self._train_line(runner, batch_idx).partition('  ')
-                self._move(head, done, steps, text)
+                _move(self.bar, head, done, steps, text)
         elif done % self.interval == 0 or (ends and steps < self.interval):
             say(self._train_line(runner, batch_idx))
 
@@ -59,19 +59,19 @@ class ProgressHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         self.shown = time.monotonic()
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._evaluation_step('val', batch_idx + 1, len(runner.val_dataloader))
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._evaluation_step('test', batch_idx + 1, len(runner.test_dataloader))
 
     def _evaluation_step(self, name: str, done: int, steps: int) -> None:
         if self.bar and (done == steps or self._is_due(0.5)):
-            self._move(name, done, steps, '')
+            _move(self.bar, name, done, steps, '')
         elif not self.bar and self._is_due(self.seconds):
             say(f'{name} {done}/{steps}')
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         scalars = {key.rpartition('/')[2]: value for key, value in (metrics or {}).items() if isinstance(value, Real)}
         row = '  '.join(f'{key} {value:.4g}' for key, value in scalars.items())
         where = f' {position(runner)}' if isinstance(runner._train_loop, BaseLoop) else ''
@@ -92,11 +92,8 @@ class ProgressHook(Hook):
                 console=CONSOLE,
                 transient=True,
             )
-            self.task = self.bar.add_task('', text='')
+            self.bar.add_task('', text='')
             self.bar.start()
-
-    def _move(self, name: str, done: int, steps: int, text: str) -> None:
-        self.bar.update(self.task, description=name, completed=done, total=steps, text=text)
 
     def _is_due(self, seconds: float) -> bool:
         now = time.monotonic()
@@ -104,3 +101,7 @@ class ProgressHook(Hook):
             return False
         self.shown = now
         return True
+
+
+def _move(bar: Progress, name: str, done: int, steps: int, text: str) -> None:
+    bar.update(bar.task_ids[0], description=name, completed=done, total=steps, text=text)

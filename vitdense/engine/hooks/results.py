@@ -5,6 +5,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -69,7 +70,7 @@ class ResultsHook(Hook):
             return
         last = self._rows[-1]['iter'] if self._rows else -1
         if last < runner.iter:
-            row = {'epoch': epoch} if _by_epoch(runner) else {}
+            row: Row = {'epoch': epoch} if _by_epoch(runner) else {}
             row |= {'iter': runner.iter, **_rates(runner), **self._means(runner, int(runner.iter - max(last, 0)))}
             self._rows.append(row)
         elif not metrics:
@@ -155,7 +156,7 @@ def _text(key: str, value: float) -> str:
     return f'{value:.0f}' if key in ('epoch', 'iter') else f'{value:.1f}' if key == 'seconds' else f'{value:.6g}'
 
 
-def _number(value: object) -> float | None:
+def _number(value: Any) -> float | None:
     """A metric as a number, None where it is none."""
     try:
         return float(value)

@@ -146,7 +146,7 @@ def optimizer_lines(wrapper: OptimWrapper | dict) -> Iterator[str]:
     """Parameters by learning rate and weight decay; mmengine makes a group of every parameter."""
     wrappers = {'': wrapper} if isinstance(wrapper, OptimWrapper) else dict(wrapper.items())
     for name, one in wrappers.items():
-        groups = defaultdict(list)
+        groups: dict[tuple[float, float], list[int]] = defaultdict(list)
         for group in one.optimizer.param_groups:
             rates = group.get('initial_lr', group['lr']), group.get('weight_decay', 0.0)
             groups[rates] += [p.numel() for p in group['params'] if p.requires_grad]

@@ -65,7 +65,7 @@ def _checked(name: str | None, source: str) -> str | None:
 @cache
 def _chosen(device: torch.device, dtype: torch.dtype) -> str:
     """The first one preferred that can run; said once, with why those before it cannot."""
-    reasons = []
+    reasons: list[str] = []
     for name in PREFERRED.get(device.type, ('reference',)):
         reason = _unavailable(name, device, dtype)
         if reason is None:

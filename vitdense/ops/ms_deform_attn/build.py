@@ -45,7 +45,7 @@ def file_name(name: str) -> str:
 def torch_folder() -> Path | None:
     """Where PyTorch is installed, without importing it."""
     spec = importlib.util.find_spec('torch')
-    return spec and Path(spec.origin).parent
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def obstacle(name: str) -> str | None:

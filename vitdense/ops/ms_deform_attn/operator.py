@@ -1,6 +1,7 @@
 """The operator ``torch.ops.vitdense.ms_deform_attn``: schema, checks, fake kernels, autograd and autocast."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import SymInt, Tensor
@@ -22,7 +23,7 @@ _backward_op = torch.ops.vitdense.ms_deform_attn_backward.default
 DECOMPOSITIONS = {_op: reference.forward}
 """For ``ExportedProgram.run_decompositions``: the operator in terms of PyTorch's own, as ONNX needs it."""
 
-Shapes = Sequence[tuple[int, int]] | Tensor
+Shapes = Sequence[Sequence[int]] | Tensor
 
 
 def ms_deform_attn(
@@ -56,7 +57,7 @@ def flat_shapes(spatial_shapes: Shapes) -> list[int]:
     """H and W of each level, one after the other."""
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
-    flat = []
+    flat: list[int] = []
     for level in spatial_shapes:
         if not isinstance(level, Sequence) or len(level) != 2:
             raise ValueError(f'spatial_shapes: expected a pair (H, W) for each level, found {spatial_shapes!r}')
@@ -135,28 +136,30 @@ def _fake_backward(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))
+    grads = (x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))
+    grad_value, grad_locations, grad_weights = grads
+    return grad_value, grad_locations, grad_weights
 
 
-def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple, output: Tensor) -> None:
     value, ctx.spatial_shapes, sampling_locations, attention_weights = inputs
     ctx.save_for_backward(value, sampling_locations, attention_weights)
 
 
-def _differentiate(ctx, grad_output: Tensor) -> tuple:
+def _differentiate(ctx: Any, grad_output: Tensor) -> tuple:
     value, sampling_locations, attention_weights = ctx.saved_tensors
     grads = _backward_op(grad_output, value, ctx.spatial_shapes, sampling_locations, attention_weights)
     return grads[0], None, *grads[1:]
 
 
-def _refuse(ctx, *grads: Tensor) -> None:
+def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError(
         'ms_deform_attn has no second derivative. Where one is needed, differentiate '
         'vitdense.ops.ms_deform_attn.reference.forward instead.'
     )
 
 
-def _under_autocast(device: str):
+def _under_autocast(device: str) -> Callable[..., Tensor]:
     """Values in the type of autocast; locations and weights stay float32, or samples would move by whole pixels."""
 
     def cast(

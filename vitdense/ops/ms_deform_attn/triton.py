@@ -4,6 +4,7 @@ import importlib.util
 import math
 import os
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,13 +48,14 @@ def backward(
 
     alert_not_deterministic('triton')
     grad_value = torch.zeros_like(value, dtype=torch.float32)
-    grads = [grad_value, torch.empty_like(sampling_locations), torch.empty_like(attention_weights)]
-    launch(triton_kernels.backward, [*grads, grad_output], value, spatial_shapes, sampling_locations, attention_weights)
-    return grad_value.to(value.dtype), *grads[1:]
+    grad_locations, grad_weights = torch.empty_like(sampling_locations), torch.empty_like(attention_weights)
+    tensors = [grad_value, grad_locations, grad_weights, grad_output]
+    launch(triton_kernels.backward, tensors, value, spatial_shapes, sampling_locations, attention_weights)
+    return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
 def launch(
-    kernel, tensors: list[Tensor], value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: Tensor
+    kernel: Any, tensors: list[Tensor], value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: Tensor
 ) -> None:
     """Run ``kernel`` on ``tensors`` and the arguments of the operator."""
     pixels, heads, width = value.shape[1:]

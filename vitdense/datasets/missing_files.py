@@ -1,9 +1,11 @@
-"""Checks of a config's data before anything is built."""
+"""Annotation files and image folders that a config names and that are not there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+
+from vitdense.config.datasets import evaluators, leaf_datasets
+from vitdense.registry import type_name
 
 COCO_TREE = """  {root}/
     annotations/instances_train2017.json
@@ -43,7 +45,7 @@ TREES = {
 GENERATED = ('ShapesDataset', 'ShapesSegDataset')
 
 
-def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+def check_files(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """Look for the annotation files and image folders of ``cfg``'s data sets.
 
     Raises:
@@ -52,7 +54,7 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """
     for split in splits:
         generated = False
-        for key, dataset in leaf_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader.dataset'):
+        for key, dataset in leaf_datasets(cfg, split):
             missing = _missing(dataset)
             if missing:
                 raise FileNotFoundError(_message(key, dataset, missing))
@@ -62,29 +64,8 @@ def check_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
                 raise FileNotFoundError(f'{split}_evaluator.ann_file is not there: {evaluator["ann_file"]}')
 
 
-def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
-    """The evaluators of a split, of which a config has none, one, or a list."""
-    found = cfg.get(f'{split}_evaluator') or []
-    return [found] if isinstance(found, dict) else list(found)
-
-
-def leaf_datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The data sets of a loader with their config keys, wrappers such as RepeatDataset opened."""
-    pending = [(key, loader.get('dataset'))] if loader else []
-    while pending:
-        key, node = pending.pop(0)
-        if not isinstance(node, dict):
-            continue
-        if 'dataset' in node:
-            pending.append((f'{key}.dataset', node['dataset']))
-        elif 'datasets' in node:
-            pending += [(f'{key}.datasets.{i}', child) for i, child in enumerate(node['datasets'])]
-        else:
-            yield key, node
-
-
 def _is_generated(dataset: ConfigDict) -> bool:
-    return str(dataset.get('type', '')).split('.')[-1] in GENERATED
+    return type_name(dataset.get('type')) in GENERATED
 
 
 def _missing(node: ConfigDict) -> list[Path]:
@@ -99,7 +80,7 @@ def _missing(node: ConfigDict) -> list[Path]:
 
 def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
     root = dataset.get('data_root') or '.'
-    name = str(dataset.get('type')).split('.')[-1]
+    name = type_name(dataset.get('type'))
     lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
     if name in TREES:
         lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]
