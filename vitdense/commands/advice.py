@@ -62,5 +62,5 @@ def _batch(cfg: Config, processes: int) -> Iterator[str]:
     fitting = f'optim_wrapper.optimizer.lr={rate * images / base:.3g}'
     yield (
         f'{images} images make a step, but the learning rate {rate:g} of the recipe is for {base}. By the linear rule: '
-        f'--cfg-options {fitting}' + ', which is what --auto-scale-lr does' * (steps == 1)
+        f'--cfg-options {fitting}, which is what --auto-scale-lr does'
     )
