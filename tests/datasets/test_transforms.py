@@ -16,8 +16,8 @@ from mmengine.registry import init_default_scope
 from support import CONFIGS
 from transformers.image_transforms import get_size_with_aspect_ratio
 
-from vitdense.datasets import ResizeShortestEdge
-from vitdense.datasets.transforms import shortest_edge_size
+from vitdense.datasets import DETRResize
+from vitdense.datasets.transforms import detr_size
 
 sides = st.integers(16, 4000)
 COCO, SMALL = (1333, 800), (853, 512)
@@ -31,7 +31,7 @@ def of_transformers(hw: tuple[int, int], scale: tuple[int, int]) -> tuple[int, i
 
 @given(h=sides, w=sides, scale=st.tuples(st.integers(32, 1400), st.integers(32, 1400)))
 def test_sizes_are_those_of_another_implementation(h, w, scale):
-    width, height = shortest_edge_size(w, h, scale)
+    width, height = detr_size(w, h, scale)
     assert (height, width) == of_transformers((h, w), scale)
 
 
@@ -49,7 +49,7 @@ def test_sizes_are_those_of_another_implementation(h, w, scale):
     ],
 )
 def test_image_and_factor(hw, scale, expected, of_mmdet):
-    results = ResizeShortestEdge(scale)(dict(img=np.zeros((*hw, 3), np.uint8)))
+    results = DETRResize(scale)(dict(img=np.zeros((*hw, 3), np.uint8)))
     assert results['img'].shape[:2] == results['img_shape'] == expected
     assert results['scale_factor'] == (expected[1] / hw[1], expected[0] / hw[0])
     assert results['keep_ratio'] is True
@@ -66,9 +66,7 @@ def test_boxes_masks_and_maps_go_with_the_image(kind):
     polygon = [[np.array([64.0, 48.0, 184.0, 48.0, 184.0, 148.0, 64.0, 148.0])]]
     masks = kind(bitmap[None] if kind is BitmapMasks else polygon, 480, 640)
     image = np.repeat(bitmap[..., None], 3, axis=2) * 255
-    results = ResizeShortestEdge(COCO)(
-        dict(img=image, gt_bboxes=HorizontalBoxes(box), gt_masks=masks, gt_seg_map=bitmap)
-    )
+    results = DETRResize(COCO)(dict(img=image, gt_bboxes=HorizontalBoxes(box), gt_masks=masks, gt_seg_map=bitmap))
     assert results['gt_seg_map'].shape == (800, 1066)
     assert (results['gt_masks'].height, results['gt_masks'].width) == (800, 1066)
     factor = torch.tensor([1066 / 640, 800 / 480]).repeat(2)
@@ -94,14 +92,14 @@ def test_configs_train_and_test_at_sizes_of_the_releases(leaf, monkeypatch):
     scale, expected = LEAVES[leaf]
     seen = []
     monkeypatch.setattr(
-        'vitdense.datasets.transforms.shortest_edge_size',
-        lambda w, h, scale: seen.append((h, w, scale)) or shortest_edge_size(w, h, scale),
+        'vitdense.datasets.transforms.detr_size',
+        lambda w, h, scale: seen.append((h, w, scale)) or detr_size(w, h, scale),
     )
     image = np.zeros((480, 640, 3), np.uint8)
     steps = cfg.train_dataloader.dataset.pipeline[2:-1]
     for _ in range(20):
         size = Compose(steps)(dict(img=image, img_shape=(480, 640)))['img_shape']
-        assert size == shortest_edge_size(*seen[-1][1::-1], seen[-1][2])[::-1]
+        assert size == detr_size(*seen[-1][1::-1], seen[-1][2])[::-1]
     assert {min(scale) for *_, scale in seen} & {400, 500, 600}
     assert {max(scale) for *_, scale in seen} == {4200, scale[0] if scale == COCO else 1013}
     for split in ('val', 'test'):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
-from vitdense.config.options import look_up
+from vitdense.config.tree import look_up
 from vitdense.datasets.scan import SplitReport
 
 ENOUGH = 10_000

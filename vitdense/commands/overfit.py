@@ -16,8 +16,8 @@ from torch import nn
 from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
-from vitdense.config.options import look_up
 from vitdense.config.runtime import read_config
+from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
 from vitdense.datasets.checks import leaf_datasets
 from vitdense.engine.hooks import InvalidLossError

@@ -7,6 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from vitdense.config.load import config_path, load_config
 from vitdense.config.options import merge_options
+from vitdense.console import warn
 from vitdense.datasets.checks import evaluators
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
@@ -28,7 +29,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """
     cfg = load_config(args.config)
     use_runtime(cfg)
-    merge_options(cfg, args.cfg_options or {})
+    for warning in merge_options(cfg, args.cfg_options or {}):
+        warn(warning)
     return cfg
 
 

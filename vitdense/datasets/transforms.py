@@ -5,7 +5,7 @@ from mmdet.datasets.transforms import Resize
 from vitdense.registry import TRANSFORMS
 
 
-def shortest_edge_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+def detr_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
     """Width and height of an image whose shorter side gets ``min(scale)`` pixels, the longer ``max(scale)`` at most.
 
     At that limit the shorter side is rounded; the longer side is always cut down to whole pixels. This is the rule of
@@ -20,14 +20,14 @@ def shortest_edge_size(width: int, height: int, scale: tuple[int, int]) -> tuple
 
 
 @TRANSFORMS.register_module()
-class ResizeShortestEdge(Resize):
+class DETRResize(Resize):
     """mmdet's ``Resize`` that keeps the aspect ratio, to the sizes of DETR's, Deformable DETR's and YOLOS' releases.
 
-    mmcv rounds both sides and makes 800 x 1067 of 480 x 640, the releases 800 x 1066: see :func:`shortest_edge_size`.
+    mmcv rounds both sides and makes 800 x 1067 of 480 x 640, the releases 800 x 1066: see :func:`detr_size`.
 
     Args:
         scale: length of the shorter side and the most of the longer one, in any order. ``RandomChoiceResize`` sets it
-            where it has ``resize_type='vitdense.ResizeShortestEdge'``.
+            where it has ``resize_type='vitdense.DETRResize'``.
         clip_object_border, backend, interpolation: as in ``mmcv.transforms.Resize``.
     """
 
@@ -42,6 +42,6 @@ class ResizeShortestEdge(Resize):
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
-        results['scale'] = shortest_edge_size(width, height, results['scale'])
+        results['scale'] = detr_size(width, height, results['scale'])
         super()._resize_img(results)
         results['keep_ratio'] = True

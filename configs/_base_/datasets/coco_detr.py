@@ -1,7 +1,7 @@
 # COCO boxes with the multi-scale training of DETR: half of the images are cropped between two resizings.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
-resize = dict(type='RandomChoiceResize', resize_type='vitdense.ResizeShortestEdge')
+resize = dict(type='RandomChoiceResize', resize_type='vitdense.DETRResize')
 scales = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
@@ -22,7 +22,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='vitdense.ResizeShortestEdge', scale=(1333, 800)),
+    dict(type='vitdense.DETRResize', scale=(1333, 800)),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

@@ -1,7 +1,7 @@
 # COCO boxes with the multi-scale training of DETR in steps of a patch. Batches are random: YOLOS sees the padding.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
-resize = dict(type='RandomChoiceResize', resize_type='vitdense.ResizeShortestEdge')
+resize = dict(type='RandomChoiceResize', resize_type='vitdense.DETRResize')
 crop = [
     dict(resize, scales=[(400, 4200), (500, 4200), (600, 4200)]),
     dict(type='RandomCrop', crop_type='absolute_range', crop_size=(384, 600), allow_negative_crop=True),
@@ -16,7 +16,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='vitdense.ResizeShortestEdge', scale=(1333, 800)),
+    dict(type='vitdense.DETRResize', scale=(1333, 800)),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
