@@ -7,6 +7,7 @@ the prefix.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import mmengine.registry
 from mmengine.registry import Registry as MMEngineRegistry
@@ -29,6 +30,15 @@ class Registry(MMEngineRegistry):
         if found is None:
             raise KeyError(unknown(f'{SCOPE} {self.name}', key.removeprefix(f'{SCOPE}.'), self.module_dict))
         return found
+
+
+def bare_type(node: Any) -> str:
+    """Name of the class that a config node, or its ``type``, stands for, without scope or module; empty if it has none.
+
+    Configs written as Python have the classes themselves.
+    """
+    kind = node.get('type') if isinstance(node, dict) else node
+    return getattr(kind, '__name__', None) or str(kind or '').rpartition('.')[2]
 
 
 def _child(root: str, location: str) -> Registry:

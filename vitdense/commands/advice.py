@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from vitdense.config.tree import look_up
 from vitdense.datasets.scan import SplitReport
+from vitdense.registry import bare_type
 
 ENOUGH = 10_000
 """Training images, a tenth of COCO's, below which a DETR needs a pretrained detector."""
@@ -33,7 +34,7 @@ def advice(cfg: Config, reports: Sequence[SplitReport], processes: int) -> list[
 
 
 def _from_random_weights(cfg: Config, images: int) -> Iterator[str]:
-    detector, head = (str(look_up(cfg.model, key)).split('.')[-1] for key in ('type', 'bbox_head.type'))
+    detector, head = map(bare_type, (cfg.model, look_up(cfg.model, 'bbox_head')))
     slow = detector in DETECTORS or head in HEADS
     if not slow or not 0 < images < ENOUGH or cfg.get('load_from') or cfg.get('resume'):
         return

@@ -44,7 +44,7 @@ class _Displays(ast.NodeTransformer):
         self.generic_visit(node)
         if ast.unparse(node.func) != 'dict' or node.args or any(keyword.arg is None for keyword in node.keywords):
             return node
-        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
 

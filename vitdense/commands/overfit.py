@@ -19,11 +19,12 @@ from vitdense.commands.prepare import Preparation, build_runner, check_heads, ch
 from vitdense.config.runtime import read_config
 from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
-from vitdense.datasets.checks import leaf_datasets
+from vitdense.datasets.checks import leaf_datasets, subset
 from vitdense.engine.hooks import InvalidLossError
 from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
 from vitdense.engine.log_processor import duration
 from vitdense.models.wrappers import unwrap_model
+from vitdense.registry import bare_type
 
 LR = 3e-4
 """Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
@@ -138,7 +139,7 @@ def choose_images(cfg: Config, number: int, seed: int) -> tuple[ConfigDict, list
         known = [images.get_data_info(i) for i in range(len(images))]
         if known and 'instances' not in known[0]:
             raise ValueError(f'{key} ({type(images).__name__}) has no boxes, which overfit.py needs')
-        pool += [(place, i, known[i]) for i in _used(len(images), leaf.get('indices')) if count_objects(known[i])]
+        pool += [(place, i, known[i]) for i in subset(len(images), leaf.get('indices')) if count_objects(known[i])]
     if len(pool) < number:
         raise ValueError(f'--images {number}: only {len(pool)} training images have objects')
     chosen = sorted(random.Random(seed).sample(range(len(pool)), number))
@@ -276,11 +277,4 @@ def _pipelines(cfg: Config, split: str) -> Iterator[list[dict]]:
 
 
 def _named(step: dict, pattern: str) -> bool:
-    return bool(re.fullmatch(pattern, str(step.get('type')).split('.')[-1]))
-
-
-def _used(number: int, indices: int | list[int] | None) -> list[int]:
-    """What the config setting ``indices`` leaves of a data set."""
-    if isinstance(indices, int):
-        return list(range(number))[:indices] if indices >= 0 else list(range(number))[indices:]
-    return list(range(number)) if indices is None else list(indices)
+    return bool(re.fullmatch(pattern, bare_type(step)))

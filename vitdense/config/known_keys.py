@@ -170,8 +170,8 @@ class Readers:
 
     def _paramwise(self) -> Keys:
         """What the constructor of the optimizer wrapper takes from ``paramwise_cfg``; ours states it."""
-        if hasattr(self.constructor, 'DEFAULTS'):
-            return Keys(frozenset(self.constructor.DEFAULTS), complete=True)
+        if own := getattr(self.constructor, 'DEFAULTS', None):
+            return Keys(frozenset(own), complete=True)
         sources = [_source(owner) for owner in getattr(self.constructor, '__mro__', ())[:-1]]
         return Keys(frozenset(re.findall(r"paramwise_cfg(?:\.\w+\(|\[)\s*'(\w+)'", ''.join(sources))), bool(sources))
 

@@ -1,5 +1,7 @@
 """Nested dicts and lists, and their dotted keys."""
 
+from typing import Any
+
 
 def look_up(node, key: str, default=None):
     """The value at a dotted key below a config node, list indices included."""
@@ -24,15 +26,15 @@ def places(node, above: str = '') -> dict[str, object]:
     return found
 
 
-def nested(values: dict[str, object]) -> dict[str, object]:
+def nested(values: dict[str, Any]) -> dict[str, Any]:
     """The tree of values by dotted keys; lists that keys index are dicts of indices in it.
 
     Raises:
         ValueError: one of the keys is below another whose value has no keys.
     """
-    tree: dict[str, object] = {}
+    tree: dict[str, Any] = {}
     for key, value in values.items():
-        node = tree
+        node: Any = tree
         *above, last = key.split('.')
         for part in above:
             node = node.setdefault(part, {})

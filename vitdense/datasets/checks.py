@@ -1,9 +1,11 @@
 """Checks of a config's data before anything is built."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+
+from vitdense.registry import bare_type
 
 COCO_TREE = """  {root}/
     annotations/instances_train2017.json
@@ -83,8 +85,21 @@ def leaf_datasets(loader: ConfigDict | None, key: str) -> Iterator[tuple[str, Co
             yield key, node
 
 
+def subset(number: int, indices: int | Sequence[int] | None) -> list[int]:
+    """Of ``number`` images, those that the setting ``indices`` of mmengine's data sets leaves.
+
+    Args:
+        number: how many there are.
+        indices: all of them (None), so many from the beginning, or from the end if negative, or these.
+    """
+    everything = range(number)
+    if isinstance(indices, int):
+        return list(everything[:indices] if indices >= 0 else everything[indices:])
+    return list(everything if indices is None else (everything[i] for i in indices if -number <= i < number))
+
+
 def _is_generated(dataset: ConfigDict) -> bool:
-    return str(dataset.get('type', '')).split('.')[-1] in GENERATED
+    return bare_type(dataset) in GENERATED
 
 
 def _missing(node: ConfigDict) -> list[Path]:
@@ -99,7 +114,7 @@ def _missing(node: ConfigDict) -> list[Path]:
 
 def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
     root = dataset.get('data_root') or '.'
-    name = str(dataset.get('type')).split('.')[-1]
+    name = bare_type(dataset)
     lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
     if name in TREES:
         lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]

@@ -62,7 +62,7 @@ class Runner(MMEngineRunner):
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate with the images of a step, those of accumulated gradients included."""
         steps = getattr(optim_wrapper, '_accumulative_counts', 1)
-        if (auto_scale_lr or {}).get('base_batch_size') and steps > 1:
+        if auto_scale_lr and auto_scale_lr.get('base_batch_size') and steps > 1:
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / steps}
         super().scale_lr(optim_wrapper, auto_scale_lr)
 

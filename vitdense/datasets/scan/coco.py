@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import subset
 from .boxes import check_annotations
 from .classes import check_categories, check_names
 from .coco_file import CocoFile, FileFault, read_coco
@@ -125,10 +126,7 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[int]:
             used &= np.isin(np.arange(len(used)), file.image_of[present])
         used &= ~(file.wh.min(1, initial=np.inf) < dataset.filter_cfg.get('min_size', 0))
     indices = np.flatnonzero(used)
-    if isinstance(dataset._indices, int):
-        indices = indices[: dataset._indices] if dataset._indices >= 0 else indices[dataset._indices :]
-    elif dataset._indices is not None:
-        indices = indices[[i for i in dataset._indices if -len(indices) <= i < len(indices)]]
+    indices = indices[subset(len(indices), dataset._indices)]
     counted = present & np.isin(file.image_of, indices) & ~file.crowd & ~file.ignored & _seen_by_mmdet(file)
     pairs = np.unique(np.stack([label[counted], file.image_of[counted]], 1), axis=0)
     images = np.bincount(pairs[:, 0], minlength=len(report.classes)).tolist()

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 
-from vitdense.registry import nearest_type_names
+from vitdense.registry import bare_type, nearest_type_names
 
 from ..checks import leaf_datasets
 from ..shapes_generator import ShapesSpec, ensure_shapes
@@ -42,7 +42,7 @@ class Leaf:
     def steps(self, kind: str) -> list[ConfigDict]:
         """Steps of the pipeline of this type, whatever their scope."""
         steps = self.node.get('pipeline') or []
-        return [step for step in steps if isinstance(step, dict) and str(step.get('type')).split('.')[-1] == kind]
+        return [step for step in steps if isinstance(step, dict) and bare_type(step) == kind]
 
 
 def find_leaves(cfg: Config, split: str) -> list[Leaf]:

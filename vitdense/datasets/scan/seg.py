@@ -5,6 +5,7 @@ from collections import defaultdict
 
 from vitdense.names import listed
 
+from ..checks import subset
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, histogram, look_at_map
@@ -65,13 +66,8 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
 
 def _entries(leaf: Leaf) -> dict[int, dict]:
     """Image and map of each entry of the data set that is used, by its position in the list of all."""
-    everything = dict(enumerate(leaf.dataset.data_list))
-    indices = leaf.dataset._indices
-    if isinstance(indices, int):
-        kept = list(everything)[:indices] if indices >= 0 else list(everything)[indices:]
-    else:
-        kept = list(everything) if indices is None else [i for i in indices if i in everything]
-    return {i: everything[i] for i in kept}
+    everything = leaf.dataset.data_list
+    return {i: everything[i] for i in subset(len(everything), leaf.dataset._indices)}
 
 
 def _empty(leaf: Leaf) -> Finding:
