@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -28,51 +28,35 @@ BUILD_KEYS = {'type', '_scope_', 'priority', 'override', 'layer', 'requires_grad
 """Keys that builders of mmengine and mmcv take off before they call the class; elsewhere the class refuses them."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A node of a config that mmengine knows by its place.
-
-    Attributes:
-        targets: what is called with its keys where it has no ``type``.
-        names: further keys that are read there.
-    """
-
-    targets: tuple[Callable, ...] = ()
-    names: tuple[str, ...] = ()
-
-
-_LOADER = Place(
+_LOADER = (
     (DataLoader,),
-    (
-        'dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'worker_init_fn', 'collate_fn',
-        'disable_subprocess_warning',
-    ),
-)  # fmt: skip
-PLACES = {
-    '': Place(
+    'dataset sampler batch_sampler num_batch_per_epoch worker_init_fn collate_fn disable_subprocess_warning',
+)
+PLACES: dict[str, tuple[tuple[Callable, ...], str]] = {
+    '': (
         (Runner,),
-        (
-            'runner_type', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'activation_checkpointing',
-            'efficient_conv_bn_eval', 'compile', 'tta_model', 'tta_pipeline',
-        ),
+        'runner_type model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval '
+        'compile tta_model tta_pipeline',
     ),
     **{f'{split}_dataloader': _LOADER for split in ('train', 'val', 'test')},
-    'train_cfg': Place((EpochBasedTrainLoop, IterBasedTrainLoop), ('by_epoch',)),
-    'val_cfg': Place((ValLoop,)),
-    'test_cfg': Place((TestLoop,)),
-    'optim_wrapper': Place((OptimWrapper,), ('constructor', 'paramwise_cfg')),
-    'optim_wrapper.clip_grad': Place((torch.nn.utils.clip_grad_norm_, torch.nn.utils.clip_grad_value_)),
-    'log_processor': Place((LogProcessor,)),
-    'model_wrapper_cfg': Place((MMDistributedDataParallel,)),
-    'compile': Place((torch.compile,)),
-    'custom_imports': Place((), ('imports', 'allow_failed_imports')),
-    'auto_scale_lr': Place((), ('base_batch_size', 'enable')),
-    'randomness': Place((Runner.set_randomness,)),
-    'model.data_preprocessor.test_cfg': Place((), ('size', 'size_divisor')),
-    'env_cfg': Place((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
-    'env_cfg.mp_cfg': Place((set_multi_processing,)),
-    'env_cfg.dist_cfg': Place((init_dist, torch.distributed.init_process_group)),
-}  # fmt: skip
+    'train_cfg': ((EpochBasedTrainLoop, IterBasedTrainLoop), 'by_epoch'),
+    'val_cfg': ((ValLoop,), ''),
+    'test_cfg': ((TestLoop,), ''),
+    'optim_wrapper': ((OptimWrapper,), 'constructor paramwise_cfg'),
+    'optim_wrapper.clip_grad': ((torch.nn.utils.clip_grad_norm_, torch.nn.utils.clip_grad_value_), ''),
+    'log_processor': ((LogProcessor,), ''),
+    'model_wrapper_cfg': ((MMDistributedDataParallel,), ''),
+    'compile': ((torch.compile,), ''),
+    'custom_imports': ((), 'imports allow_failed_imports'),
+    'auto_scale_lr': ((), 'base_batch_size enable'),
+    'randomness': ((Runner.set_randomness,), ''),
+    'model.data_preprocessor.test_cfg': ((), 'size size_divisor'),
+    'env_cfg': ((), 'cudnn_benchmark mp_cfg dist_cfg resource_limit'),
+    'env_cfg.mp_cfg': ((set_multi_processing,), ''),
+    'env_cfg.dist_cfg': ((init_dist, torch.distributed.init_process_group), ''),
+}
+"""Nodes that mmengine knows by their place: what is called with their keys where they have no ``type``, and what
+else is read there."""
 
 HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 """Names of mmengine's default hooks, which None switches off."""
@@ -133,10 +117,8 @@ class Readers:
         self.optimizer = resolve(said('optim_wrapper.optimizer.type'), self.scope)
         self.package = getattr(resolve(said('model.type'), self.scope), '__module__', '').split('.')[0]
         imports = said('custom_imports.imports')
-        self.foreign = {
-            name.split('.')[0] for name in [self.scope, *([imports] if isinstance(imports, str) else imports)]
-        }
-        self.foreign -= {'', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'vitdense'}
+        imported = {name.split('.')[0] for name in ([imports] if isinstance(imports, str) else imports)}
+        self.foreign = {self.scope, *imported} - {'', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'vitdense'}
 
     def at_top(self, name: str) -> bool:
         """Is a top-level key read after the config file has been?"""
@@ -158,12 +140,12 @@ class Readers:
             return Keys(frozenset({'lr_mult', 'decay_mult'} | arguments(self.optimizer)), True)
         if parts[-1] == 'paramwise_cfg':
             return self._paramwise()
-        known = PLACES.get(place, Place())
-        found = resolve(node.get('type'), self.scope)
-        targets = (found,) if found else known.targets
-        if not targets and not known.names:
+        targets, further = PLACES.get(place, ((), ''))
+        if found := resolve(node.get('type'), self.scope):
+            targets = (found,)
+        if not targets and not further:
             return Keys(self._settings(parts, node), False)
-        names = frozenset(known.names).union(*map(arguments, targets))
+        names = frozenset(further.split()).union(*map(arguments, targets))
         if not place:  # hooks of other packages may read what they like
             return Keys(names - {'cfg'}, not self.foreign)
         return Keys(names, not any(map(hands_on, targets)))

@@ -18,12 +18,12 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
     Raises:
         ValueError: see :func:`check_options`.
     """
-    warnings = check_options(cfg, options)
+    warnings, options = check_options(cfg, options), deepcopy(options)
     tree = cfg.to_dict()
     parents = [place for place, value in places(nested(options)).items() if isinstance(value, dict)]
     # without this mark mmengine refuses to merge keys into None
     unset = {f'{parent}._delete_': True for parent in parents if look_up(tree, parent, default=...) is None}
-    cfg.merge_from_dict({**deepcopy(options), **unset})
+    cfg.merge_from_dict({**options, **unset})
     return warnings
 
 
@@ -55,7 +55,7 @@ class _Check:
     """Walks through options and config together."""
 
     def __init__(self, tree: dict, options: dict) -> None:
-        self.tree, self.options, self.new = tree, options, nested(options)
+        self.tree, self.options, self.new = tree, options, nested(deepcopy(options))
         self.readers = Readers(tree, self.new)
         self.warnings: list[str] = []
 
@@ -79,7 +79,7 @@ class _Check:
                         f'found {part!r}'
                     )
                 self.walk(below, node[int(part)], child)
-            elif part != '_delete_' and self.is_read(place, node or {}, new, part):
+            elif part != '_delete_' and isinstance(part, str) and self.is_read(place, node or {}, new, part):
                 self.walk(below, (node or {}).get(part), child)
 
     def is_read(self, place: str, node: dict, new: dict, part: str) -> bool:

@@ -27,7 +27,7 @@ def places(node, above: str = '') -> dict[str, object]:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """The tree of values by dotted keys; lists that keys index are dicts of indices in it.
+    """The tree of values by dotted keys, of which dicts may get further keys; lists that keys index are dicts in it.
 
     Raises:
         ValueError: one of the keys is below another whose value has no keys.
@@ -40,6 +40,5 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
                 raise ValueError(f'{key}: {part} is set to {node!r}, which has no keys')
-        both = isinstance(value, dict) and isinstance(node.get(last), dict)
-        node[last] = {**node[last], **value} if both else dict(value) if isinstance(value, dict) else value
+        node[last] = value
     return tree
