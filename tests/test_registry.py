@@ -8,7 +8,7 @@ import pytest
 
 from vitdense.models.backbones import PVT
 from vitdense.names import nearest, unknown
-from vitdense.registry import MODELS, nearest_type_names
+from vitdense.registry import MODELS, bare_type, nearest_type_names
 
 
 @pytest.mark.parametrize('registry', [mmengine.registry.MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS, MODELS])
@@ -36,3 +36,27 @@ def test_nearest_lists_all_names_once():
     assert nearest('pvt_smal', ['pvt_tiny', 'pvt_small', 'pvt_small'])[0] == 'pvt_small'
     assert sorted(nearest('x', ['b', 'a', 'c'])) == ['a', 'b', 'c']
     assert 'and 3 more' in unknown('thing', 'x', map(str, range(15)))
+
+
+@pytest.mark.parametrize(
+    ('node', 'name'),
+    [
+        (dict(type='PVT'), 'PVT'),
+        (dict(type='vitdense.PVT'), 'PVT'),
+        (dict(type='vitdense.models.backbones.pvt.PVT'), 'PVT'),
+        (dict(type=PVT), 'PVT'),
+        (PVT, 'PVT'),
+        ('mmdet.FPN', 'FPN'),
+        (dict(depth=50), ''),
+        (dict(type=None), ''),
+        ({}, ''),
+        (None, ''),
+    ],
+)
+def test_type_without_its_scope(node, name):
+    assert bare_type(node) == name
+
+
+def test_of_names_that_are_alike_the_one_with_the_same_beginning_is_nearest():
+    assert nearest('score_threshold', ['distance_threshold', 'score_thr', 'iou_thr'])[0] == 'score_thr'
+    assert nearest('iou_treshold', ['iou_threshold', 'score_threshold'])[0] == 'iou_threshold'

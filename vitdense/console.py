@@ -35,7 +35,7 @@ class ConsoleHandler(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         wanted = record.levelno >= logging.WARNING and not record.getMessage().startswith(NOISE)
-        return super().filter(record) and (wanted or getattr(record, 'to_console', False))
+        return super().filter(record) and getattr(record, 'to_console', wanted)
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -48,6 +48,17 @@ class ConsoleHandler(logging.Handler):
 def say(message: str) -> None:
     """A line for the console and the log file."""
     MMLogger.get_current_instance().info(message, extra={'to_console': True})
+
+
+EARLY: list[str] = []
+"""Warnings that were given before there was a log file."""
+
+
+def warn(message: str) -> None:
+    """A warning for the console before there is a runner, and for its log file, once it has one."""
+    if os.environ.get('RANK', '0') == '0':
+        CONSOLE.print(f'warning: {message}', style='yellow')
+    EARLY.append(message)
 
 
 class SayHandler(logging.Handler):
@@ -69,6 +80,8 @@ def quiet_console(logger: MMLogger) -> None:
             ours = ConsoleHandler(handler.level)
             ours.filters = handler.filters
             logger.handlers[i] = ours
+    while EARLY:
+        logger.warning(EARLY.pop(0), extra={'to_console': False})
 
 
 @contextmanager

@@ -11,11 +11,13 @@ def listed(items: Collection, most: int) -> str:
 
 
 def nearest(name: str, valid: Iterable[str]) -> list[str]:
-    """Return all ``valid`` names, the most similar to ``name`` first (case does not count)."""
+    """Return all ``valid`` names, the most similar to ``name`` first; case does not count, and the beginning most."""
     wanted = str(name).lower()
 
     def distance(candidate: str) -> tuple[float, str]:
-        return -SequenceMatcher(None, wanted, candidate.lower()).ratio(), candidate
+        other = candidate.lower()
+        begin = sum(wanted[:n] == other[:n] for n in range(1, 5))  # as Winkler weighs it
+        return (1 - 0.1 * begin) * (1 - SequenceMatcher(None, wanted, other).ratio()), candidate
 
     return sorted(set(valid), key=distance)
 

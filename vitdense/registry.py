@@ -7,6 +7,7 @@ the prefix.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import mmengine.registry
 from mmengine.registry import Registry as MMEngineRegistry
@@ -31,6 +32,15 @@ class Registry(MMEngineRegistry):
         return found
 
 
+def bare_type(node: Any) -> str:
+    """Name of the class that a config node, or its ``type``, stands for, without scope or module; empty if it has none.
+
+    Configs written as Python have the classes themselves.
+    """
+    kind = node.get('type') if isinstance(node, dict) else node
+    return getattr(kind, '__name__', None) or str(kind or '').rpartition('.')[2]
+
+
 def _child(root: str, location: str) -> Registry:
     parent = getattr(mmengine.registry, root)
     return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f'vitdense.{location}'])
@@ -39,17 +49,13 @@ def _child(root: str, location: str) -> Registry:
 MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'checkpoint')
 DATASETS = _child('DATASETS', 'datasets')
+TRANSFORMS = _child('TRANSFORMS', 'datasets')
 METRICS = _child('METRICS', 'evaluation')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 HOOKS = _child('HOOKS', 'engine')
 LOG_PROCESSORS = _child('LOG_PROCESSORS', 'engine')
 RUNNERS = _child('RUNNERS', 'engine')
 FUNCTIONS = _child('FUNCTIONS', 'engine')
-
-
-def type_name(kind: object) -> str:
-    """Name of a config's ``type`` without its scope; Python-style configs hold the class itself."""
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ _base_ = [
 
 # Platelets are about 20 pixels wide at this image size: anchors from 24 pixels.
 model = dict(
-    bbox_head=dict(num_classes={{_base_.num_classes}}, anchor_generator=dict(octave_base_scale=3)),
+    bbox_head=dict(num_classes=_base_.num_classes, anchor_generator=dict(octave_base_scale=3)),
     test_cfg=dict(nms=dict(_delete_=True, type='soft_nms', iou_threshold=0.5)),
 )
+auto_scale_lr = dict(base_batch_size=4)

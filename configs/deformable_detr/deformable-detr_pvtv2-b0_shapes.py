@@ -8,6 +8,6 @@ _base_ = [
 quickstart = 'work_dirs/retinanet_pvtv2-b0_fpn_shapes/best.pth'
 model = dict(
     backbone=dict(init_cfg=dict(type='vitdense.Pretrained', checkpoint=quickstart)),
-    bbox_head=dict(num_classes={{_base_.num_classes}}),
+    bbox_head=dict(num_classes=_base_.num_classes),
 )
 randomness = dict(seed=0)

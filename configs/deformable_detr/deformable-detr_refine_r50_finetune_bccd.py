@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/runtime/default.py',
 ]
 load_from = 'checkpoints/r50_deformable_detr_plus_iterative_bbox_refinement-checkpoint.pth'
-model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes={{_base_.num_classes}}, with_box_refine=True))
+model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes=_base_.num_classes, with_box_refine=True))
 train_cfg = dict(max_epochs=20, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=2e-5), paramwise_cfg=dict(custom_keys={'class_embed': dict(lr_mult=10.0)}))
 param_scheduler = [

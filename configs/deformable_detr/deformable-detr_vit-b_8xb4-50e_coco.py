@@ -1,20 +1,8 @@
-_base_ = './deformable-detr_r50_8xb4-50e_coco.py'
+_base_ = ['./deformable-detr_r50_8xb4-50e_coco.py', '../_base_/models/vitdet-b.py']
 
 # The plain ViT of ViTDet with its windows; levels of stride 8 to 64 from its only map.
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='vitdense.ViT',
-        arch='base',
-        class_token=False,
-        pos_resize='bicubic',
-        rel_pos='decomposed',
-        rel_pos_size=1024,
-        window_size=14,
-        global_blocks=(2, 5, 8, 11),
-        drop_path_rate=0.1,
-        init_cfg=dict(type='vitdense.Pretrained', checkpoint='mae_vit_base'),
-    ),
+    backbone=dict(_delete_=True, **_base_.vitdet),
     neck=dict(
         _delete_=True,
         type='vitdense.SimpleFeaturePyramid',

@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/runtime/default.py',
 ]
 load_from = 'https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth'
-model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes={{_base_.num_classes}}))
+model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes=_base_.num_classes))
 train_cfg = dict(max_epochs=50, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=1e-5), paramwise_cfg=dict(custom_keys={'class_embed': dict(lr_mult=10.0)}))
 param_scheduler = [

@@ -1,12 +1,12 @@
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
-    '../_base_/datasets/ade20k_512_aligned.py',
+    '../_base_/datasets/ade20k_512.py',
     '../_base_/schedules/adamw_poly_40k.py',
     '../_base_/runtime/segmentation_iters.py',
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
+    data_preprocessor=dict(size=_base_.crop_size),
     pretrained=None,
     backbone=dict(
         _delete_=True,
@@ -15,5 +15,7 @@ model = dict(
         init_cfg=dict(type='vitdense.Pretrained', checkpoint='pvt_tiny'),
     ),
     neck=dict(in_channels=[64, 128, 320, 512]),
-    decode_head=dict(num_classes={{_base_.num_classes}}),
+    decode_head=dict(num_classes=_base_.num_classes),
 )
+val_dataloader = dict(dataset=dict(pipeline=_base_.aligned_pipeline))
+test_dataloader = val_dataloader

@@ -1,13 +1,6 @@
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+_base_ = './mask-rcnn_pvtv2-b1_fpn_1x_coco.py'
 
-custom_imports = dict(imports=['vitdense'])
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='vitdense.PVTv2',
-        arch='b0',
-        init_cfg=dict(type='vitdense.Pretrained', checkpoint='pvt_v2_b0'),
-    ),
+    backbone=dict(arch='b0', init_cfg=dict(checkpoint='pvt_v2_b0')),
     neck=dict(in_channels=[32, 64, 160, 256]),
 )
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4))

@@ -6,11 +6,12 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(768, 768)),
-    backbone=dict(img_size=768),
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(img_size=_base_.crop_size[0]),
     decode_head=dict(num_classes=_base_.num_classes),
     auxiliary_head=[dict(head, num_classes=_base_.num_classes) for head in _base_.model.auxiliary_head],
-    test_cfg=dict(mode='slide', crop_size=(768, 768), stride=(512, 512)),
+    test_cfg=_base_.slide,
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_dataloader = dict(batch_size=1)
+auto_scale_lr = dict(base_batch_size=8)

@@ -6,10 +6,10 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(img_size=512),
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(img_size=_base_.crop_size[0]),
     decode_head=dict(num_classes=_base_.num_classes),
     auxiliary_head=[dict(head, num_classes=_base_.num_classes) for head in _base_.model.auxiliary_head],
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
+    test_cfg=_base_.slide,
 )
 train_dataloader = dict(batch_size=2)

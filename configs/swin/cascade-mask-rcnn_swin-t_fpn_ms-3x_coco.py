@@ -9,9 +9,9 @@ swin = dict(type='vitdense.Swin', arch='tiny', drop_path_rate=0.2)
 model = dict(
     backbone=dict(_delete_=True, **swin, init_cfg=dict(type='vitdense.Pretrained', checkpoint='swin_tiny')),
     neck=dict(in_channels=[96, 192, 384, 768]),
-    roi_head=dict(bbox_head={{_base_.cascade_bbox_heads}}),
+    roi_head=dict(bbox_head=_base_.cascade_bbox_heads),
 )
-train_dataloader = dict(dataset=dict(pipeline={{_base_.detr_crop_pipeline}}))
+train_dataloader = dict(dataset=dict(pipeline=_base_.detr_crop_pipeline))
 train_cfg = dict(max_epochs=36)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),

@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
         _delete_=True,
         type='vitdense.Swin',
@@ -14,7 +14,7 @@ model = dict(
         drop_path_rate=0.3,
         init_cfg=dict(type='vitdense.Pretrained', checkpoint='swin_tiny'),
     ),
-    decode_head=dict(num_classes={{_base_.num_classes}}),
-    auxiliary_head=dict(num_classes={{_base_.num_classes}}),
+    decode_head=dict(num_classes=_base_.num_classes),
+    auxiliary_head=dict(num_classes=_base_.num_classes),
 )
 train_dataloader = dict(batch_size=2)

@@ -6,9 +6,9 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(img_size=512),
-    decode_head=dict(num_classes={{_base_.num_classes}}),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
+    decode_head=dict(num_classes=_base_.num_classes),
+    test_cfg=_base_.slide,
 )
 train_dataloader = dict(batch_size=3)

@@ -8,7 +8,7 @@ _base_ = [
 load_from = 'checkpoints/yolos_ti.pth'
 model = dict(
     backbone=dict(arch='tiny', init_cfg=None),
-    bbox_head=dict(num_classes={{_base_.num_classes}}, in_channels=192),
+    bbox_head=dict(num_classes=_base_.num_classes, in_channels=192),
 )
 train_cfg = dict(max_epochs=50)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'bbox_head': dict(lr_mult=10.0)}))

@@ -73,8 +73,9 @@ def trained(coco, tmp_path_factory) -> tuple[Path, str]:
     """Work dir and output of one epoch of a stock mmdet config with ``--backbone pvt_tiny``."""
     home = tmp_path_factory.mktemp('run')
     result = run(
-        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', *options(coco), cwd=home
-    )
+        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', *options(coco),
+        'model.test_cfg.conf=0.1', cwd=home,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     return home / 'work_dirs/retinanet_r50_fpn_1x_coco_pvt_tiny', result.stdout + result.stderr
 
@@ -88,6 +89,14 @@ def test_stock_mmdet_config_trains_with_another_backbone(trained):
     assert re.search(r'loss \d+\.\d+', output)
     assert re.search(r'coco/bbox_mAP +│ +-?\d\.\d{3}', output)
     assert f'work dir: {work_dir}' in output.replace('\n', '')
+
+
+def test_a_key_that_nothing_known_reads_is_warned_about_once_on_the_console_and_in_the_log(trained):
+    work_dir, output = trained
+    [log] = work_dir.rglob('*.log')
+    for text in (output, log.read_text()):
+        assert text.count("unknown key of model.test_cfg 'conf': did you mean 'conf_thr'?") == 1
+    assert 'warning: --cfg-options model.test_cfg.conf: ' in output.replace('\n', ' ')
 
 
 def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, coco):

@@ -1,12 +1,13 @@
 """Configs of mmdet and mmseg under the tools of vitdense."""
 
 import pytest
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config, ConfigDict
 
 from vitdense.commands import parser_of
 from vitdense.config import runtime
 from vitdense.config.load import load_config
-from vitdense.config.runtime import log_to, read_config, use_runtime
+from vitdense.config.runtime import log_to, read_config, replace_types, use_runtime
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 OURS = {
@@ -41,6 +42,23 @@ def test_a_segmentor_keeps_the_best_by_mean_iou():
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
     assert cfg.log_processor == dict(type='vitdense.LogProcessor', by_epoch=False)
     assert cfg.train_dataloader.dataset.type == 'ADE20KDataset'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'),
+    [
+        (CocoMetric, 'vitdense.CocoMetric'),
+        ('mmdet.evaluation.CocoMetric', 'vitdense.CocoMetric'),
+        ('CocoMetric', 'vitdense.CocoMetric'),
+        ('mine.CocoMetric', 'mine.CocoMetric'),
+        (type('CocoMetric', (), {}), None),
+    ],
+)
+def test_counterparts_of_classes_and_of_names(kind, expected):
+    """Configs written as Python have classes, and whole names when they are dumped."""
+    node = dict(evaluators=[dict(type=kind, metric='bbox')])
+    replace_types(node)
+    assert node == dict(evaluators=[dict(type=expected or kind, metric='bbox')])
 
 
 def test_choices_of_a_config_are_kept():

@@ -150,7 +150,8 @@ def test_checkpoint_of_another_model_is_refused(first, shapes, tmp_path):
 
 
 def test_check_writes_nothing(shapes, tmp_path):
-    result = run('check.py', QUICKSTART, '--check', 'full', *options(shapes), cwd=tmp_path)
+    result = run('check.py', QUICKSTART, '--check', 'full', *options(shapes), 'model.test_cfg.iou=1', cwd=tmp_path)
+    assert "warning: --cfg-options model.test_cfg.iou: unknown key of model.test_cfg 'iou'" in result.stdout
     assert result.returncode == 0, result.stderr[-3000:]
     assert 'nothing wrong was found' in result.stdout
     assert re.search(r'^step +loss \d', result.stdout, re.M)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
-from vitdense.config.options import look_up
+from vitdense.config.tree import look_up
 from vitdense.datasets.scan import SplitReport
-from vitdense.registry import type_name
+from vitdense.registry import bare_type
 
 ENOUGH = 10_000
 """Training images, a tenth of COCO's, below which a DETR needs a pretrained detector."""
@@ -34,7 +34,7 @@ def advice(cfg: Config, reports: Sequence[SplitReport], processes: int) -> list[
 
 
 def _from_random_weights(cfg: Config, images: int) -> Iterator[str]:
-    detector, head = (type_name(look_up(cfg.model, key)) for key in ('type', 'bbox_head.type'))
+    detector, head = map(bare_type, (cfg.model, look_up(cfg.model, 'bbox_head')))
     slow = detector in DETECTORS or head in HEADS
     if not slow or not 0 < images < ENOUGH or cfg.get('load_from') or cfg.get('resume'):
         return
@@ -63,5 +63,5 @@ def _batch(cfg: Config, processes: int) -> Iterator[str]:
     fitting = f'optim_wrapper.optimizer.lr={rate * images / base:.3g}'
     yield (
         f'{images} images make a step, but the learning rate {rate:g} of the recipe is for {base}. By the linear rule: '
-        f'--cfg-options {fitting}' + ', which is what --auto-scale-lr does' * (steps == 1)
+        f'--cfg-options {fitting}, which is what --auto-scale-lr does'
     )

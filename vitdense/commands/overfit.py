@@ -17,14 +17,14 @@ from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
 from vitdense.config.datasets import leaf_datasets, positions
-from vitdense.config.options import look_up
 from vitdense.config.runtime import read_config
+from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
 from vitdense.engine.hooks import InvalidLossError
 from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
 from vitdense.engine.log_processor import duration
 from vitdense.models.wrappers import unwrap_model
-from vitdense.registry import type_name
+from vitdense.registry import bare_type
 
 LR = 3e-4
 """Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
@@ -270,4 +270,4 @@ def _pipelines(cfg: Config, split: str) -> Iterator[list[dict]]:
 
 
 def _named(step: dict, pattern: str) -> bool:
-    return bool(re.fullmatch(pattern, type_name(step.get('type'))))
+    return bool(re.fullmatch(pattern, bare_type(step)))

@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.config import Config
 from torch import nn
 
-from vitdense.config.options import look_up
+from vitdense.config.tree import look_up
 
 
 @dataclass(frozen=True)

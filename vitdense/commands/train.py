@@ -70,8 +70,11 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError('--auto-scale-lr: the config does not say auto_scale_lr.base_batch_size')
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise ValueError(
+                '--auto-scale-lr: the config does not say for how many images a step its learning rate is: '
+                '--cfg-options auto_scale_lr.base_batch_size=N'
+            )
         cfg.auto_scale_lr.enable = True
     given = dict(seed=args.seed, deterministic=args.deterministic or None)
     given = {key: value for key, value in given.items() if value is not None}

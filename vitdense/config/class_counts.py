@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import ConfigDict
 from torch import nn
 
-from vitdense.config.options import look_up
+from vitdense.config.tree import look_up
 from vitdense.names import listed
 
 OTHER_CLASSES = {

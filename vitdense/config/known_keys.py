@@ -1,20 +1,18 @@
-"""Who reads a key of a config: classes, mmengine itself, or the sources of a package."""
+"""Who reads a key of a config: the classes that are built from it, mmengine at known places, heads and detectors."""
 
+import ast
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import fields
 from functools import cache
-from pathlib import Path
-from types import ModuleType
+from typing import Any, NamedTuple
 
 import mmengine.registry
 import torch
-from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
@@ -24,140 +22,148 @@ from mmengine.utils import get_object_from_string
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
-STACK = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'vitdense')
+from vitdense.config.tree import look_up
 
 BUILD_KEYS = {'type', '_scope_', 'priority', 'override', 'layer', 'requires_grad', 'convert_to_iter_based'}
 """Keys that builders of mmengine and mmcv take off before they call the class; elsewhere the class refuses them."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A node of a config that mmengine knows by its place.
-
-    Attributes:
-        targets: what is called with its keys where it has no ``type``.
-        names: further keys that are read there.
-    """
-
-    targets: tuple[Callable, ...] = ()
-    names: tuple[str, ...] = ()
-
-
-_LOADER = Place(
+_LOADER = (
     (DataLoader,),
-    (
-        'dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'worker_init_fn', 'collate_fn',
-        'disable_subprocess_warning',
-    ),
-)  # fmt: skip
-PLACES = {
-    '': Place(
+    'dataset sampler batch_sampler num_batch_per_epoch worker_init_fn collate_fn disable_subprocess_warning',
+)
+PLACES: dict[str, tuple[tuple[Callable, ...], str]] = {
+    '': (
         (Runner,),
-        (
-            'runner_type', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'activation_checkpointing',
-            'efficient_conv_bn_eval', 'compile', 'tta_model', 'tta_pipeline',
-        ),
+        'runner_type model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval '
+        'compile tta_model tta_pipeline',
     ),
     **{f'{split}_dataloader': _LOADER for split in ('train', 'val', 'test')},
-    'train_cfg': Place((EpochBasedTrainLoop, IterBasedTrainLoop), ('by_epoch',)),
-    'val_cfg': Place((ValLoop,)),
-    'test_cfg': Place((TestLoop,)),
-    'optim_wrapper': Place((OptimWrapper,), ('constructor', 'paramwise_cfg')),
-    'optim_wrapper.clip_grad': Place((torch.nn.utils.clip_grad_norm_, torch.nn.utils.clip_grad_value_)),
-    'log_processor': Place((LogProcessor,)),
-    'model_wrapper_cfg': Place((MMDistributedDataParallel,)),
-    'compile': Place((torch.compile,)),
-    'auto_scale_lr': Place((), ('base_batch_size', 'enable')),
-    'randomness': Place((Runner.set_randomness,)),
-    'env_cfg': Place((), ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
-    'env_cfg.mp_cfg': Place((set_multi_processing,)),
-    'env_cfg.dist_cfg': Place((init_dist, torch.distributed.init_process_group)),
-}  # fmt: skip
+    'train_cfg': ((EpochBasedTrainLoop, IterBasedTrainLoop), 'by_epoch'),
+    'val_cfg': ((ValLoop,), ''),
+    'test_cfg': ((TestLoop,), ''),
+    'optim_wrapper': ((OptimWrapper,), 'constructor paramwise_cfg'),
+    'optim_wrapper.clip_grad': ((torch.nn.utils.clip_grad_norm_, torch.nn.utils.clip_grad_value_), ''),
+    'log_processor': ((LogProcessor,), ''),
+    'model_wrapper_cfg': ((MMDistributedDataParallel,), ''),
+    'compile': ((torch.compile,), ''),
+    'custom_imports': ((), 'imports allow_failed_imports'),
+    'auto_scale_lr': ((), 'base_batch_size enable'),
+    'randomness': ((Runner.set_randomness,), ''),
+    'model.data_preprocessor.test_cfg': ((), 'size size_divisor'),
+    'env_cfg': ((), 'cudnn_benchmark mp_cfg dist_cfg resource_limit'),
+    'env_cfg.mp_cfg': ((set_multi_processing,), ''),
+    'env_cfg.dist_cfg': ((init_dist, torch.distributed.init_process_group), ''),
+}
+"""Nodes that mmengine knows by their place: what is called with their keys where they have no ``type``, and what
+else is read there."""
 
 HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 """Names of mmengine's default hooks, which None switches off."""
 
+PARTS = ('rpn', 'rcnn', 'init', 'refine', 'panoptic')
+"""Dicts in ``train_cfg`` and ``test_cfg`` whose keys are of the kind of those around them."""
+
+SETTINGS = {
+    ('mmdet', 'train_cfg'): """
+        rpn rpn_proposal rcnn init refine assigner sampler pos_weight allowed_border debug mask_size mask_thr_binary
+        ga_assigner ga_sampler center_ratio ignore_ratio initial_assigner initial_epoch alpha beta reg_assigner
+        soft_mask_target neg_pos_ratio smoothl1_beta num_points oversample_ratio importance_sample_ratio max_num_grid
+        pos_radius isr carl dynamic_rcnn""",
+    ('mmdet', 'test_cfg'): """
+        rpn rcnn panoptic nms nms_pre nms_post nms_across_levels nms_cfg max_per_img min_bbox_size score_thr conf_thr
+        iou_thr topk top_k corner_topk local_maximum_kernel distance_threshold chunked_size mask_thr mask_thr_binary
+        mask_overlap stuff_area_limit filter_thr kernel sigma scale_factor subdivision_num_points subdivision_steps
+        panoptic_on semantic_on instance_on filter_low_score object_mask_thr max_per_image async_sleep_interval""",
+    ('mmdet', 'rpn_proposal'): 'nms nms_pre nms_post nms_across_levels max_per_img min_bbox_size score_thr',
+    ('mmseg', 'train_cfg'): 'assigner sampler num_points oversample_ratio importance_sample_ratio',
+    ('mmseg', 'test_cfg'): 'mode crop_size stride scale_factor subdivision_num_points subdivision_steps',
+    ('', 'semi_train_cfg'): """
+        freeze_teacher sup_weight unsup_weight cls_pseudo_thr min_pseudo_bbox_wh jitter_times jitter_scale
+        pseudo_label_initial_score_thr rpn_pseudo_thr reg_pseudo_thr""",
+    ('', 'semi_test_cfg'): 'predict_on forward_on extract_feat_on',
+    ('', 'dynamic_rcnn'): 'iou_topk beta_topk update_iter_interval initial_iou initial_beta',
+    ('', 'isr'): 'k bias',
+    ('', 'carl'): 'k bias',
+    ('', 'tta_cfg'): 'nms max_per_img',
+    ('', 'filter_cfg'): 'filter_empty_gt min_size bbox_min_size',
+    ('', 'data_prefix'): 'img img_path seg seg_map_path anno ann img_path2 depth_map_path sub_data_root',
+    ('', 'metainfo'): 'classes palette thing_classes stuff_classes',
+    ('', 'backend_args'): 'backend path_mapping',
+}
+"""What heads, detectors and data sets of mmdet and mmseg read from dicts without a type, by the package of the model
+and by the key that holds the dict."""
+
+NMS = 'type iou_threshold score_threshold max_num offset sigma min_score method class_agnostic split_thr'
+"""Arguments of mmcv's ``nms`` and ``soft_nms``, and what ``batched_nms`` takes off before it calls them."""
+
+
+class Keys(NamedTuple):
+    """The ``names`` that are read at a place; all of them, unless code reads there that signatures do not show."""
+
+    names: frozenset[str]
+    complete: bool
+
 
 class Readers:
-    """Answers whether something reads a key, for one config and the options that are to be merged into it."""
+    """Tells what reads the keys of a config ``tree`` with the options ``new``."""
 
-    def __init__(self, cfg: Config, options: dict) -> None:
-        self.cfg, self.options = cfg, options
-        self.scope = options.get('default_scope', cfg.get('default_scope') or 'mmengine')
-        imports = (cfg.get('custom_imports') or {}).get('imports') or []
-        named = [imports] if isinstance(imports, str) else imports
-        types = [kind for kind in [*_types(cfg.to_dict()), *options.values()] if isinstance(kind, str) and '.' in kind]
-        owners = {name.split('.')[0] for name in [self.scope, *named, *types]}
-        self.packages = frozenset(STACK) | {owner for owner in owners if owner.isidentifier()}
+    def __init__(self, tree: dict, new: dict) -> None:
+        def said(key: str, default: str = '') -> Any:
+            return look_up(new, key) or look_up(tree, key) or default
 
-    def type_name(self, place: str, node: dict) -> str:
-        """The type at a place in brackets, for messages."""
-        kind = self._type(place, node)
-        return f' ({kind})' if kind else ''
-
-    def _type(self, place: str, node: dict) -> str | None:
-        return self.options.get(f'{place}.type', node.get('type'))
+        self.scope = said('default_scope', 'mmengine')
+        self.constructor = resolve(said('optim_wrapper.constructor', 'DefaultOptimWrapperConstructor'), self.scope)
+        self.optimizer = resolve(said('optim_wrapper.optimizer.type'), self.scope)
+        self.package = getattr(resolve(said('model.type'), self.scope), '__module__', '').split('.')[0]
+        imports = said('custom_imports.imports')
+        imported = {name.split('.')[0] for name in ([imports] if isinstance(imports, str) else imports)}
+        self.foreign = {self.scope, *imported} - {'', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'vitdense'}
 
     def at_top(self, name: str) -> bool:
         """Is a top-level key read after the config file has been?"""
         return self.refusal('', {}, name) is None
 
-    def refusal(self, place: str, node: dict, part: str) -> set[str] | None:
-        """None if the new key ``part`` of ``node`` at ``place`` is read, else the valid keys."""
-        name = place.rpartition('.')[2]
-        if name.endswith('kwargs') or name == 'custom_keys':
+    def refusal(self, place: str, node: dict, part: str) -> Keys | None:
+        """None if the key ``part`` of ``node`` at a dotted ``place`` is read, else those that are."""
+        known = self._keys(place, node)
+        built = 'type' in node and part in BUILD_KEYS
+        return None if known is None or built or part in known.names else known
+
+    def _keys(self, place: str, node: dict) -> Keys | None:
+        parts = [part for part in place.split('.') if not part.isdigit()]
+        if parts[-1].endswith('kwargs') or parts[-1] == 'custom_keys':
             return None
-        if place == 'default_hooks':
-            return self._refused_hook(node, part)
-        if '.paramwise_cfg' in place:
-            return self._refused_unless(part, self._paramwise_keys(place))
-        known = PLACES.get(place, Place())
-        found = resolve(self._type(place, node), self.scope)
-        targets = (found,) if found else known.targets
-        if not targets and not known.names:
-            return self._refused_in_free_dict(node, part)
-        names = set(known.names).union(*(arguments(target) for target in targets))
-        if part in BUILD_KEYS and place:
-            return None
-        if place and any(hands_on(target) for target in targets) and part not in names:
-            packages = self.packages.union(*(imported_by(target) for target in targets))
-            return None if is_word(part, packages) else names
-        if not place:
-            names.discard('cfg')
-            if is_read_from_runner(part, self.packages):
-                return None
-        return self._refused_unless(part, names)
+        if parts[-1] == 'nms':
+            return Keys(frozenset(NMS.split()), self.package == 'mmdet')
+        if 'custom_keys' in parts:
+            return Keys(frozenset({'lr_mult', 'decay_mult'} | arguments(self.optimizer)), True)
+        if parts[-1] == 'paramwise_cfg':
+            return self._paramwise()
+        targets, further = PLACES.get(place, ((), ''))
+        if found := resolve(node.get('type'), self.scope):
+            targets = (found,)
+        if not targets and not further:
+            return Keys(self._settings(parts, node), False)
+        names = frozenset(further.split()).union(*map(arguments, targets))
+        if not place:  # hooks of other packages may read what they like
+            return Keys(names - {'cfg'}, not self.foreign)
+        return Keys(names, not any(map(hands_on, targets)))
 
-    def _refused_unless(self, part: str, names: set[str]) -> set[str] | None:
-        return None if part in names else names
+    def _paramwise(self) -> Keys:
+        """What the constructor of the optimizer wrapper takes from ``paramwise_cfg``; ours states it."""
+        if own := getattr(self.constructor, 'DEFAULTS', None):
+            return Keys(frozenset(own), complete=True)
+        sources = [_source(owner) for owner in getattr(self.constructor, '__mro__', ())[:-1]]
+        return Keys(frozenset(re.findall(r"paramwise_cfg(?:\.\w+\(|\[)\s*'(\w+)'", ''.join(sources))), bool(sources))
 
-    def _refused_hook(self, node: dict, part: str) -> set[str] | None:
-        """A new default hook needs a type; None switches one of mmengine's off."""
-        off = part in HOOKS and f'default_hooks.{part}' in self.options
-        return None if off or f'default_hooks.{part}.type' in self.options else set(node)
-
-    def _paramwise_keys(self, place: str) -> set[str]:
-        """What the constructor of the optimizer wrapper names in its source; below custom_keys the group settings."""
-        wrapper = self.cfg.get('optim_wrapper') or {}
-        if '.custom_keys.' in place:
-            optimizer = self._type('optim_wrapper.optimizer', wrapper.get('optimizer') or {})
-            found = resolve(optimizer, self.scope)
-            return {'lr_mult', 'decay_mult'} | (arguments(found) if found else set())
-        kind = self.options.get('optim_wrapper.constructor', wrapper.get('constructor'))
-        found = resolve(kind or 'DefaultOptimWrapperConstructor', self.scope)
-        sources = [inspect.getsource(owner) for owner in found.__mro__[:-1]] if found else []
-        return set(re.findall(r"'([a-z]\w*)'", ''.join(sources)))
-
-    def _refused_in_free_dict(self, node: dict, part: str) -> set[str] | None:
-        return None if is_word(part, self.packages) else {str(key) for key in node} | settings_read(self.packages)
-
-
-def _types(node) -> Iterator[object]:
-    if isinstance(node, dict):
-        yield node.get('type')
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, dict | list | tuple):
-            yield from _types(child)
+    def _settings(self, parts: list[str], node: dict) -> frozenset[str]:
+        """What is read from a dict without a type."""
+        if parts[-1] in ('train_cfg', 'test_cfg') and node.keys() & {'rpn', 'rcnn'}:
+            return frozenset({'rpn', 'rpn_proposal', 'rcnn', 'panoptic'})
+        holder = next((part for part in reversed(parts) if part not in PARTS), '')
+        packages = {self.package} & {'mmdet', 'mmseg'} or {'mmdet', 'mmseg'}
+        return frozenset(' '.join(SETTINGS.get((package, holder), '') for package in packages | {''}).split())
 
 
 @cache
@@ -182,20 +188,55 @@ def resolve(kind: str | None, scope: str) -> Callable | None:
 
 
 @cache
-def arguments(target: Callable) -> set[str]:
-    """Names of the arguments that a function or class takes, through ``**kwargs`` up the base classes."""
-    names = set()
+def arguments(target: Callable | None) -> frozenset[str]:
+    """Names of the arguments that a function or class takes, through ``**kwargs`` up the base classes.
+
+    Backbones of this package take the columns of their ``ARCHS`` as well.
+    """
+    rows = getattr(target, 'ARCHS', {}).values()
+    names = {column.name for row in rows for column in fields(row)}
     for function in _calls(target):
         found = _parameters(function)
         names |= {p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if all(p.kind is not p.VAR_KEYWORD for p in found):
+        rest = _rest(function)
+        if rest is None or (rows and not _only_for_base(function, rest)):
             break
-    return names - {'self'}
+    return frozenset(names - {'self'})
 
 
+@cache
 def hands_on(target: Callable) -> bool:
-    """Does it take any further keyword, to hand it on to something?"""
-    return any(p.kind is p.VAR_KEYWORD for p in _parameters(next(_calls(target))))
+    """Does it take further keywords and give them to anything but its base classes, whose arguments are known?"""
+    for function in _calls(target):
+        rest = _rest(function)
+        if rest is None:
+            return False
+        if not _only_for_base(function, rest):
+            return not hasattr(target, 'ARCHS')
+    return True
+
+
+def _only_for_base(function: Callable, rest: str) -> bool:
+    """Does a constructor give ``**rest`` to ``super().__init__`` and to nothing else?"""
+    nodes = list(ast.walk(ast.parse(textwrap.dedent(_source(function)))))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).startswith('super(')]
+    given = [node for call in calls for word in call.keywords if word.arg is None for node in ast.walk(word.value)]
+    asked = [
+        operand for node in nodes if isinstance(node, ast.Compare) for operand in node.comparators
+    ]  # 'x' in kwargs
+    used = [node for node in nodes if isinstance(node, ast.Name) and node.id == rest]
+    return any(node in given for node in used) and all(node in given + asked for node in used)
+
+
+def _source(owner: Callable) -> str:
+    """Python source, empty where there is none."""
+    with suppress(OSError, TypeError):
+        return inspect.getsource(owner)
+    return ''
+
+
+def _rest(function: Callable) -> str | None:
+    return next((p.name for p in _parameters(function) if p.kind is p.VAR_KEYWORD), None)
 
 
 def _parameters(function: Callable) -> list[inspect.Parameter]:
@@ -205,54 +246,6 @@ def _parameters(function: Callable) -> list[inspect.Parameter]:
         return [inspect.Parameter('kwargs', inspect.Parameter.VAR_KEYWORD)]
 
 
-def _calls(target: Callable) -> Iterator[Callable]:
+def _calls(target: Callable | None) -> Iterator[Callable]:
     owners = target.__mro__[:-1] if inspect.isclass(target) else ()
-    yield from [vars(owner)['__init__'] for owner in owners if '__init__' in vars(owner)] or [target]
-
-
-def imported_by(target: Callable) -> set[str]:
-    """Packages to which the module that defines ``target`` may hand arguments on."""
-    module = sys.modules.get(getattr(target, '__module__', None))
-    values = vars(module).values() if module else ()
-    found = {value.__name__.split('.')[0] for value in values if isinstance(value, ModuleType)}
-    return found - {'torch', 'numpy', *sys.stdlib_module_names}
-
-
-@cache
-def is_word(name: str, packages: frozenset[str]) -> bool:
-    """Does ``name`` occur as a word in the Python sources of ``packages``?"""
-    return _occurs(rf'\b{re.escape(name)}\b', packages)
-
-
-@cache
-def is_read_from_runner(name: str, packages: frozenset[str]) -> bool:
-    """Do the sources of ``packages`` read the top-level key ``name`` of the config of a runner?"""
-    return _occurs(rf'\brunner\.cfg(\.|\.get\(\s*|\[)[\'"]?{re.escape(name)}\b', packages)
-
-
-def _occurs(pattern: str, packages: frozenset[str]) -> bool:
-    return any(re.search(pattern, text) for text in _sources(packages))
-
-
-@cache
-def settings_read(packages: frozenset[str]) -> set[str]:
-    """Names that ``packages`` read from config dicts, such as ``cfg.nms_pre`` and ``test_cfg.get('mode')``."""
-    pattern = r'cfg(?:\.(?!get\b)|\.get\(\s*[\'"]|\[[\'"])([a-z]\w+)\b(?!\()'
-    return {name for text in _sources(packages) for name in re.findall(pattern, text)}
-
-
-@cache
-def _sources(packages: frozenset[str]) -> tuple[str, ...]:
-    files = [path for package in sorted(packages) for path in _files(package)]
-    return tuple(path.read_text(errors='ignore') for path in files)
-
-
-def _files(package: str) -> Iterator[Path]:
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        return
-    for folder in spec.submodule_search_locations or []:
-        # not the hidden folder in which mmdet keeps its configs: they set keys and read none
-        yield from (p for p in Path(folder).rglob('*.py') if '.mim' not in p.parts)
-    if not spec.submodule_search_locations and spec.origin and spec.origin.endswith('.py'):
-        yield Path(spec.origin)
+    yield from [vars(owner)['__init__'] for owner in owners if '__init__' in vars(owner)] or filter(None, [target])

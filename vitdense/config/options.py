@@ -1,133 +1,142 @@
-"""``--cfg-options``: a key that nothing reads is an error."""
+"""``--cfg-options``: a key that nothing reads is an error, and one that nothing known reads gives a warning."""
+
+from copy import deepcopy
 
 from mmengine.config import Config
 
-from vitdense.config.known_keys import Readers
-from vitdense.names import unknown
+from vitdense.config.known_keys import HOOKS, Keys, Readers
+from vitdense.config.tree import look_up, nested, places
+from vitdense.names import listed, unknown
 
 
-def merge_options(cfg: Config, options: dict) -> None:
+def merge_options(cfg: Config, options: dict) -> list[str]:
     """Check ``--cfg-options`` and merge them into ``cfg``; a setting that is None may be given keys.
+
+    Returns:
+        Warnings, see :func:`check_options`.
 
     Raises:
         ValueError: see :func:`check_options`.
     """
-    check_options(cfg, options)
+    warnings, options = check_options(cfg, options), deepcopy(options)
     tree = cfg.to_dict()
-    parents = {key[:dot] for key in options for dot, letter in enumerate(key) if letter == '.'}
+    parents = [place for place, value in places(nested(options)).items() if isinstance(value, dict)]
     # without this mark mmengine refuses to merge keys into None
     unset = {f'{parent}._delete_': True for parent in parents if look_up(tree, parent, default=...) is None}
     cfg.merge_from_dict({**options, **unset})
+    return warnings
 
 
-def check_options(cfg: Config, options: dict) -> None:
-    """Check the keys of ``--cfg-options`` before they are merged into ``cfg``.
+def check_options(cfg: Config, options: dict) -> list[str]:
+    """Check the keys of ``--cfg-options``, and those of dicts among their values, before they are merged into ``cfg``.
 
     A component of a key is fine if it is in the config; if the class that its place is built from takes an argument of
-    this name; if mmengine reads it at that place; or, in free dicts such as ``model.test_cfg``, if it occurs as a word
-    in the sources of the packages that could read it.
+    this name; if mmengine reads it at that place; or if heads and detectors read it from a dict of this name
+    (``known_keys.SETTINGS``).
 
     Args:
         cfg: the config as it was read.
         options: values by dotted key; list indices and ``_delete_`` as in mmengine.
 
+    Returns:
+        A warning for each key of which nobody can tell whether it is read: in dicts without a type, and of classes that
+        hand ``**kwargs`` on. It lists the known ones, nearest first.
+
     Raises:
         ValueError: nothing reads a key, the message lists the valid ones, nearest first; or it is a variable of the
             config file, which was used while that was read, and the message names the keys that hold its value.
     """
-    tree = cfg.to_dict()
-    for key, value in options.items():
-        place, _, last = key.rpartition('.')
-        if last == '_delete_' and value and isinstance(node := look_up(tree, place), dict):
-            node.clear()
-    readers = Readers(cfg, options)
-    for key in options:
-        _check_top(key, tree, readers)
-        _check_key(key, tree, readers)
+    check = _Check(cfg.to_dict(), options)
+    check.walk('', check.tree, check.new)
+    return check.warnings
 
 
-def look_up(node, key: str, default=None):
-    """The value at a dotted key below a config node, list indices included."""
-    for part in key.split('.'):
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return default
-    return node
+class _Check:
+    """Walks through options and config together."""
 
+    def __init__(self, tree: dict, options: dict) -> None:
+        self.tree, self.options, self.new = tree, options, nested(deepcopy(options))
+        self.readers = Readers(tree, self.new)
+        self.warnings: list[str] = []
 
-def _check_key(key: str, tree: dict, readers: Readers) -> None:
-    node, place = tree, ''
-    for part in key.split('.'):
-        if part == '_delete_':
+    def walk(self, place: str, node: object, new: object) -> None:
+        """Check the keys that ``new`` has beyond those of ``node``, which is what the config has at ``place``."""
+        if isinstance(new, list | tuple):  # it replaces what was there
+            for i, child in enumerate(new):
+                self.walk(f'{place}.{i}', None, child)
+        if not isinstance(new, dict):
             return
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise ValueError(
-                    f'--cfg-options {key}: {place} is a list, expected an index from 0 to {len(node) - 1}, '
-                    f'found {part!r}'
-                )
-            node = node[int(part)]
-        elif node is None or isinstance(node, dict):
-            _check_part(key, place, node or {}, part, tree, readers)
-            node = (node or {}).get(part)
-        else:
-            raise ValueError(f'--cfg-options {key}: {place} is {node!r}, which has no keys')
-        place = f'{place}.{part}'.lstrip('.')
+        if new.get('_delete_'):
+            node = None
+        if not isinstance(node, dict | list | None):
+            raise ValueError(f'{self.option(place)}: {place} is {node!r}, which has no keys')
+        for part, child in new.items():
+            below = f'{place}.{part}' if place else part
+            if isinstance(node, list):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise ValueError(
+                        f'{self.option(below)}: {place} is a list, expected an index from 0 to {len(node) - 1}, '
+                        f'found {part!r}'
+                    )
+                self.walk(below, node[int(part)], child)
+            elif part != '_delete_' and isinstance(part, str) and self.is_read(place, node or {}, new, part):
+                self.walk(below, (node or {}).get(part), child)
 
+    def is_read(self, place: str, node: dict, new: dict, part: str) -> bool:
+        """Is ``part`` of ``new`` known to be read? If not, there is an error, or a warning where that is not sure."""
+        option = self.option(f'{place}.{part}' if place else part)
+        if not place:
+            self.check_top(option, part)
+        if part in node:
+            return True
+        if part.isdigit():
+            raise ValueError(f'{option}: {place or "the config"} is not a list that has an item {part}')
+        settings = {**node, **new}
+        refusal = self.hook(new, part) if place == 'default_hooks' else self.readers.refusal(place, settings, part)
+        if refusal is None:
+            return True
+        kind = f' ({settings["type"]})' if settings.get('type') else ''
+        name = f'key of {place}{kind}' if place else 'key of the config'
+        deeper = [] if place else [holder for holder in self.read_places() if holder.endswith(f'.{part}')]
+        hint = f'. Deeper keys of this name: {listed(deeper, 6)}' if deeper else ''
+        self.refuse(f'{option}: {unknown(name, part, refusal.names | node.keys())}{hint}', refusal.complete)
+        return False
 
-def _check_part(key: str, place: str, node: dict, part: str, tree: dict, readers: Readers) -> None:
-    if part in node:
-        return
-    if part.isdigit():
-        raise ValueError(f'--cfg-options {key}: {place or "the config"} is not a list that has an item {part}')
-    valid = readers.refusal(place, node, part)
-    if valid is None:
-        return
-    name = f'key of {place}{readers.type_name(place, node)}' if place else 'key of the config'
-    deeper = [] if place else [holder for holder in _read_places(tree, readers) if holder.endswith(f'.{part}')]
-    hint = f'. Deeper keys of this name: {_some(deeper)}' if deeper else ''
-    raise ValueError(f'--cfg-options {key}: {unknown(name, part, valid)}{hint}')
+    def hook(self, new: dict, part: str) -> Keys | None:
+        """A new default hook needs a type; None switches one of mmengine's off."""
+        off = part in HOOKS and new[part] is None
+        return None if off or look_up(new, f'{part}.type') else Keys(frozenset(), complete=True)
 
+    def check_top(self, option: str, name: str) -> None:
+        """Refuse variables, which only the config file itself uses."""
+        key = option.removeprefix('--cfg-options ')
+        if name == 'data_preprocessor' and name in (self.tree.get('model') or {}):
+            raise ValueError(f'{option}: the model has its own data_preprocessor, which counts: model.{key}')
+        if name not in self.tree or self.readers.at_top(name):
+            return
+        read = self.read_places()
+        holders = [place for place, node in read.items() if _holds(place.split('.')[-1], node, name, self.tree[name])]
+        # the same name is the better witness than the same value
+        holders.sort(key=lambda place: place.split('.')[-1] != name)
+        found = f'Keys that hold its value: {listed([place + key.removeprefix(name) for place in holders], 6)}'
+        self.refuse(
+            f'{option}: {name} was used while the config file was read, and nothing reads it afterwards. '
+            + (found if holders else 'No key holds its value'),
+            sure=not self.readers.foreign,
+        )
 
-def _check_top(key: str, tree: dict, readers: Readers) -> None:
-    """Refuse variables, which only the config file itself uses."""
-    name, dot, rest = key.partition('.')
-    if name == 'data_preprocessor' and name in (tree.get('model') or {}):
-        raise ValueError(f'--cfg-options {key}: the model has its own data_preprocessor, which counts: model.{key}')
-    if name not in tree or readers.at_top(name):
-        return
-    places = _read_places(tree, readers)
-    holders = [place for place, node in places.items() if _holds(place.split('.')[-1], node, name, tree[name])]
-    # the same name is the better witness than the same value
-    holders.sort(key=lambda place: place.split('.')[-1] != name)
-    found = f'Keys that hold its value: {_some([f"{place}{dot}{rest}" for place in holders])}'
-    raise ValueError(
-        f'--cfg-options {key}: {name} was used while the config file was read, and nothing reads it afterwards. '
-        + (found if holders else 'No key holds its value')
-    )
+    def refuse(self, message: str, sure: bool) -> None:
+        if sure:
+            raise ValueError(message)
+        self.warnings.append(f'{message}. It is set all the same')
 
+    def option(self, place: str) -> str:
+        """The option that speaks of a place, or of what is above or below it."""
+        keys = (key for key in self.options if f'{place}.'.startswith(f'{key}.') or key.startswith(f'{place}.'))
+        return f'--cfg-options {next(keys)}'
 
-def _some(places: list[str], most: int = 6) -> str:
-    more = f' and {len(places) - most} more' if len(places) > most else ''
-    return ', '.join(places[:most]) + more
-
-
-def _read_places(tree: dict, readers: Readers) -> dict[str, object]:
-    return _places({part: node for part, node in tree.items() if readers.at_top(part)})
-
-
-def _places(node, above: str = '') -> dict[str, object]:
-    """All values below a node by their dotted keys."""
-    places = {}
-    for part, child in node.items() if isinstance(node, dict) else enumerate(node):
-        place = f'{above}.{part}' if above else str(part)
-        places[place] = child
-        if isinstance(child, dict | list | tuple):
-            places.update(_places(child, place))
-    return places
+    def read_places(self) -> dict[str, object]:
+        return places({part: node for part, node in self.tree.items() if self.readers.at_top(part)})
 
 
 def _holds(part: str, node: object, name: str, value: object) -> bool:

@@ -8,6 +8,8 @@ from mmengine.config import Config, ConfigDict
 from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
 from vitdense.config.options import merge_options
+from vitdense.console import warn
+from vitdense.registry import bare_type
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
 """Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""
@@ -28,7 +30,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """
     cfg = load_config(args.config)
     use_runtime(cfg)
-    merge_options(cfg, args.cfg_options or {})
+    for warning in merge_options(cfg, args.cfg_options or {}):
+        warn(warning)
     return cfg
 
 
@@ -61,9 +64,9 @@ def replace_types(node: ConfigDict | list) -> None:
     for child in children:
         if isinstance(child, dict | list | tuple):
             replace_types(child)
-    if isinstance(node, dict) and isinstance(node.get('type'), str):
-        package, _, name = node['type'].rpartition('.')
-        if name in COUNTERPARTS and package in ('', 'mmdet', 'mmseg', 'mmengine'):
+    if isinstance(node, dict) and (name := bare_type(node)) in COUNTERPARTS:
+        package = getattr(node['type'], '__module__', None) or str(node['type'])
+        if package.split('.')[0] in (name, 'mmdet', 'mmseg', 'mmengine'):
             node['type'] = f'vitdense.{name}'
 
 

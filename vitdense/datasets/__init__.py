@@ -7,8 +7,9 @@ __all__ = ['ShapesSpec', 'ensure_shapes']
 if find_spec('mmdet'):
     from .coco import CocoDataset as CocoDataset
     from .shapes import ShapesDataset as ShapesDataset
+    from .transforms import DETRResize as DETRResize
 
-    __all__ += ['CocoDataset', 'ShapesDataset']
+    __all__ += ['CocoDataset', 'DETRResize', 'ShapesDataset']
 if find_spec('mmseg'):
     from .shapes_seg import ShapesSegDataset as ShapesSegDataset
 

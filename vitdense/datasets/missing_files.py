@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from vitdense.config.datasets import evaluators, leaf_datasets
-from vitdense.registry import type_name
+from vitdense.registry import bare_type
 
 COCO_TREE = """  {root}/
     annotations/instances_train2017.json
@@ -65,7 +65,7 @@ def check_files(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None
 
 
 def _is_generated(dataset: ConfigDict) -> bool:
-    return type_name(dataset.get('type')) in GENERATED
+    return bare_type(dataset) in GENERATED
 
 
 def _missing(node: ConfigDict) -> list[Path]:
@@ -80,7 +80,7 @@ def _missing(node: ConfigDict) -> list[Path]:
 
 def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
     root = dataset.get('data_root') or '.'
-    name = type_name(dataset.get('type'))
+    name = bare_type(dataset)
     lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
     if name in TREES:
         lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]

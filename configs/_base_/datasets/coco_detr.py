@@ -1,7 +1,31 @@
-# COCO boxes with the multi-scale training of DETR, whose images have any length before they are cropped.
-_base_ = ['mmdet::_base_/datasets/coco_detection.py', './detr_crop.py']
+# COCO boxes with the multi-scale training of DETR: half of the images are cropped between two resizings.
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
-train_pipeline = _base_.detr_crop_pipeline
-train_pipeline[1].pop('with_mask')
-train_pipeline[3]['transforms'][1][0].update(scales=[(400, 4200), (500, 4200), (600, 4200)])
+resize = dict(type='RandomChoiceResize', resize_type='vitdense.DETRResize')
+scales = [(side, 1333) for side in range(480, 801, 32)]
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomChoice',
+        transforms=[
+            [dict(resize, scales=scales)],
+            [
+                dict(resize, scales=[(400, 4200), (500, 4200), (600, 4200)]),  # of any length
+                dict(type='RandomCrop', crop_type='absolute_range', crop_size=(384, 600), allow_negative_crop=True),
+                dict(resize, scales=scales),
+            ],
+        ],
+    ),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='vitdense.DETRResize', scale=(1333, 800)),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 train_dataloader = dict(dataset=dict(filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

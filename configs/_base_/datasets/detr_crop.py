@@ -1,4 +1,4 @@
-# Multi-scale training of DETR: half of the images are cropped between two resizings.
+# Multi-scale training of DETR as Swin and ViT-Adapter have it: half of the images are cropped between two resizings.
 scales = [(side, 1333) for side in range(480, 801, 32)]
 detr_crop_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),

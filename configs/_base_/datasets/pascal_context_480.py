@@ -2,3 +2,4 @@
 _base_ = 'mmseg::_base_/datasets/pascal_context.py'
 
 num_classes = 60
+slide = dict(mode='slide', crop_size=_base_.crop_size, stride=(320, 320))

@@ -1,7 +1,9 @@
 # DETR with ResNet-50, batch norm frozen; images are padded by the data preprocessor, which leaves img_shape alone.
-_base_ = './single_stage.py'
-
 model = dict(
+    type='SingleStageDetector',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+    ),
     backbone=dict(
         type='ResNet',
         depth=50,

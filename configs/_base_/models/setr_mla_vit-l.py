@@ -10,7 +10,7 @@ head = dict(
     kernel_size=1,
     concat_input=False,
     dropout_ratio=0,
-    loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
+    loss_decode=_base_.loss,
 )
 model = dict(
     backbone=dict(out_indices=(5, 11, 17, 23), class_token=False),

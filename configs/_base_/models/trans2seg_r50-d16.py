@@ -3,7 +3,6 @@ _base_ = './encoder_decoder.py'
 
 norm_cfg = dict(type='SyncBN')
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         type='ResNetV1c',
         depth=50,

@@ -2,7 +2,6 @@
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
     pretrained=None,
     backbone=dict(
         _delete_=True,
@@ -14,5 +13,4 @@ model = dict(
     ),
     decode_head=dict(in_channels=[192, 192, 192, 192]),
     auxiliary_head=dict(in_channels=192),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )

@@ -1,4 +1,4 @@
-# From scratch on small data: warm-up, cosine decay, and the average of the weights for validation.
+# From scratch on small data in batches of 8: warm-up, cosine decay, and the average of the weights for validation.
 max_epochs = 40
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=8)
 val_cfg = dict(type='ValLoop')
@@ -15,3 +15,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
 ]
 custom_hooks = [dict(type='EMAHook', ema_type='mmdet.ExpMomentumEMA', momentum=0.002, update_buffers=True)]
+auto_scale_lr = dict(enable=False, base_batch_size=8)

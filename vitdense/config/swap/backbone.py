@@ -13,6 +13,7 @@ from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
 from vitdense.config.swap.neck import fit_column, remove_pyramid, set_channels
 from vitdense.models.backbones import Backbone
 from vitdense.names import unknown
+from vitdense.registry import bare_type
 
 
 def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
@@ -128,12 +129,13 @@ def _fit_optimizer(cfg: Config, backbone: Backbone) -> list[str]:
     """AdamW as published for the backbone; an Adam of the config keeps its rates, and a rate of the backbone stays."""
     wrapper = cfg.optim_wrapper
     changes = []
-    if 'Adam' not in wrapper.optimizer.type:
+    if 'Adam' not in bare_type(wrapper.optimizer):
         adamw = ConfigDict(type='AdamW', lr=1e-4, weight_decay=WEIGHT_DECAY[family_of(type(backbone))])
         rates = f'(lr {adamw.lr:g}, weight decay {adamw.weight_decay:g})'
-        changes.append(f'optim_wrapper.optimizer: {wrapper.optimizer.type} -> AdamW {rates}')
+        changes.append(f'optim_wrapper.optimizer: {bare_type(wrapper.optimizer)} -> AdamW {rates}')
         wrapper.optimizer = adamw
-    wrapper.optimizer.setdefault('weight_decay', 0.01 if 'AdamW' in wrapper.optimizer.type else 0.0)  # as in PyTorch
+    usual = 0.01 if 'AdamW' in bare_type(wrapper.optimizer) else 0.0  # as in PyTorch
+    wrapper.optimizer.setdefault('weight_decay', usual)
     rules = wrapper.get('paramwise_cfg') or ConfigDict()
     ours = 'vitdense.LayerDecayOptimWrapperConstructor'
     if wrapper.get('constructor') not in (None, ours):

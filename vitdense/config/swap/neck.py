@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmengine.config import ConfigDict
 
 from vitdense.config.channels import ChannelField, channel_fields, first_neck
+from vitdense.registry import bare_type
 
 SCALES = {'SimpleFeaturePyramid': 'scale_factors', 'Feature2Pyramid': 'rescales', 'MultiLevelNeck': 'scales'}
 """Necks that make a pyramid of maps of one stride, and their argument for the scales of its levels."""
@@ -26,7 +27,7 @@ def remove_pyramid(model: ConfigDict, strides: Sequence[int]) -> tuple[list[int]
         The strides of the maps that the rest of the model reads, and what changed.
     """
     place, neck = first_neck(model)
-    kind = _kind(neck)
+    kind = bare_type(neck)
     if kind not in SCALES:
         return list(strides), []
     read = [round(strides[-1] / scale) for scale in neck.get(SCALES[kind], (4, 2, 1, 0.5))]
@@ -61,7 +62,7 @@ def fit_column(model: ConfigDict, strides: Sequence[int], channels: int, stride:
     fields = list(channel_fields(model))
     if not any(len(read) > 1 for read in _strides_read(fields, strides)):
         return len(strides), set_channels(fields, [channels] * len(strides))
-    if _kind(neck) == 'FPN':
+    if bare_type(neck) == 'FPN':
         last = neck.get('end_level', -1) % len(strides)
         levels = _simple_pyramid(strides[neck.get('start_level', 0) : last + 1], channels, stride)
         levels.update(out_channels=neck.out_channels, num_outs=neck.num_outs)
@@ -78,7 +79,7 @@ def fit_column(model: ConfigDict, strides: Sequence[int], channels: int, stride:
         count, width = 1, pyramid.out_channels
     changes = set_channels(fields, [width] * len(strides))
     _put_first(model, [pyramid], drop=0)
-    return count, [f'model.neck: {_describe(pyramid, stride)} put in before {_kind(neck) or "the heads"}', *changes]
+    return count, [f'model.neck: {_describe(pyramid, stride)} put in before {bare_type(neck) or "the heads"}', *changes]
 
 
 def set_channels(fields: Sequence[ChannelField], channels: Sequence[int]) -> list[str]:
@@ -117,13 +118,8 @@ def _simple_pyramid(strides: Sequence[int], channels: int, stride: int) -> Confi
 
 
 def _describe(pyramid: ConfigDict, stride: int) -> str:
-    kind = _kind(pyramid)
+    kind = bare_type(pyramid)
     return f'{kind} of strides {[round(stride / scale) for scale in pyramid[SCALES[kind]]]}'
-
-
-def _kind(node: ConfigDict | None) -> str | None:
-    """Type of a config node without its scope."""
-    return node.type.rpartition('.')[2] if node else None
 
 
 def _put_first(model: ConfigDict, necks: list[ConfigDict], drop: int) -> None:

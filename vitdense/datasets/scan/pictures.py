@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from vitdense.console import CONSOLE
-from vitdense.registry import type_name
+from vitdense.registry import bare_type
 
 T = TypeVar('T')
 ORIENTATION = 0x0112
@@ -68,7 +68,7 @@ class Picture:
 
 def find_loader(pipeline: Sequence[Any]) -> Loader | None:
     """The loader of a pipeline config, ``None`` if it is one that this module does not know."""
-    kinds = {type_name(step.get('type')): step for step in pipeline if isinstance(step, dict)}
+    kinds = {bare_type(step): step for step in pipeline if isinstance(step, dict)}
     if 'LoadImageFromFile' in kinds:
         step = kinds['LoadImageFromFile']
         loader = Loader(step.get('color_type', 'color'), step.get('imdecode_backend', 'cv2'))

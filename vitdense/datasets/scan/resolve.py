@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 
 from vitdense.config.datasets import leaf_datasets
-from vitdense.registry import nearest_type_names, type_name
+from vitdense.registry import bare_type, nearest_type_names
 
 from ..shapes_generator import ShapesSpec, ensure_shapes
 from .pictures import Loader, find_loader
@@ -42,7 +42,7 @@ class Leaf:
     def steps(self, kind: str) -> list[ConfigDict]:
         """Steps of the pipeline of this type, whatever their scope."""
         steps = self.node.get('pipeline') or []
-        return [step for step in steps if isinstance(step, dict) and type_name(step.get('type')) == kind]
+        return [step for step in steps if isinstance(step, dict) and bare_type(step) == kind]
 
 
 def find_leaves(cfg: Config, split: str) -> list[Leaf]:

@@ -172,9 +172,8 @@ def batch_line(runner: Runner) -> str:
     base = recipe.get('base_batch_size')
     if base is None:
         return line
-    scale = each * processes / base  # mmengine counts no accumulated steps
-    if recipe.get('enable') and scale != 1:
-        return f'{line}, the recipe has {base}: learning rate scaled by {scale:g}'
+    if recipe.get('enable') and batch != base:
+        return f'{line}, the recipe has {base}: learning rate scaled by {batch / base:g}'
     return f"{line}, the recipe's" if base == batch else f'{line}, the recipe has {base}'
 
 
