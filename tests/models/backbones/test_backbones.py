@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.backbones import image
+from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
 
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
-from vitdense.models.layers.drop_path import DropPath
 
 NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4))
 NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
@@ -99,7 +99,7 @@ def blocks_of(model):
 
 def rates_of(model):
     """Rates of stochastic depth by block; the bottlenecks of a ResNet have none."""
-    return [b.drop_path.rate for b in chain.from_iterable(blocks_of(model)) if not isinstance(b, Bottleneck)]
+    return [b.drop_path.drop_prob for b in chain.from_iterable(blocks_of(model)) if not isinstance(b, Bottleneck)]
 
 
 def shapes_of(case, model, height, width):

@@ -117,7 +117,13 @@ class Backbone(BaseModule):
 
     @staticmethod
     def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-        """Rates that grow linearly from 0 at the first block to ``rate`` at the last one, by stage and block."""
+        """Rates that grow linearly from 0 at the first block to ``rate`` at the last one, by stage and block.
+
+        Raises:
+            ValueError: ``rate`` is not in [0, 1).
+        """
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {rate}')
         total = sum(depths)
         rates = [rate * i / max(total - 1, 1) for i in range(total)]
         starts = accumulate(depths, initial=0)

@@ -75,7 +75,7 @@ class HybridViT(ViT):
         skips = [(layers, *sizes) for layers, sizes in zip((0, *convs), SKIPS, strict=True)]
         return [*skips, (last + depth, *of), *others]
 
-    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+    def build_patch_embed(self, in_channels: int, drop: float) -> PatchEmbed:
         backbone = ResNetV2(
             self.arch.layers[: len(self.depths) - 1],
             num_classes=0,
@@ -86,7 +86,7 @@ class HybridViT(ViT):
             conv_layer=partial(StdConv2dSame, eps=1e-8),
             zero_init_last=True,
         )
-        embed = PatchEmbed(backbone.num_features, self.arch.embed_dims, 1, 1, norm=False)
+        embed = PatchEmbed(backbone.num_features, self.arch.embed_dims, 1, 1, drop, norm=False)
         embed.backbone = backbone
         return embed
 

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SpatialReductionAttention
 from vitdense.models.layers.block import Block
@@ -192,7 +191,7 @@ class PVT(PyramidVisionTransformer):
 
     def build_patch_embed(self, stage: int, in_channels: int) -> PatchEmbed:
         patch = 4 if stage == 0 else 2
-        return PatchEmbed(in_channels, self.arch.embed_dims[stage], kernel_size=patch, stride=patch)
+        return PatchEmbed(in_channels, self.arch.embed_dims[stage], patch, patch, self.drop_rate)
 
     def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
         return Mlp(channels, hidden_channels, self.drop_rate)
@@ -206,5 +205,4 @@ class PVT(PyramidVisionTransformer):
     def enter_stage(self, tokens: Tensor, hw: tuple[int, int], stage: int) -> Tensor:
         side = self.IMG_SIZE // self.STRIDES[stage]
         table = resize_grid(getattr(self, f'pos_embed{stage + 1}'), (side, side), hw)
-        training = getattr(self, f'patch_embed{stage + 1}').training  # a frozen stage has no dropout
-        return F.dropout(tokens + table, self.drop_rate, training)
+        return getattr(self, f'patch_embed{stage + 1}').drop(tokens + table)

@@ -8,10 +8,10 @@ from itertools import accumulate
 from typing import ClassVar
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vitdense.models.layers.drop_path import DropPath
+from vitdense.models.layers.attention import rate_of
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.init import init_linear_
@@ -61,7 +61,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window = window
-        self.attn_drop = attn_drop
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -76,7 +76,7 @@ class WindowAttention(nn.Module):
     def mix(self, qkv: Tensor, windows: Windows) -> Tensor:
         """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))
-        mixed = self.attend(qkv, windows, self.attn_drop if self.training else 0.0)
+        mixed = self.attend(qkv, windows, rate_of(self.attn_drop))
         return self.proj_drop(self.proj(windows.join(mixed)))
 
 
@@ -207,7 +207,7 @@ class Swin(Backbone):
         self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
         super().__init__(row.depths, row.channels, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
-        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4)
+        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4, drop=drop_rate)
         rates = self.drop_path_rates(row.drop_path_rate, row.depths)
         self.layers = nn.ModuleList()
         for stage in range(len(self.depths)):
@@ -245,7 +245,7 @@ class Swin(Backbone):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to maps (B, C, H/s, W/s), rounded up, s = 4, 8, 16, 32 as ``out_indices`` names them."""
         tokens, hw = self.patch_embed(pad_to_multiple(image, 4))
-        tokens = F.dropout(tokens, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        tokens = self.patch_embed.drop(tokens)
         maps = []
         for stage, layer in enumerate(self.layers):
             for block in layer.blocks:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +15,6 @@ from vitdense.models.layers.attention import SelfAttention
 from vitdense.models.layers.block import Block
 from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.init import init_linear_
-from vitdense.models.layers.layer_scale import LayerScale
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
@@ -194,8 +194,7 @@ class ViT(Backbone):
         channels, stages = row.embed_dims, self.stages()
         out_indices = (len(stages) - 1,) if out_indices is None else out_indices
         super().__init__(*zip(*stages, strict=True), out_indices, frozen_stages, with_cp, init_cfg)
-        self.drop_rate = drop_rate
-        self.patch_embed = self.build_patch_embed(in_channels)
+        self.patch_embed = self.build_patch_embed(in_channels, drop_rate)
         self.cls_token = tokens(row.class_token, channels)
         self.dist_token = tokens(row.dist_token, channels)
         self.reg_token = tokens(row.reg_tokens, channels)
@@ -214,10 +213,10 @@ class ViT(Backbone):
         """Blocks, channels and stride of each stage."""
         return [(1, self.arch.embed_dims, self.arch.patch_size)] * self.arch.depth
 
-    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+    def build_patch_embed(self, in_channels: int, drop: float) -> PatchEmbed:
         """What turns the image into tokens."""
         size = self.arch.patch_size
-        return PatchEmbed(in_channels, self.arch.embed_dims, size, size, norm=False)
+        return PatchEmbed(in_channels, self.arch.embed_dims, size, size, drop, norm=False)
 
     def build_block(self, index: int, drop_path: float, drop: float, attn_drop: float) -> ViTBlock:
         """Block ``index``."""
@@ -264,7 +263,7 @@ class ViT(Backbone):
         if self.pos_embed is not None:
             table = resize_positions(self.pos_embed, self.prefix_positions, self.grid, hw, self.arch.pos_resize)
             x = x + F.pad(table, (0, 0, x.shape[1] - table.shape[1], 0))
-        return F.dropout(x, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        return self.patch_embed.drop(x)
 
     def table_args(self, name: str) -> dict[str, Any]:
         if name == 'pos_embed':

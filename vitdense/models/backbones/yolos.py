@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention, attention
 from vitdense.models.layers.fast.recompute import recompute
@@ -153,7 +152,7 @@ class YOLOS(ViT):
         """Tokens (B, N, C) of patches to (B, 1 + N + Q, C), the other tokens around, with position embeddings."""
         first, last = (t.expand(len(patches), -1, -1) for t in (self.cls_token, self.det_token))
         x = torch.cat([first, patches, last], dim=1) + self.fit(self.pos_embed, hw)
-        return F.dropout(x, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        return self.patch_embed.drop(x)
 
     def fit(self, tables: Tensor, hw: tuple[int, int]) -> Tensor:
         """Position tables (T, 1 + N + Q, C) for a grid ``hw`` of patches; the class and detection entries stay."""

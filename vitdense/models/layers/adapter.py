@@ -8,12 +8,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .attention import SelfAttention
-from .drop_path import DropPath
 from .init import init_conv_fan_out_, init_linear_
 from .layout import cell_centres
 from .mlp import ConvMlp

@@ -1,8 +1,7 @@
 """The pre-norm transformer block."""
 
+from timm.layers import DropPath
 from torch import Tensor, nn
-
-from .drop_path import DropPath
 
 
 class Block(nn.Module):
