@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from support.backbones import image
 from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
+from torch.nn import functional as F
 
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
+from vitdense.models.layers.fast import linear
 
 NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4))
 NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
@@ -199,10 +201,11 @@ def test_every_parameter_is_used(case):
 
 
 @every_case
-def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradients(case):
+@pytest.mark.parametrize('rate', [0.0, 0.1])
+def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradients(case, rate):
     runs, products = [], []
     for with_cp in (False, True):
-        model = case.build(with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
+        model = case.build(with_cp=with_cp, drop_path_rate=3 * rate, drop_rate=rate, attn_drop_rate=rate).train()
         for block in chain.from_iterable(blocks_of(model)):
             last = block.conv3 if isinstance(block, Bottleneck) else block.attn.proj
             last.register_forward_hook(lambda *_: products.append(1))
@@ -214,6 +217,36 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
     assert len(products) == (1 + 2) * model.num_layers
     for plain, recomputed in zip(*runs, strict=True):
         torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-6)
+
+
+@every_case
+def test_no_product_with_weights_is_computed_twice_unless_checkpointing_asks_for_it(case, monkeypatch):
+    calls = []
+    for name in ('linear', 'conv2d'):
+        function = getattr(F, name)
+        monkeypatch.setattr(F, name, lambda *args, f=function, **kwargs: calls.append(1) or f(*args, **kwargs))
+    monkeypatch.setattr(linear, '_ONEDNN', False)  # whose gradient calls linear layers
+    for with_cp in (False, True):
+        loss = loss_of(case.build(with_cp=with_cp).train()(image((64, 96))))
+        forward = len(calls)
+        loss.backward()
+        assert forward > 0
+        assert (len(calls) > forward) == with_cp
+
+
+@every_case
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0, 1)])
+def test_nothing_is_built_and_thrown_away(case, out_indices, monkeypatch):
+    built, register = [], torch.nn.Module.register_parameter
+
+    def keep(module, name, parameter):
+        built.append(parameter)
+        register(module, name, parameter)
+
+    monkeypatch.setattr(torch.nn.Module, 'register_parameter', keep)
+    model = case.build() if case.family is YOLOS else case.build(out_indices=out_indices)
+    used = {id(parameter) for parameter in model.parameters()}
+    assert [tuple(parameter.shape) for parameter in built if parameter is not None and id(parameter) not in used] == []
 
 
 @every_case_with_maps

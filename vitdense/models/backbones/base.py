@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from mmengine.model import BaseModule
@@ -13,7 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from vitdense.names import unknown
 
-Arch = TypeVar('Arch')
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Arch = TypeVar('Arch', bound='DataclassInstance')
+
+STRIDES = (4, 8, 16, 32)
+"""Pixels of the image per step in the maps of a pyramid."""
 
 
 class Backbone(BaseModule):
@@ -41,6 +47,9 @@ class Backbone(BaseModule):
     Raises:
         ValueError: stages that do not exist.
     """
+
+    ARCHS: ClassVar[Mapping[str, Any]]
+    """Variants of the network, by name."""
 
     needs_all_stages: ClassVar[bool] = False
     """Whether each map depends on all stages, so that all of them are built."""

@@ -25,9 +25,9 @@ from vitdense.names import unknown
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 from vitdense.registry import MODELS
 
+from .base import STRIDES
 from .vit import ViT, ViTArch
 
-STRIDES = (4, 8, 16, 32)
 VIT_FEATURES = ('stages', 'last', None)
 ADDED = r'(spm|interactions|level_embed|up|norm\d)\b'
 """Pattern of the parameters that stand beside those of the ViT."""
@@ -99,6 +99,7 @@ class ViTAdapter(ViT):
         TypeError: an argument that does not exist.
     """
 
+    arch: ViTAdapterArch
     needs_all_stages = True
     attention = ZeroPaddedAttention
     ARCHS = {

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vitdense.models.layers.fast.linear import Linear
-from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.pos_embed import sines
 from vitdense.ops.ms_deform_attn import MSDeformAttn
@@ -28,8 +27,7 @@ class DeformableEncoderLayer(Layer):
     def forward(self, x: Tensor, pos: Tensor, places: Tensor, shapes: Shapes, padding_mask: Tensor | None) -> Tensor:
         """Tokens (B, S, C) at ``places`` (B, S, L, 2) to (B, S, C)."""
         x = self.norm1(x + self.dropout(self.self_attn(x + pos, places, x, shapes, padding_mask)))
-        # its hidden channels would be a sixth of all memory
-        return self.norm2(x + recompute(self.feed_forward, x, self.training and self.dropout.p > 0))
+        return self.norm2(x + self.feed_forward(x))
 
 
 class DeformableDecoderLayer(Layer):

@@ -29,11 +29,6 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def rate_of(dropout: nn.Dropout) -> float:
-    """Share of values that ``dropout`` drops now: none outside of training."""
-    return dropout.p if dropout.training else 0.0
-
-
 class SelfAttention(nn.Module):
     """Attention of all tokens over each other, or of those of each window (ViT; ViTDet, section 3).
 
@@ -93,7 +88,7 @@ class SelfAttention(nn.Module):
     @property
     def dropout(self) -> float:
         """Dropout of the attention weights, as it applies now."""
-        return rate_of(self.attn_drop)
+        return self.attn_drop.p if self.training else 0.0
 
 
 class MultiHeadAttention(nn.Module):
@@ -121,7 +116,8 @@ class MultiHeadAttention(nn.Module):
             q, k = self._project(q, 0, 2).chunk(2, dim=2)
         else:
             q, k = self._project(q, 0, 1), self._project(k, 1, 2)
-        x = attention(q, k, self._project(v, 2, 3), self.num_heads, rate_of(self.attn_drop), valid)
+        dropout = self.attn_drop.p if self.training else 0.0
+        x = attention(q, k, self._project(v, 2, 3), self.num_heads, dropout, valid)
         return self.out_proj(x)
 
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:
@@ -159,7 +155,7 @@ class SpatialReductionAttention(nn.Module):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
         k, v = self.kv(self.reduce(x, hw)).chunk(2, dim=2)
-        x = attention(self.q(x), k, v, self.num_heads, rate_of(self.attn_drop))
+        x = attention(self.q(x), k, v, self.num_heads, self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(x))
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
