@@ -9,14 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.backbones import image
+from support.backbones import image, products
 from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
-from torch.nn import functional as F
 
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
-from vitdense.models.layers.fast import linear
 
 NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4))
 NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
@@ -221,11 +219,7 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
 
 @every_case
 def test_no_product_with_weights_is_computed_twice_unless_checkpointing_asks_for_it(case, monkeypatch):
-    calls = []
-    for name in ('linear', 'conv2d'):
-        function = getattr(F, name)
-        monkeypatch.setattr(F, name, lambda *args, f=function, **kwargs: calls.append(1) or f(*args, **kwargs))
-    monkeypatch.setattr(linear, '_ONEDNN', False)  # whose gradient calls linear layers
+    calls = products(monkeypatch)
     for with_cp in (False, True):
         loss = loss_of(case.build(with_cp=with_cp).train()(image((64, 96))))
         forward = len(calls)
