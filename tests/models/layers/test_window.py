@@ -135,8 +135,8 @@ def test_bfloat16_attention_has_gradients_near_those_of_float64():
 
 
 def test_windows_cut_in_inference_mode_serve_training():
-    window_module.cut_windows.cache_clear()
-    window_module.relative_position_index.cache_clear()
+    window_module.cut_windows.__wrapped__.cache_clear()
+    window_module.relative_position_index.__wrapped__.cache_clear()
     model = Swin('tiny', depths=(2, 2, 2, 2), embed_dims=24, num_heads=(1, 2, 4, 8))
     with torch.inference_mode():
         model(torch.randn(1, 3, 50, 60))

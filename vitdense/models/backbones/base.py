@@ -118,7 +118,7 @@ class Backbone(BaseModule):
                 _keep_frozen_in_eval(module)
         return self
 
-    def run_block(self, block: nn.Module, *inputs: Tensor | tuple[int, int]) -> Tensor:
+    def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
         """``block(*inputs)``, tokens and what else it takes, recomputed in the backward pass under ``with_cp``."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from timm.layers import StdConv2dSame
 from timm.models.resnetv2 import ResNetV2
@@ -78,13 +79,13 @@ class HybridViT(ViT):
 
     def stages(self) -> list[tuple[int, int, int]]:
         *convs, last = self.arch.layers
-        (depth, *of), *others = super().stages()
+        (depth, width, stride), *others = super().stages()
         skips = [(layers, *sizes) for layers, sizes in zip((0, *convs), SKIPS, strict=True)]
-        return [*skips, (last + depth, *of), *others]
+        return [*skips, (last + depth, width, stride), *others]
 
     def build_patch_embed(self, in_channels: int, drop: float) -> HybridEmbed:
         backbone = ResNetV2(
-            self.arch.layers[: len(self.depths) - 1],
+            list(self.arch.layers[: len(self.depths) - 1]),
             num_classes=0,
             in_chans=in_channels,
             global_pool='',
@@ -97,7 +98,7 @@ class HybridViT(ViT):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to one map (B, C, H/s, W/s), rounded up, for each of ``out_indices``; s = its stride."""
-        resnet = self.patch_embed.backbone
+        resnet: Any = self.patch_embed.backbone
         x = resnet.stem.norm(resnet.stem.conv(image))
         convolved = [x]
         x = resnet.stem.pool(x)

@@ -12,7 +12,7 @@ from vitdense.models.layers.attention import SpatialReductionAttention
 from vitdense.models.layers.block import Block
 from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import pad_to_minimum, to_map
-from vitdense.models.layers.mlp import Mlp
+from vitdense.models.layers.mlp import FeedForward, Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.pos_embed import resize_grid
 from vitdense.registry import MODELS
@@ -103,7 +103,7 @@ class PyramidVisionTransformer(Backbone):
         """Patch embedding of ``stage``, counted from 0."""
 
     @abstractmethod
-    def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
+    def build_mlp(self, channels: int, hidden_channels: int) -> FeedForward:
         """Feed-forward network of a block."""
 
     @abstractmethod

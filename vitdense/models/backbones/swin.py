@@ -2,9 +2,10 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -244,7 +245,7 @@ class Swin(Backbone):
         tokens, hw = self.patch_embed(pad_to_multiple(image, 4))
         tokens = self.patch_embed.drop(tokens)
         maps = []
-        for stage, layer in enumerate(self.layers):
+        for stage, layer in enumerate(cast('Iterable[SwinStage]', self.layers)):
             for block in layer.blocks:
                 tokens = self.run_block(block, tokens, hw)
             if stage in self.out_indices:

@@ -51,7 +51,7 @@ class CosineAttention(WindowAttention):
 
     def project(self, x: Tensor) -> Tensor:
         bias = None
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return linear(x, self.qkv.weight, bias)
 

@@ -131,6 +131,7 @@ class ViTBlock(Block):
         )
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        # in two steps, so that what the norm returns is gone before the attention
         x = x + self.drop_path(self.ls1(self.attn.mix(self.attn.project(self.norm1(x)), hw)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
@@ -234,14 +235,14 @@ class ViT(Backbone):
         """Block ``index``."""
         row = self.arch
         window = 0 if index in row.global_blocks else row.window_size
-        attention = {
+        attention: dict[str | None, Callable[..., SelfAttention]] = {
             None: self.attention,
             'decomposed': partial(
                 DecomposedRelPosAttention, grid=(window, window) if window else row.grid_of('rel_pos_size')
             ),
             'bias_table': partial(RelPosBiasAttention, grid=self.grid),
-        }[row.rel_pos]
-        attn = attention(
+        }
+        attn = attention[row.rel_pos](
             row.embed_dims,
             row.num_heads,
             qkv_bias=row.qkv_bias,

@@ -83,7 +83,8 @@ class SelfAttention(nn.Module):
 
     def attend(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
         """Queries, keys and values (B, N, 3C) of a map or a window ``hw`` to mixed values (B, N, C)."""
-        return attention(*qkv.chunk(3, dim=2), self.num_heads, self.dropout)
+        q, k, v = qkv.chunk(3, dim=2)
+        return attention(q, k, v, self.num_heads, self.dropout)
 
     @property
     def dropout(self) -> float:

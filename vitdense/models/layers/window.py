@@ -26,11 +26,10 @@ def cached(function: Callable[..., Result]) -> Callable[..., Result]:
     """
     keep = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
 
-    @wraps(function)
+    @wraps(keep)
     def call(*args) -> Result:
         return function(*args) if torch.compiler.is_compiling() else keep(*args)
 
-    call.cache_clear = keep.cache_clear
     return call
 
 
