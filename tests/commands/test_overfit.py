@@ -1,14 +1,22 @@
 """Learning a few images by heart: the images, what is switched off, the verdict; and the warnings before training."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from mmcv.cnn.bricks import drop as mmcv_drop
+from mmdet.models.backbones import PyramidVisionTransformerV2, SwinTransformer
+from mmdet.models.layers import DropBlock
+from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 from support import CONFIGS
-from timm.layers import DropPath
+from support.layouts import model_of
 from torch import nn
 
 from vitdense.commands import overfit, parser_of
@@ -23,7 +31,7 @@ from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.config.load import load_config
 from vitdense.datasets import ShapesSpec, ensure_shapes
 from vitdense.datasets.scan import SplitReport
-from vitdense.models.layers.attention import MultiHeadAttention
+from vitdense.models import backbones, heads
 
 DETR = CONFIGS / 'detr/detr_pvtv2-b0_shapes.py'
 CLASSES = ('circle', 'cross', 'square', 'star', 'triangle')
@@ -184,20 +192,98 @@ def test_what_fights_overfitting_is_off():
     assert cfg.randomness == dict(seed=3)
 
 
-def test_dropout_of_all_kinds_is_off():
+HALF = dict(drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5)
+PYRAMID = dict(arch='tiny', depths=(1, 1, 1, 2), num_heads=(1, 2, 4, 8), **HALF)
+COLUMN = dict(depth=4, embed_dims=48, num_heads=3, img_size=48, **HALF)
+WINDOWS = dict(class_token=False, rel_pos='decomposed', window_size=3, global_blocks=(1,))
+LAYERS = dict(num_classes=3, in_channels=32, num_heads=2, feedforward_channels=32, dropout=0.5)
+MMDET_PYRAMID = dict(attn_drop_rate=0.5, drop_rate=0.5, drop_path_rate=0.5, init_cfg=None)
+BACKBONES = {
+    'PVT': lambda: backbones.PVT(**PYRAMID, embed_dims=(16, 32, 64, 64)),
+    'PVTv2': lambda: backbones.PVTv2(**PYRAMID | dict(arch='b2_li'), embed_dims=(16, 32, 64, 64)),
+    'Swin': lambda: backbones.Swin(**PYRAMID, embed_dims=16),
+    'SwinV2': lambda: backbones.SwinV2(**PYRAMID, embed_dims=16),
+    'ViT': lambda: backbones.ViT('tiny', **COLUMN),
+    'ViTDet': lambda: backbones.ViT('tiny', **COLUMN, **WINDOWS),
+    'BEiT': lambda: backbones.ViT('tiny', **COLUMN, pos_embed=None, rel_pos='bias_table', layer_scale=0.1),
+    'HybridViT': lambda: backbones.HybridViT('base', **COLUMN, layers=(1, 1, 1)),
+    'ViTAdapter': lambda: backbones.ViTAdapter('tiny', **COLUMN, conv_inplane=8),
+    'YOLOS': lambda: backbones.YOLOS('small', **COLUMN, det_tokens=5),
+    'Swin of mmdet': lambda: SwinTransformer(
+        embed_dims=32, depths=(1, 1, 1, 2), num_heads=(1, 2, 4, 8), **MMDET_PYRAMID
+    ),
+    'PVTv2 of mmdet': lambda: PyramidVisionTransformerV2(embed_dims=16, num_layers=(1, 1, 1, 2), **MMDET_PYRAMID),
+    'Swin of timm': lambda: timm.create_model('swin_tiny_patch4_window7_224', img_size=64, proj_drop_rate=0.5, **HALF),
+}
+HEADS = {
+    'DETR': lambda: heads.DETRHead(**LAYERS, channels=32, num_queries=7),
+    'Deformable DETR': lambda: heads.DeformableDETRHead(**LAYERS, num_levels=2, num_queries=7),
+}
+
+
+def is_random(outputs: Callable[[], Iterable[torch.Tensor]]) -> bool:
+    """Whether ``outputs`` depend on the seed."""
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        runs.append([x.detach() for x in outputs()])
+    return not all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def becomes_certain(model: nn.Module, outputs: Callable[[], Iterable[torch.Tensor]]) -> bool:
+    model.train()
+    for parameter in model.parameters():
+        if not parameter.any():  # behind which nothing would count
+            nn.init.normal_(parameter)
+    assert is_random(outputs)
+    without_dropout(model)
+    return not is_random(outputs)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_a_backbone_without_dropout_has_no_randomness(name):
     torch.manual_seed(0)
-    drops = nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), DropPath(0.5)).train()
-    theirs, ours = nn.MultiheadAttention(8, 2, dropout=0.5).train(), MultiHeadAttention(8, 2, 0.5).train()
-    x = torch.randn(4, 6, 8)
+    model, x = BACKBONES[name](), torch.randn(4, 3, 64, 64)
+    assert becomes_certain(model, lambda: as_tuple(model(x)))
 
-    def outputs() -> list[torch.Tensor]:
-        return [drops(x[:, None]), theirs(x, x, x)[0], ours(x, x, x)]
 
-    assert not any(torch.equal(a, b) for a, b in zip(outputs(), outputs(), strict=True))
-    for module in (drops, theirs, ours):
-        without_dropout(module)
-    assert all(torch.equal(a, b) for a, b in zip(outputs(), outputs(), strict=True))
-    assert torch.equal(outputs()[0], x[:, None])
+@pytest.mark.parametrize('name', HEADS)
+def test_a_head_without_dropout_has_no_randomness(name):
+    torch.manual_seed(0)
+    model, maps = HEADS[name](), [torch.randn(2, 32, 8, 8), torch.randn(2, 32, 4, 4)]
+    assert becomes_certain(model, lambda: model(maps))
+
+
+@pytest.mark.parametrize(
+    'leaf', ['detr/detr_r18_8xb2-500e_coco.py', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py']
+)
+def test_a_detector_of_mmdet_without_dropout_has_no_randomness(leaf):
+    model = MODELS.build(model_of(f'mmdet::{leaf}'))
+    data = model.data_preprocessor(demo_mm_inputs(2, [(3, 64, 64)] * 2, num_classes=3), training=True)
+    assert becomes_certain(model, lambda: model(**data, mode='loss').values())
+
+
+@pytest.mark.parametrize(
+    ('module', 'sizes'),
+    [
+        (nn.Dropout2d(0.5), [(4, 6, 8, 8)]),
+        (nn.AlphaDropout(0.5), [(4, 6)]),
+        (mmcv_drop.Dropout(0.5), [(4, 6)]),
+        (mmcv_drop.DropPath(0.5), [(4, 6)]),
+        (DropBlock(0.9, 3, warmup_iters=0), [(4, 6, 8, 8)]),
+        (nn.MultiheadAttention(8, 2, dropout=0.5), [(4, 6, 8)] * 3),
+        (BiMultiHeadAttention(8, 8, 8, 2, dropout=0.5), [(4, 6, 8)] * 2),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else '',
+)
+def test_a_module_without_dropout_has_no_randomness(module, sizes):
+    torch.manual_seed(0)
+    inputs = [torch.randn(size) for size in sizes]
+    assert becomes_certain(module, lambda: as_tuple(module(*inputs)))
+
+
+def as_tuple(outputs: torch.Tensor | Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor]:
+    return (outputs,) if isinstance(outputs, torch.Tensor) else [x for x in outputs if x is not None]
 
 
 def advise_on(first: float = 10.0, model: nn.Module | None = None, objects: int = 2, **last) -> str:

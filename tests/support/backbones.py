@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from support import SUPPORT
+from vitdense.models.layers.fast import linear
 
 LAYOUTS = SUPPORT / 'checkpoint_layouts'
 TOLERANCE = 1e-4
@@ -58,3 +60,18 @@ def release(name: str) -> dict[str, Tensor]:
 def save(folder: Path, content: Any) -> str:
     torch.save(content, folder / 'weights.pth')
     return str(folder / 'weights.pth')
+
+
+def products(monkeypatch) -> list[str]:
+    """A list that grows by 'linear' or 'conv2d' with each call of such a function, but not with its gradient."""
+    calls: list[str] = []
+    for name in ('linear', 'conv2d'):
+        function = getattr(F, name)
+
+        def counted(*args, function=function, name=name, **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(F, name, counted)
+    monkeypatch.setattr(linear, '_ONEDNN', False)  # whose gradient is made of linear layers
+    return calls

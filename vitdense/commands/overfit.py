@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import timm.layers
+from mmcv.cnn.bricks.drop import DropPath
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
@@ -198,12 +200,22 @@ def overfit_config(cfg: Config, dataset: ConfigDict, args: argparse.Namespace) -
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Turn dropout and drop path off, which modules keep as numbers of that name."""
+    """Turn dropout and stochastic depth off, in all modules of PyTorch, timm, mmcv and mmdet that have a rate of it."""
+    from mmdet.models.layers import DropBlock
+    from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
+
+    rates = {
+        nn.modules.dropout._DropoutNd: 'p',
+        nn.MultiheadAttention: 'dropout',
+        BiMultiHeadAttention: 'dropout',
+        DropPath: 'drop_prob',
+        timm.layers.DropPath: 'drop_prob',
+        DropBlock: 'drop_prob',
+    }
     for module in model.modules():
-        for name, value in vars(module).items():
-            dropout = 'drop' in name or (name == 'p' and isinstance(module, nn.modules.dropout._DropoutNd))
-            if dropout and isinstance(value, float):
-                setattr(module, name, 0.0)
+        for kind, rate in rates.items():
+            if isinstance(module, kind):
+                setattr(module, rate, 0.0)
 
 
 class Progress(Hook):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.backbones import image
+from support.backbones import image, products
+from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
 
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
-from vitdense.models.layers.drop_path import DropPath
 
 NARROW = dict(depths=(1, 2, 1, 1), embed_dims=(16, 32, 40, 64), num_heads=(1, 2, 5, 4))
 NARROW_SWIN = dict(arch='tiny', depths=(1, 2, 1, 1), embed_dims=16, num_heads=(1, 2, 4, 8))
@@ -99,7 +99,7 @@ def blocks_of(model):
 
 def rates_of(model):
     """Rates of stochastic depth by block; the bottlenecks of a ResNet have none."""
-    return [b.drop_path.rate for b in chain.from_iterable(blocks_of(model)) if not isinstance(b, Bottleneck)]
+    return [b.drop_path.drop_prob for b in chain.from_iterable(blocks_of(model)) if not isinstance(b, Bottleneck)]
 
 
 def shapes_of(case, model, height, width):
@@ -199,10 +199,11 @@ def test_every_parameter_is_used(case):
 
 
 @every_case
-def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradients(case):
+@pytest.mark.parametrize('rate', [0.0, 0.1])
+def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradients(case, rate):
     runs, products = [], []
     for with_cp in (False, True):
-        model = case.build(with_cp=with_cp, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1).train()
+        model = case.build(with_cp=with_cp, drop_path_rate=3 * rate, drop_rate=rate, attn_drop_rate=rate).train()
         for block in chain.from_iterable(blocks_of(model)):
             last = block.conv3 if isinstance(block, Bottleneck) else block.attn.proj
             last.register_forward_hook(lambda *_: products.append(1))
@@ -214,6 +215,32 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
     assert len(products) == (1 + 2) * model.num_layers
     for plain, recomputed in zip(*runs, strict=True):
         torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-6)
+
+
+@every_case
+def test_no_product_with_weights_is_computed_twice_unless_checkpointing_asks_for_it(case, monkeypatch):
+    calls = products(monkeypatch)
+    for with_cp in (False, True):
+        loss = loss_of(case.build(with_cp=with_cp).train()(image((64, 96))))
+        forward = len(calls)
+        loss.backward()
+        assert forward > 0
+        assert (len(calls) > forward) == with_cp
+
+
+@every_case
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0, 1)])
+def test_nothing_is_built_and_thrown_away(case, out_indices, monkeypatch):
+    built, register = [], torch.nn.Module.register_parameter
+
+    def keep(module, name, parameter):
+        built.append(parameter)
+        register(module, name, parameter)
+
+    monkeypatch.setattr(torch.nn.Module, 'register_parameter', keep)
+    model = case.build() if case.family is YOLOS else case.build(out_indices=out_indices)
+    used = {id(parameter) for parameter in model.parameters()}
+    assert [tuple(parameter.shape) for parameter in built if parameter is not None and id(parameter) not in used] == []
 
 
 @every_case_with_maps

@@ -1,13 +1,17 @@
 """Swin and SwinV2 against implementations that others wrote, with the same weights."""
 
+import re
+
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from support.backbones import assert_maps_close, image, layout_of, randomize_, release, save
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.pretrained import Pretrained
@@ -102,35 +106,111 @@ def test_a_map_of_one_window_is_shifted_as_in_mmdet():
     assert (ours(x)[3] - theirs[3]).abs().max() > 0.1
 
 
+W16 = dict(window_size=16, pretrained_window_sizes=(12, 12, 12, 6))
+
+
 @pytest.mark.parametrize(
-    ('kwargs', 'config'),
+    ('kwargs', 'config', 'sizes'),
     [
-        (dict(arch='tiny'), dict(depths=[2, 2, 6, 2])),
-        (dict(arch='base', depths=SHALLOW), dict(embed_dim=128, num_heads=[4, 8, 16, 32])),
-        (
-            dict(arch='large', **NARROW),
-            dict(embed_dim=24, num_heads=[1, 2, 4, 8], window_size=16, pretrained_window_sizes=[12, 12, 12, 6]),
-        ),
+        (dict(arch='tiny'), dict(depths=[2, 2, 6, 2]), [(290, 330)]),
+        (dict(arch='base', depths=SHALLOW), dict(embed_dim=128, num_heads=[4, 8, 16, 32]), [(257, 340)]),
+        (dict(arch='tiny', **NARROW), NARROW, [(512, 768), (301, 265)]),
+        (dict(arch='large', **NARROW), NARROW | W16, [(530, 590)]),
     ],
 )
 @torch.no_grad()
-def test_swin_v2_equals_transformers(kwargs, config):
-    """transformers does not shift maps that are one window of ``image_size``, which is a large one here."""
-    config = {'depths': SHALLOW, 'window_size': 8, 'image_size': 1024, 'out_features': STAGES, **config}
-    theirs = randomize_(transformers.Swinv2Backbone(transformers.Swinv2Config(**config)))
-    ours = load(SwinV2(**kwargs), theirs)
-    for hw in ODD_SIZES:
-        x = image(hw, batch=2)
-        assert_maps_close(ours(x), normed(theirs(x).feature_maps))
+def test_swin_v2_equals_transformers(kwargs, config, sizes):
+    """Where no map is one window; ``image_size``, by which transformers decides that, is a large one here."""
+    for hw in sizes:
+        assert_equals_transformers(kwargs, config, hw, image_size=1024)
 
 
-@pytest.mark.parametrize(('name', 'arch'), [('swinv2_tiny_window8_256', 'tiny'), ('swinv2_small_window8_256', 'small')])
+@pytest.mark.parametrize(
+    ('kwargs', 'side'),
+    [(dict(), 256), (dict(), 224), (dict(), 128), (dict(), 64), (W16, 512), (W16, 448), (W16, 256)],
+)
 @torch.no_grad()
-def test_swin_v2_equals_timm(name, arch):
-    theirs = randomize_(timm.create_model(name, num_classes=0, always_partition=True, depths=SHALLOW))
-    ours = load(SwinV2(arch, depths=SHALLOW), theirs)
-    x = image((256, 256), batch=2)
-    assert_maps_close(ours(x), timm_maps(theirs, x))
+def test_swin_v2_equals_transformers_where_maps_are_one_window(kwargs, side):
+    """A square of half a window, or of all but one of its tokens, makes a smaller one."""
+    sizes = dict(window_size=8, pretrained_window_sizes=(8, 8, 8, 8)) | kwargs
+    assert_equals_transformers(dict(arch='tiny', **NARROW | sizes), NARROW | sizes, (side, side), image_size=side)
+
+
+def assert_equals_transformers(kwargs, config, hw, image_size):
+    config = dict(depths=SHALLOW, window_size=8, embed_dim=config.get('embed_dims', 96)) | config
+    config = transformers.Swinv2Config(**config, image_size=image_size, out_features=STAGES)
+    theirs = randomize_(transformers.Swinv2Backbone(config))
+    x = image(hw, batch=2)
+    assert_maps_close(load(SwinV2(**kwargs), theirs)(x), normed(theirs(x).feature_maps))
+
+
+@pytest.mark.parametrize(
+    ('name', 'hw', 'window', 'pretrained'),
+    [
+        ('swinv2_tiny_window8_256', (256, 256), 8, (0, 0, 0, 0)),
+        ('swinv2_small_window8_256', (256, 256), 8, (0, 0, 0, 0)),
+        ('swinv2_tiny_window16_256', (256, 256), 16, (0, 0, 0, 8)),
+        ('swinv2_tiny_window16_256', (512, 512), 16, (16, 16, 16, 8)),
+        ('swinv2_tiny_window8_256', (256, 512), 8, (8, 8, 8, 8)),
+        ('swinv2_tiny_window8_256', (64, 256), 8, (8, 8, 8, 8)),
+        ('swinv2_tiny_window8_256', (512, 20), 8, (8, 8, 8, 8)),
+    ],
+)
+@torch.no_grad()
+def test_swin_v2_equals_timm(name, hw, window, pretrained):
+    """Where a side of a map is one window or less, or not padded: timm shifts before it pads.
+
+    For images of another size than those of the pretraining, timm has to be told the windows that these had.
+    """
+    ours = SwinV2(name.split('_')[1], depths=SHALLOW, window_size=window, pretrained_window_sizes=pretrained)
+    told = dict(img_size=hw, pretrained_window_sizes=pretrained) if hw != (256, 256) else {}
+    theirs = randomize_(timm.create_model(name, num_classes=0, depths=SHALLOW, **told))
+    x = image(hw, batch=2)
+    assert_maps_close(load(ours, theirs)(x), timm_maps(theirs, x))
+
+
+@pytest.mark.parametrize('hw', [(256, 256), (248, 308), (308, 248), (260, 516), (384, 416)])
+@torch.no_grad()
+def test_swin_v2_equals_torchvision(hw):
+    """Where no side is less than a window, which torchvision pads. The last maps have 8 x 8, 8 x 10, 9 x 17 tokens."""
+    parts = dict(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2)
+    theirs = torchvision.models.SwinTransformer([4, 4], 24, list(SHALLOW), [1, 2, 4, 8], [8, 8], **parts)
+    ours = SwinV2('tiny', **NARROW)
+    missing, unexpected = ours.load_state_dict(of_torchvision(randomize_(theirs).state_dict()), strict=False)
+    assert not unexpected
+    assert all(key.startswith('norm') for key in missing)
+    x, maps = image(hw, batch=2), []
+    for index, layer in enumerate(theirs.features):
+        x = layer(x)
+        if index % 2:
+            maps.append(x.movedim(3, 1))
+    assert_maps_close(ours.eval()(image(hw, batch=2)), normed(maps))
+
+
+TORCHVISION = {
+    r'features\.0\.0\.': 'patch_embed.proj.',
+    r'features\.0\.2\.': 'patch_embed.norm.',
+    r'features\.(\d)\.(?=reduction|norm\.)': lambda found: f'layers.{int(found[1]) // 2 - 1}.downsample.',
+    r'features\.(\d)\.(?=\d)': lambda found: f'layers.{int(found[1]) // 2}.blocks.',
+    r'\.mlp\.0\.': '.mlp.fc1.',
+    r'\.mlp\.3\.': '.mlp.fc2.',
+}
+
+
+def of_torchvision(state):
+    """Names of torchvision's SwinV2 to ours; it sets the bias of keys to zero."""
+    renamed = {}
+    for key, value in state.items():
+        if key.endswith(DERIVED) or key.startswith(('norm.', 'head.')):
+            continue
+        for theirs, ours in TORCHVISION.items():
+            key = re.sub(theirs, ours, key)
+        if key.endswith('qkv.bias'):
+            q_bias, _, v_bias = value.chunk(3)
+            renamed |= {key.replace('qkv.bias', 'q_bias'): q_bias, key.replace('qkv.bias', 'v_bias'): v_bias}
+        else:
+            renamed[key] = value
+    return renamed
 
 
 @torch.no_grad()

@@ -212,10 +212,10 @@ def test_regularisation_reaches_the_last_block(name):
     block = model.blocks[0]
     assert torch.equal(model(image((64, 64)))[0], model(image((64, 64)))[0])
     if name == 'attn_drop':
-        block.attn.attn_drop = 0.5
+        block.attn.attn_drop.p = 0.5
     else:
         drop = {'proj_drop': block.attn.proj_drop, 'mlp_drop': block.mlp.drop, 'drop_path': block.drop_path}[name]
-        setattr(drop, 'rate' if name == 'drop_path' else 'p', 0.5)
+        setattr(drop, 'drop_prob' if name == 'drop_path' else 'p', 0.5)
     torch.manual_seed(0)
     assert not torch.equal(model(image((64, 64)))[0], model(image((64, 64)))[0])
 

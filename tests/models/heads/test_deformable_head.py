@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.structures import InstanceData
+from support.backbones import products
 from support.detectors import copies_to_host, metas, on_pvt, randomize_
 from torch import nn
 
@@ -205,13 +206,15 @@ def test_only_what_is_behind_zeros_starts_without_a_gradient(kind):
 
 
 @each_kind
-def test_checkpointing_changes_nothing(kind):
-    results = []
+def test_checkpointing_changes_nothing_and_without_it_nothing_is_computed_twice(kind, monkeypatch):
+    results, calls = [], products(monkeypatch)
     for with_cp in (False, True):
         head = randomize_(small_head(kind, with_cp=with_cp)).train()
         torch.manual_seed(2)
         losses = head.loss(maps_of((40, 56)), samples_of([(40, 56), (24, 40)], [2, 3]))
+        forward = len(calls)
         results.append([*losses.values(), *torch.autograd.grad(sum(losses.values()), list(head.parameters()))])
+        assert (len(calls) > forward) == with_cp
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 

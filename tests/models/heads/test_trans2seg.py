@@ -226,7 +226,8 @@ def test_attention_maps_are_twice_the_logits_and_what_the_mlp_adds(hw, classes):
         k = maps.fc_k(maps.norm1(place)).view(2, 1, 2, 4)
         q = maps.fc_q(maps.norm1_clsembed(queries)).view(2, 2, classes, 4)
         logits = torch.einsum('bmkd,bnmd->bkm', q, k) / 4**0.5
-        change = maps.mlp3(2 * logits.repeat_interleave(16, 2).view(2, -1, 16), maps.norm4, (4, 4)).unflatten(2, (4, 4))
+        places = 2 * logits.repeat_interleave(16, 2).view(2, -1, 16)
+        change = maps.mlp3(maps.norm4(places)).unflatten(2, (4, 4))
     assert change.abs().max() > 0.1
     change = F.interpolate(change, hw, mode='bilinear', align_corners=True).view(2, classes, 2, *hw)
     torch.testing.assert_close(found, 2 * logits[..., None, None] + change, rtol=0, atol=1e-5)

@@ -19,22 +19,34 @@ def cut(batch, hw, window, shift):
     return cut_windows(batch, hw, window, shift, CPU)
 
 
-def attention_inputs(hw, heads=2, width=8, window=4, shift=2, dtype=torch.float64):
+def attention_inputs(hw, heads=2, width=8, window=(4, 4), shift=(2, 2), dtype=torch.float64):
     torch.manual_seed(0)
     windows = cut(2, hw, window, shift)
-    n = window**2
+    n = window[0] * window[1]
     qkv = torch.randn(sum(windows.counts), n, 3, heads, width, dtype=dtype, requires_grad=True)
     return qkv, torch.randn(heads, n, n, dtype=dtype, requires_grad=True), windows
 
 
-@given(batch=st.integers(1, 3), height=st.integers(1, 12), width=st.integers(1, 12), window=st.integers(2, 5))
+SIDE = st.integers(2, 5)
+
+
+@st.composite
+def cuts(draw, sides: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """A map, a window, and a shift of half a window, along both sides or one or none."""
+    window = draw(SIDE), draw(SIDE)
+    shift = tuple(side // 2 * draw(st.booleans()) for side in window)
+    return (draw(st.integers(1, sides)), draw(st.integers(1, sides))), window, shift
+
+
+@given(batch=st.integers(1, 3), cuts=cuts(12))
 @settings(deadline=None, max_examples=60)
-def test_joining_undoes_splitting_and_so_do_gradients(batch, height, width, window):
-    x = torch.randn(batch, height * width, 2, dtype=torch.float64, requires_grad=True)
-    for shift in (0, window // 2):
-        windows = cut(batch, (height, width), window, shift)
+def test_joining_undoes_splitting_and_so_do_gradients(batch, cuts):
+    hw, window, shift = cuts
+    x = torch.randn(batch, hw[0] * hw[1], 2, dtype=torch.float64, requires_grad=True)
+    for shifted in ((0, 0), shift):
+        windows = cut(batch, hw, window, shifted)
         parts = windows.split(x)
-        assert parts.shape == (sum(windows.counts), window**2, 2)
+        assert parts.shape == (sum(windows.counts), window[0] * window[1], 2)
         assert torch.equal(windows.join(parts), x)
         grad = torch.randn_like(parts)
         torch.autograd.backward(parts, grad)
@@ -45,24 +57,27 @@ def test_joining_undoes_splitting_and_so_do_gradients(batch, height, width, wind
         )
 
 
-@given(height=st.integers(1, 15), width=st.integers(1, 15), window=st.integers(2, 5))
+@given(cuts=cuts(15))
 @settings(deadline=None, max_examples=60)
-def test_windows_are_those_of_a_padded_and_rolled_map(height, width, window):
+def test_windows_are_those_of_a_padded_and_rolled_map(cuts):
     """Order aside; and the mask of each is that of the regions which the roll has brought together."""
-    shift = window // 2
+    (height, width), window, shift = cuts
+    if not any(shift):
+        return
     windows = cut(1, (height, width), window, shift)
-    padded_hw = [-(-side // window) * window for side in (height, width)]
+    padded_hw = [-(-side // by) * by for side, by in zip((height, width), window, strict=True)]
     tokens = F.pad(
         torch.arange(1.0, height * width + 1).view(height, width), (0, padded_hw[1] - width, 0, padded_hw[0] - height)
     )
     regions = torch.zeros(padded_hw)
-    for number, (rows, columns) in enumerate([(-window, 0), (-shift, 0), (0, -window), (0, -shift)]):
-        regions[slice(rows or None, None), slice(columns or None, None)] += 10.0**number
+    for number, (rows, columns) in enumerate([(window[0], 0), (shift[0], 0), (0, window[1]), (0, shift[1])]):
+        if rows or columns:
+            regions[-rows:, -columns:] += 10.0**number
 
     def parts(x):
-        return x.unfold(0, window, window).unfold(1, window, window).flatten(2).flatten(0, 1)
+        return x.unfold(0, window[0], window[0]).unfold(1, window[1], window[1]).flatten(2).flatten(0, 1)
 
-    rolled = parts(tokens.roll((-shift, -shift), (0, 1)))
+    rolled = parts(tokens.roll((-shift[0], -shift[1]), (0, 1)))
     expected = {tuple(t.tolist()): (r[:, None] != r) for t, r in zip(rolled, parts(regions), strict=True)}
     kinds = torch.arange(4).repeat_interleave(torch.tensor(windows.counts))
     found = windows.split(torch.arange(1.0, height * width + 1).view(1, -1, 1)).squeeze(2)
@@ -73,17 +88,17 @@ def test_windows_are_those_of_a_padded_and_rolled_map(height, width, window):
 
 
 def test_position_bias_is_that_of_the_offset():
-    window = 3
-    table = torch.randn((2 * window - 1) ** 2, 2)
-    bias = position_bias(table, window)
-    for i in range(window**2):
-        for j in range(window**2):
-            dy, dx = i // window - j // window, i % window - j % window
-            assert torch.equal(bias[:, i, j], table[(dy + window - 1) * (2 * window - 1) + dx + window - 1])
+    height, width = 3, 4
+    table = torch.randn((2 * height - 1) * (2 * width - 1), 2)
+    bias = position_bias(table, (height, width))
+    for i in range(height * width):
+        for j in range(height * width):
+            dy, dx = i // width - j // width, i % width - j % width
+            assert torch.equal(bias[:, i, j], table[(dy + height - 1) * (2 * width - 1) + dx + width - 1])
 
 
 @pytest.mark.parametrize('hw', [(8, 12), (9, 5), (4, 4), (3, 2)])
-@pytest.mark.parametrize('shift', [0, 2])
+@pytest.mark.parametrize('shift', [(0, 0), (2, 2), (0, 2)])
 def test_attention_in_pieces_equals_that_of_pytorch(hw, shift, monkeypatch):
     qkv, bias, windows = attention_inputs(hw, shift=shift)
     monkeypatch.setattr(window_module, 'PIECE', 3 * 2 * 16**2 * 8)  # three windows
@@ -120,8 +135,8 @@ def test_bfloat16_attention_has_gradients_near_those_of_float64():
 
 
 def test_windows_cut_in_inference_mode_serve_training():
-    window_module.cut_windows.cache_clear()
-    window_module.relative_position_index.cache_clear()
+    window_module.cut_windows.__wrapped__.cache_clear()
+    window_module.relative_position_index.__wrapped__.cache_clear()
     model = Swin('tiny', depths=(2, 2, 2, 2), embed_dims=24, num_heads=(1, 2, 4, 8))
     with torch.inference_mode():
         model(torch.randn(1, 3, 50, 60))
@@ -151,8 +166,9 @@ def test_linear_follows_autocast_and_other_types():
     torch.testing.assert_close(linear(x.double(), weight.double(), None), x.double() @ weight.double().t())
 
 
+@torch.no_grad()
 def test_by_rows_is_the_function_of_the_whole(monkeypatch):
-    x = torch.randn(2, 50, 3, requires_grad=True)
+    x = torch.randn(2, 50, 3)
     sizes = []
 
     def function(part):
@@ -162,4 +178,6 @@ def test_by_rows_is_the_function_of_the_whole(monkeypatch):
     assert torch.equal(by_rows(function, x, 3), x.exp())
     monkeypatch.setattr(linear_module, 'PIECE', 2 * 12 * 7 * 4)
     assert torch.equal(by_rows(function, x, 12), x.exp())
-    assert sizes == [50, 7, 7, 7, 7, 7, 7, 7, 1]
+    with torch.enable_grad():
+        assert torch.equal(by_rows(function, x, 12), x.exp())
+    assert sizes == [50, 7, 7, 7, 7, 7, 7, 7, 1, 50]

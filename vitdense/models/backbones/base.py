@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from mmengine.model import BaseModule
@@ -13,7 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from vitdense.names import unknown
 
-Arch = TypeVar('Arch')
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Arch = TypeVar('Arch', bound='DataclassInstance')
+
+STRIDES = (4, 8, 16, 32)
+"""Pixels of the image per step in the maps of a pyramid."""
 
 
 class Backbone(BaseModule):
@@ -41,6 +47,9 @@ class Backbone(BaseModule):
     Raises:
         ValueError: stages that do not exist.
     """
+
+    ARCHS: ClassVar[Mapping[str, Any]]
+    """Variants of the network, by name."""
 
     needs_all_stages: ClassVar[bool] = False
     """Whether each map depends on all stages, so that all of them are built."""
@@ -109,7 +118,7 @@ class Backbone(BaseModule):
                 _keep_frozen_in_eval(module)
         return self
 
-    def run_block(self, block: nn.Module, *inputs: Tensor | tuple[int, int]) -> Tensor:
+    def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
         """``block(*inputs)``, tokens and what else it takes, recomputed in the backward pass under ``with_cp``."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
@@ -117,7 +126,13 @@ class Backbone(BaseModule):
 
     @staticmethod
     def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-        """Rates that grow linearly from 0 at the first block to ``rate`` at the last one, by stage and block."""
+        """Rates that grow linearly from 0 at the first block to ``rate`` at the last one, by stage and block.
+
+        Raises:
+            ValueError: ``rate`` is not in [0, 1).
+        """
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {rate}')
         total = sum(depths)
         rates = [rate * i / max(total - 1, 1) for i in range(total)]
         starts = accumulate(depths, initial=0)

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from timm.layers import StdConv2dSame
 from timm.models.resnetv2 import ResNetV2
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.registry import MODELS
@@ -35,6 +36,17 @@ class HybridViTArch(ViTArch):
             raise ValueError(f'patch_size must be 16, the stride of the last of three stages, got {self.patch_size}')
 
 
+class HybridEmbed(PatchEmbed):
+    """A ResNet, and what makes patches of the cells of its last map; only the ResNet for no ``channels``."""
+
+    def __init__(self, backbone: ResNetV2, channels: int, drop: float) -> None:
+        if channels:
+            super().__init__(backbone.num_features, channels, 1, 1, drop, norm=False)
+        else:
+            nn.Module.__init__(self)
+        self.backbone = backbone
+
+
 @MODELS.register_module()
 class HybridViT(ViT):
     """The hybrid of Dosovitskiy et al. (ICLR 2021, https://arxiv.org/abs/2010.11929), the encoder of TransUNet.
@@ -61,23 +73,19 @@ class HybridViT(ViT):
         TypeError: an argument that does not exist.
     """
 
+    arch: HybridViTArch
+    patch_embed: HybridEmbed
     ARCHS = {'base': HybridViTArch(embed_dims=768, depth=12, num_heads=12)}
-
-    def __init__(self, arch: str, **kwargs) -> None:
-        super().__init__(arch, **kwargs)
-        if not self.blocks:
-            self.patch_embed.proj = self.norm = None
-            self.cls_token = self.dist_token = self.reg_token = self.pos_embed = None
 
     def stages(self) -> list[tuple[int, int, int]]:
         *convs, last = self.arch.layers
-        (depth, *of), *others = super().stages()
+        (depth, width, stride), *others = super().stages()
         skips = [(layers, *sizes) for layers, sizes in zip((0, *convs), SKIPS, strict=True)]
-        return [*skips, (last + depth, *of), *others]
+        return [*skips, (last + depth, width, stride), *others]
 
-    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+    def build_patch_embed(self, in_channels: int, drop: float) -> HybridEmbed:
         backbone = ResNetV2(
-            self.arch.layers[: len(self.depths) - 1],
+            list(self.arch.layers[: len(self.depths) - 1]),
             num_classes=0,
             in_chans=in_channels,
             global_pool='',
@@ -86,13 +94,11 @@ class HybridViT(ViT):
             conv_layer=partial(StdConv2dSame, eps=1e-8),
             zero_init_last=True,
         )
-        embed = PatchEmbed(backbone.num_features, self.arch.embed_dims, 1, 1, norm=False)
-        embed.backbone = backbone
-        return embed
+        return HybridEmbed(backbone, self.arch.embed_dims if len(self.depths) > len(SKIPS) else 0, drop)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to one map (B, C, H/s, W/s), rounded up, for each of ``out_indices``; s = its stride."""
-        resnet = self.patch_embed.backbone
+        resnet: Any = self.patch_embed.backbone
         x = resnet.stem.norm(resnet.stem.conv(image))
         convolved = [x]
         x = resnet.stem.pool(x)

@@ -5,22 +5,19 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SpatialReductionAttention
 from vitdense.models.layers.block import Block
-from vitdense.models.layers.init import init_linear_
+from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import pad_to_minimum, to_map
-from vitdense.models.layers.mlp import Mlp
+from vitdense.models.layers.mlp import FeedForward, Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.pos_embed import resize_grid
 from vitdense.registry import MODELS
 
-from .base import Backbone, resolve_arch
+from .base import STRIDES, Backbone, resolve_arch
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ class PyramidVisionTransformer(Backbone):
         TypeError: an argument that does not exist.
     """
 
-    ARCHS: ClassVar[dict[str, PVTArch]]
-    STRIDES = (4, 8, 16, 32)
+    arch: PVTArch
 
     def __init__(
         self,
@@ -89,9 +85,9 @@ class PyramidVisionTransformer(Backbone):
     ) -> None:
         self.arch = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
         row = self.arch
-        super().__init__(row.depths, row.embed_dims, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
+        super().__init__(row.depths, row.embed_dims, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
-        self.min_size = max(stride * ratio for stride, ratio in zip(self.STRIDES, row.sr_ratios, strict=True))
+        self.min_size = max(stride * ratio for stride, ratio in zip(STRIDES, row.sr_ratios, strict=True))
         rates = self.drop_path_rates(row.drop_path_rate, row.depths)
         for stage in range(len(self.depths)):
             previous = in_channels if stage == 0 else row.embed_dims[stage - 1]
@@ -107,7 +103,7 @@ class PyramidVisionTransformer(Backbone):
         """Patch embedding of ``stage``, counted from 0."""
 
     @abstractmethod
-    def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
+    def build_mlp(self, channels: int, hidden_channels: int) -> FeedForward:
         """Feed-forward network of a block."""
 
     @abstractmethod
@@ -192,19 +188,16 @@ class PVT(PyramidVisionTransformer):
 
     def build_patch_embed(self, stage: int, in_channels: int) -> PatchEmbed:
         patch = 4 if stage == 0 else 2
-        return PatchEmbed(in_channels, self.arch.embed_dims[stage], kernel_size=patch, stride=patch)
+        return PatchEmbed(in_channels, self.arch.embed_dims[stage], patch, patch, self.drop_rate)
 
     def build_mlp(self, channels: int, hidden_channels: int) -> Mlp:
         return Mlp(channels, hidden_channels, self.drop_rate)
 
     def build_rest(self, stage: int) -> None:
-        side = self.IMG_SIZE // self.STRIDES[stage]
-        table = nn.Parameter(torch.zeros(1, side * side, self.arch.embed_dims[stage]))
-        nn.init.trunc_normal_(table, std=0.02)
-        setattr(self, f'pos_embed{stage + 1}', table)
+        side = self.IMG_SIZE // STRIDES[stage]
+        setattr(self, f'pos_embed{stage + 1}', learned(1, side * side, self.arch.embed_dims[stage]))
 
     def enter_stage(self, tokens: Tensor, hw: tuple[int, int], stage: int) -> Tensor:
-        side = self.IMG_SIZE // self.STRIDES[stage]
+        side = self.IMG_SIZE // STRIDES[stage]
         table = resize_grid(getattr(self, f'pos_embed{stage + 1}'), (side, side), hw)
-        training = getattr(self, f'patch_embed{stage + 1}').training  # a frozen stage has no dropout
-        return F.dropout(tokens + table, self.drop_rate, training)
+        return getattr(self, f'patch_embed{stage + 1}').drop(tokens + table)

@@ -28,6 +28,7 @@ class PVTv2(PyramidVisionTransformer):
     those of :class:`PyramidVisionTransformer`.
     """
 
+    arch: PVTv2Arch
     ARCHS = {
         'b0': PVTv2Arch(depths=(2, 2, 2, 2), embed_dims=(32, 64, 160, 256)),
         'b1': PVTv2Arch(depths=(2, 2, 2, 2)),

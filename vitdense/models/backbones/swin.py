@@ -2,26 +2,23 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
+from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vitdense.models.layers.drop_path import DropPath
+from vitdense.models.layers.block import Block
 from vitdense.models.layers.fast.linear import Linear
-from vitdense.models.layers.fast.recompute import recompute
-from vitdense.models.layers.init import init_linear_
+from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
-from vitdense.models.layers.window import Windows, cut_windows, position_bias, window_attention
+from vitdense.models.layers.window import Pair, Windows, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 
-from .base import Backbone, resolve_arch
+from .base import STRIDES, Backbone, resolve_arch
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,10 @@ class SwinArch:
 class WindowAttention(nn.Module):
     """Attention within windows, with a bias for each relative position; what versions 1 and 2 share."""
 
-    def __init__(self, channels: int, num_heads: int, window: int, attn_drop: float, proj_drop: float) -> None:
+    def __init__(self, channels: int, num_heads: int, attn_drop: float, proj_drop: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.window = window
-        self.attn_drop = attn_drop
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -76,7 +72,7 @@ class WindowAttention(nn.Module):
     def mix(self, qkv: Tensor, windows: Windows) -> Tensor:
         """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))
-        mixed = self.attend(qkv, windows, self.attn_drop if self.training else 0.0)
+        mixed = self.attend(qkv, windows, self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(windows.join(mixed)))
 
 
@@ -84,53 +80,55 @@ class BiasTableAttention(WindowAttention):
     """Attention with a learned bias for each relative position (section 3.2)."""
 
     def __init__(self, channels: int, num_heads: int, window: int, qkv_bias: bool, **drops: float) -> None:
-        super().__init__(channels, num_heads, window, **drops)
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        super().__init__(channels, num_heads, **drops)
+        self.relative_position_bias_table = learned((2 * window - 1) ** 2, num_heads)
         self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
 
     def project(self, x: Tensor) -> Tensor:
         return self.qkv(x)
 
     def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
-        bias = position_bias(self.relative_position_bias_table, self.window)
+        bias = position_bias(self.relative_position_bias_table, windows.size)
         return window_attention(qkv, bias, windows, qkv.shape[-1] ** -0.5, dropout)
 
 
-class SwinBlock(nn.Module):
-    """Attention within windows, which every other block has shifted by half a window, and a feed-forward network.
+class SwinBlock(Block):
+    """A block with attention within windows, which every other one has shifted by half a window."""
 
-    What comes out of the norms and of the GELU is not kept for the backward pass.
-    """
+    attn: WindowAttention
 
-    def __init__(self, channels: int, attn: nn.Module, mlp: Mlp, shift: int, drop_path: float) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, attn: WindowAttention, mlp: Mlp, drop_path: float, window: int, shift: int
+    ) -> None:
+        super().__init__(channels, attn, mlp, drop_path, eps=1e-5)
+        self.window = window
         self.shift = shift
-        self.norm1 = nn.LayerNorm(channels)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = mlp
-        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
-        windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
-        qkv = recompute(lambda x: self.attn.project(windows.split(self.norm1(x))), x)
-        x = x + self.drop_path(self.attn.mix(qkv, windows))
-        return x + self.drop_path(self.mlp.of_rows(x, self.norm2))
+        windows = cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
+        x = x + self.drop_path(self.attn.mix(self.attn.project(windows.split(self.norm1(x))), windows))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
+        """Tokens of a window, and of its shift, in a map ``hw``: the same in all maps."""
+        return (self.window, self.window), (self.shift, self.shift)
 
 
 class PatchMerging(nn.Module):
     """Joins 2 x 2 tokens, those of a column first, and halves their channels: norm, then linear layer."""
 
+    NORMED = 4
+    """Channels that the norm sees, in those of a token."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduction = Linear(4 * channels, 2 * channels, bias=False)
-        self.norm = nn.LayerNorm(4 * channels)
+        self.norm = nn.LayerNorm(self.NORMED * channels)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, N, C) of a map ``hw`` to (B, N', 2C) and their ``hw``; odd sides are padded with zeros."""
-        return recompute(lambda x: self.reduce(merge(x, hw)), x), (-(-hw[0] // 2), -(-hw[1] // 2))
+        return self.reduce(merge(x, hw)), (-(-hw[0] // 2), -(-hw[1] // 2))
 
     def reduce(self, x: Tensor) -> Tensor:
         """Joined tokens (B, N', 4C) to (B, N', 2C)."""
@@ -182,9 +180,9 @@ class Swin(Backbone):
         TypeError: an argument that does not exist.
     """
 
+    arch: SwinArch
     BLOCK, MERGING = SwinBlock, PatchMerging
-    STRIDES = (4, 8, 16, 32)
-    ARCHS: ClassVar[dict[str, SwinArch]] = {
+    ARCHS = {
         'tiny': SwinArch(96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
         'small': SwinArch(96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
         'base': SwinArch(128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.3),
@@ -205,9 +203,9 @@ class Swin(Backbone):
         **overrides,
     ) -> None:
         self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
-        super().__init__(row.depths, row.channels, self.STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
+        super().__init__(row.depths, row.channels, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
-        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4)
+        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4, drop=drop_rate)
         rates = self.drop_path_rates(row.drop_path_rate, row.depths)
         self.layers = nn.ModuleList()
         for stage in range(len(self.depths)):
@@ -226,18 +224,18 @@ class Swin(Backbone):
         row, channels = self.arch, self.arch.channels[stage]
         mlp = Mlp(channels, int(channels * row.mlp_ratio), self.drop_rate)
         shift = row.window_size // 2 if shifted else 0
-        return self.BLOCK(channels, self.build_attention(stage), mlp, shift, drop_path)
+        return self.BLOCK(channels, self.build_attention(stage), mlp, drop_path, row.window_size, shift)
 
     def build_attention(self, stage: int) -> WindowAttention:
         """Attention of a block of ``stage``."""
-        return BiasTableAttention(qkv_bias=self.arch.qkv_bias, **self.attention_args(stage))
+        return BiasTableAttention(window=self.arch.window_size, **self.attention_args(stage))
 
     def attention_args(self, stage: int) -> dict:
         """What every attention of ``stage`` takes."""
         return dict(
             channels=self.arch.channels[stage],
             num_heads=self.arch.num_heads[stage],
-            window=self.arch.window_size,
+            qkv_bias=self.arch.qkv_bias,
             attn_drop=self.attn_drop_rate,
             proj_drop=self.drop_rate,
         )
@@ -245,9 +243,9 @@ class Swin(Backbone):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to maps (B, C, H/s, W/s), rounded up, s = 4, 8, 16, 32 as ``out_indices`` names them."""
         tokens, hw = self.patch_embed(pad_to_multiple(image, 4))
-        tokens = F.dropout(tokens, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        tokens = self.patch_embed.drop(tokens)
         maps = []
-        for stage, layer in enumerate(self.layers):
+        for stage, layer in enumerate(cast('Iterable[SwinStage]', self.layers)):
             for block in layer.blocks:
                 tokens = self.run_block(block, tokens, hw)
             if stage in self.out_indices:

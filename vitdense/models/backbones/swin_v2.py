@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdense.models.layers.fast.linear import linear
-from vitdense.models.layers.fast.recompute import recompute
-from vitdense.models.layers.window import Windows, cached, cut_windows, position_bias, window_attention
+from vitdense.models.layers.window import Pair, Windows, cached, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 
 from .swin import PatchMerging, Swin, SwinArch, SwinBlock, WindowAttention
@@ -42,10 +41,8 @@ class CosineAttention(WindowAttention):
     MAX_SCALE = 100.0
     MAX_BIAS = 16.0
 
-    def __init__(
-        self, channels: int, num_heads: int, window: int, pretrained_window: int, qkv_bias: bool, **drops: float
-    ) -> None:
-        super().__init__(channels, num_heads, window, **drops)
+    def __init__(self, channels: int, num_heads: int, pretrained_window: int, qkv_bias: bool, **drops: float) -> None:
+        super().__init__(channels, num_heads, **drops)
         self.pretrained_window = pretrained_window
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
         self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
@@ -54,13 +51,13 @@ class CosineAttention(WindowAttention):
 
     def project(self, x: Tensor) -> Tensor:
         bias = None
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return linear(x, self.qkv.weight, bias)
 
     def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
-        coordinates = log_coordinates(self.window, self.pretrained_window, qkv.device)
-        bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), self.window)
+        coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device)
+        bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), windows.size)
         q, k, v = qkv.unbind(2)  # (W, n, M, D)
         scale = self.logit_scale.clamp(max=math.log(self.MAX_SCALE)).exp().flatten(1)
         q, k = F.normalize(q, dim=3) * scale, F.normalize(k, dim=3)
@@ -68,32 +65,34 @@ class CosineAttention(WindowAttention):
 
 
 @cached
-def log_coordinates(window: int, pretrained_window: int, device: torch.device) -> Tensor:
-    """Coordinates, rows first, of all relative positions in a window, in a logarithmic space ((2 * window - 1)**2, 2).
+def log_coordinates(window: Pair, pretrained_window: int, device: torch.device) -> Tensor:
+    """Coordinates, rows first, of all relative positions in a window, in a logarithmic space ((2H - 1) (2W - 1), 2).
 
     The largest distance in a window of the pretraining becomes 8 before the logarithm.
     """
-    distance = torch.arange(1 - window, window, device=device) * (8 / (pretrained_window - 1))
-    distance = distance.sign() * torch.log2(distance.abs() + 1) / math.log2(8)
-    return torch.cartesian_prod(distance, distance)
+    distances = [torch.arange(1 - side, side, device=device) * (8 / (pretrained_window - 1)) for side in window]
+    return torch.cartesian_prod(*(x.sign() * torch.log2(x.abs() + 1) / math.log2(8) for x in distances))
 
 
 class SwinV2Block(SwinBlock):
     """A block whose norms end its branches (section 3.2)."""
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        windows = cut_windows(x.shape[0], hw, self.attn.window, self.shift, x.device)
-        qkv = recompute(lambda x: self.attn.project(windows.split(x)), x)
-        x = x + self.drop_path(self.norm1(self.attn.mix(qkv, windows)))
-        return x + self.drop_path(self.norm2(self.mlp.of_rows(x, nn.Identity())))
+        windows = cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
+        x = x + self.drop_path(self.norm1(self.attn.mix(self.attn.project(windows.split(x)), windows)))
+        return x + self.drop_path(self.norm2(self.mlp(x)))
+
+    def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
+        """A side of the map within one window makes a window of its own length, which is not shifted along it."""
+        height, width = hw
+        window = min(height, self.window), min(width, self.window)
+        return window, (self.shift if height > self.window else 0, self.shift if width > self.window else 0)
 
 
 class SwinV2PatchMerging(PatchMerging):
     """Joins 2 x 2 tokens and halves their channels: linear layer, then norm."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.norm = nn.LayerNorm(2 * channels)
+    NORMED = 2
 
     def reduce(self, x: Tensor) -> Tensor:
         return self.norm(self.reduction(x))
@@ -103,11 +102,16 @@ class SwinV2PatchMerging(PatchMerging):
 class SwinV2(Swin):
     """Swin Transformer V2: norms at the end of the branches, cosine attention, continuous position bias.
 
-    Arguments, padding, shifts and the norms of the returned maps are those of :class:`Swin`. There is no official
-    detection code of V2: the released classification weights load, whose last stage had a window half as large where
-    ``window_size`` is 16, and is then to be given as ``pretrained_window_sizes=(0, 0, 0, 8)``.
+    Arguments, padding and the norms of the returned maps are those of :class:`Swin`. A map that is one window or less
+    makes a window of its own size and is not shifted, as in the official classification code. That has square maps
+    only; here, as in timm, each side counts by itself: a map of 8 x 30 tokens has windows of 8 x 8 that are shifted
+    along its rows. The coordinates of position biases keep their scale, whatever the size of the window.
+
+    There is no official detection code of V2: the released classification weights load, whose last stage had a window
+    half as large where ``window_size`` is 16, and is then to be given as ``pretrained_window_sizes=(0, 0, 0, 8)``.
     """
 
+    arch: SwinV2Arch
     BLOCK, MERGING = SwinV2Block, SwinV2PatchMerging
     ARCHS = {
         'tiny': SwinV2Arch(96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -132,5 +136,4 @@ class SwinV2(Swin):
 
     def build_attention(self, stage: int) -> CosineAttention:
         pretrained = self.arch.pretrained_window_sizes[stage] or self.arch.window_size
-        args = self.attention_args(stage)
-        return CosineAttention(pretrained_window=pretrained, qkv_bias=self.arch.qkv_bias, **args)
+        return CosineAttention(pretrained_window=pretrained, **self.attention_args(stage))

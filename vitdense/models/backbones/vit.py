@@ -1,20 +1,19 @@
 """Plain and windowed Vision Transformer (ViT, DeiT, MAE, BEiT, ViTDet)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention
 from vitdense.models.layers.block import Block
-from vitdense.models.layers.fast.recompute import recompute
-from vitdense.models.layers.init import init_linear_
-from vitdense.models.layers.layer_scale import LayerScale
+from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
@@ -119,7 +118,9 @@ class ViTArch:
 
 
 class ViTBlock(Block):
-    """A block whose branches end in LayerScale, unless that is None. Of a branch only what is dear is kept."""
+    """A block whose branches end in LayerScale, unless that is None."""
+
+    attn: SelfAttention
 
     def __init__(
         self, channels: int, attn: SelfAttention, mlp: Mlp, drop_path: float, layer_scale: float | None
@@ -130,9 +131,9 @@ class ViTBlock(Block):
         )
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        qkv = recompute(lambda x: self.attn.project(self.norm1(x)), x)
-        x = x + self.drop_path(self.ls1(self.attn.mix(qkv, hw)))
-        return x + self.drop_path(self.ls2(self.mlp.of_rows(x, self.norm2)))
+        # in two steps, so that what the norm returns is gone before the attention
+        x = x + self.drop_path(self.ls1(self.attn.mix(self.attn.project(self.norm1(x)), hw)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
 @MODELS.register_module()
@@ -167,6 +168,7 @@ class ViT(Backbone):
         TypeError: an argument that does not exist.
     """
 
+    arch: ViTArch
     attention = SelfAttention
     ARCHS = {
         'tiny': ViTArch(embed_dims=192, depth=12, num_heads=3),
@@ -191,22 +193,19 @@ class ViT(Backbone):
         **overrides,
     ) -> None:
         self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
-        channels, stages = row.embed_dims, self.stages()
+        stages = self.stages()
+        depths, channels, strides = zip(*stages, strict=True)
         out_indices = (len(stages) - 1,) if out_indices is None else out_indices
-        super().__init__(*zip(*stages, strict=True), out_indices, frozen_stages, with_cp, init_cfg)
-        self.drop_rate = drop_rate
-        self.patch_embed = self.build_patch_embed(in_channels)
-        self.cls_token = tokens(row.class_token, channels)
-        self.dist_token = tokens(row.dist_token, channels)
-        self.reg_token = tokens(row.reg_tokens, channels)
+        super().__init__(depths, channels, strides, out_indices, frozen_stages, with_cp, init_cfg)
+        self.patch_embed = self.build_patch_embed(in_channels, drop_rate)
         self.grid = row.grid_of('img_size')
         self.prefix_positions = row.num_prefix if row.pos_embed == 'all' else 0
-        positions = self.prefix_positions + self.grid[0] * self.grid[1]
-        self.pos_embed = tokens(positions if row.pos_embed else 0, channels)
         rates = self.drop_path_rates(row.drop_path_rate, [1] * row.depth)
-        built = row.depth - sum(depth for depth, *_ in stages[len(self.depths) :])
+        built = max(row.depth - sum(depths[len(self.depths) :]), 0)
         self.blocks = nn.ModuleList(self.build_block(i, rates[i][0], drop_rate, attn_drop_rate) for i in range(built))
-        self.norm = nn.LayerNorm(channels, eps=1e-6) if final_norm else nn.Identity()
+        if built:
+            self.build_tokens()
+        self.norm = nn.LayerNorm(row.embed_dims, eps=1e-6) if final_norm and built else nn.Identity()
         self.apply(init_linear_)
         self.freeze()
 
@@ -214,23 +213,36 @@ class ViT(Backbone):
         """Blocks, channels and stride of each stage."""
         return [(1, self.arch.embed_dims, self.arch.patch_size)] * self.arch.depth
 
-    def build_patch_embed(self, in_channels: int) -> PatchEmbed:
+    def build_patch_embed(self, in_channels: int, drop: float) -> PatchEmbed:
         """What turns the image into tokens."""
         size = self.arch.patch_size
-        return PatchEmbed(in_channels, self.arch.embed_dims, size, size, norm=False)
+        return PatchEmbed(in_channels, self.arch.embed_dims, size, size, drop, norm=False)
+
+    def build_tokens(self) -> None:
+        """The tokens beside those of the patches, and the table of positions."""
+        row, channels = self.arch, self.arch.embed_dims
+        self.cls_token = learned(1, 1, channels) if row.class_token else None
+        self.dist_token = learned(1, 1, channels) if row.dist_token else None
+        self.reg_token = learned(1, row.reg_tokens, channels) if row.reg_tokens else None
+        places = self.prefix_positions + self.grid[0] * self.grid[1]
+        self.pos_embed = learned(1, places, channels) if row.pos_embed else None
+
+    def block_type(self, index: int) -> Callable[..., ViTBlock]:
+        """What makes block ``index`` of its parts."""
+        return ViTBlock
 
     def build_block(self, index: int, drop_path: float, drop: float, attn_drop: float) -> ViTBlock:
         """Block ``index``."""
         row = self.arch
         window = 0 if index in row.global_blocks else row.window_size
-        attention = {
+        attention: dict[str | None, Callable[..., SelfAttention]] = {
             None: self.attention,
             'decomposed': partial(
                 DecomposedRelPosAttention, grid=(window, window) if window else row.grid_of('rel_pos_size')
             ),
             'bias_table': partial(RelPosBiasAttention, grid=self.grid),
-        }[row.rel_pos]
-        attn = attention(
+        }
+        attn = attention[row.rel_pos](
             row.embed_dims,
             row.num_heads,
             qkv_bias=row.qkv_bias,
@@ -239,7 +251,7 @@ class ViT(Backbone):
             window_size=window,
         )
         mlp = Mlp(row.embed_dims, int(row.embed_dims * row.mlp_ratio), drop)
-        return ViTBlock(row.embed_dims, attn, mlp, drop_path, row.layer_scale)
+        return self.block_type(index)(row.embed_dims, attn, mlp, drop_path, row.layer_scale)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to one map (B, C, H/p, W/p), rounded up, for each of ``out_indices``; p = patch size."""
@@ -264,7 +276,7 @@ class ViT(Backbone):
         if self.pos_embed is not None:
             table = resize_positions(self.pos_embed, self.prefix_positions, self.grid, hw, self.arch.pos_resize)
             x = x + F.pad(table, (0, 0, x.shape[1] - table.shape[1], 0))
-        return F.dropout(x, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        return self.patch_embed.drop(x)
 
     def table_args(self, name: str) -> dict[str, Any]:
         if name == 'pos_embed':
@@ -284,8 +296,3 @@ class ViT(Backbone):
         if not found:
             raise ValueError(f'{type(self).__name__} has no parameter {name!r}')
         return int(found[1]) + 1 if found[1] else len(self.blocks)
-
-
-def tokens(count: int, channels: int) -> nn.Parameter | None:
-    """``count`` learned tokens (1, count, C), none for 0."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, count, channels), std=0.02)) if count else None

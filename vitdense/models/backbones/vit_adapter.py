@@ -1,8 +1,9 @@
 """ViT-Adapter: a plain ViT beside convolutions, with which it exchanges features."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -25,9 +26,9 @@ from vitdense.names import unknown
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 from vitdense.registry import MODELS
 
+from .base import STRIDES
 from .vit import ViT, ViTArch
 
-STRIDES = (4, 8, 16, 32)
 VIT_FEATURES = ('stages', 'last', None)
 ADDED = r'(spm|interactions|level_embed|up|norm\d)\b'
 """Pattern of the parameters that stand beside those of the ViT."""
@@ -99,6 +100,7 @@ class ViTAdapter(ViT):
         TypeError: an argument that does not exist.
     """
 
+    arch: ViTAdapterArch
     needs_all_stages = True
     attention = ZeroPaddedAttention
     ARCHS = {
@@ -159,13 +161,15 @@ class ViTAdapter(ViT):
         c, features = self.interact(self.place(patches, hw), c, geometry)
         levels = c.split([height * width for height, width in geometry.levels], dim=1)
         maps = [to_map(level, size) for level, size in zip(levels, geometry.levels, strict=True)]
-        maps.insert(0, None if finest is None else self.up(maps[0]) + finest)
-        return tuple(self.finish(maps[i], features[i], hw, i, image) for i in self.out_indices)
+        if finest is not None and self.up is not None:
+            maps.insert(0, self.up(maps[0]) + finest)
+        absent = len(STRIDES) - len(maps)  # the map of stride 4, unless it is returned
+        return tuple(self.finish(maps[i - absent], features[i], hw, i, image) for i in self.out_indices)
 
     def interact(self, x: Tensor, c: Tensor, geometry: Geometry) -> tuple[Tensor, list[Tensor]]:
         """Tokens (B, P + N, C) and the pyramid (B, S, C) to the pyramid, and to the patches (B, N, C) for each map."""
         prefix, quarter, features = self.arch.num_prefix, self.depths[0], []
-        for stage, interaction in enumerate(self.interactions):
+        for stage, interaction in enumerate(cast('Iterable[Interaction]', self.interactions)):
             injected = self.run_block(interaction.injector, x[:, prefix:], c, geometry)
             x = torch.cat([x[:, :prefix], injected], dim=1) if prefix else injected
             for block in self.blocks[stage * quarter : (stage + 1) * quarter]:

@@ -1,22 +1,22 @@
 """YOLOS: a plain Vision Transformer that detects with tokens of its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention, attention
-from vitdense.models.layers.fast.recompute import recompute
+from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_minimum
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.registry import MODELS
 
-from .base import resolve_arch
-from .vit import ViT, ViTArch, ViTBlock, tokens
+from .vit import ViT, ViTArch, ViTBlock
 
 FIXED = dict(class_token=True, dist_token=False, reg_tokens=0, pos_embed='all', rel_pos=None, window_size=0)
 """Columns of :class:`ViTArch` that a sequence of class, patch and detection tokens leaves no choice for."""
@@ -55,10 +55,10 @@ class ReadoutBlock(ViTBlock):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to the last of them (B, Q, C)."""
-        q, k, v = recompute(lambda x: self.attn.project(self.norm1(x)), x).chunk(3, dim=2)
+        q, k, v = self.attn.project(self.norm1(x)).chunk(3, dim=2)
         mixed = attention(q[:, -self.det_tokens :], k, v, self.attn.num_heads, self.attn.dropout)
         x = x[:, -self.det_tokens :] + self.drop_path(self.ls1(self.attn.proj_drop(self.attn.proj(mixed))))
-        return x + self.drop_path(self.ls2(self.mlp.of_rows(x, self.norm2)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
 @MODELS.register_module()
@@ -78,19 +78,19 @@ class YOLOS(ViT):
     Args:
         arch: row of ``ARCHS``.
         frozen_stages: -1 for none, 0 patch embedding, tokens and first position table, s these and the first s blocks.
-        with_cp: activation checkpointing of the blocks.
-        in_channels: channels of the image.
-        drop_rate: dropout of projections, feed-forward layers and position embeddings.
-        attn_drop_rate: dropout of attention weights.
         init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='deit_tiny')``. ImageNet
             weights have no ``mid_pos_embed``, a quarter of all values, which starts afresh.
-        overrides: columns of :class:`YOLOSArch` to replace, e.g. ``det_tokens=300``.
+        kwargs: as of :class:`ViT`, without ``out_indices`` and ``final_norm``; columns of :class:`YOLOSArch` to replace
+            among them, e.g. ``det_tokens=300``.
 
     Raises:
         ValueError: unknown ``arch`` or blocks, or columns that do not fit each other.
         TypeError: an argument that does not exist.
     """
 
+    arch: YOLOSArch
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
     ARCHS = {
         'tiny': YOLOSArch(embed_dims=192, depth=12, num_heads=3, img_size=(800, 1328), mid_pos_embed=False),
         'small': YOLOSArch(embed_dims=384, depth=12, num_heads=6, img_size=(512, 864)),
@@ -98,45 +98,24 @@ class YOLOS(ViT):
         'base': YOLOSArch(embed_dims=768, depth=12, num_heads=12, img_size=(800, 1344)),
     }
 
-    def __init__(
-        self,
-        arch: str,
-        *,
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = None,
-        **overrides,
-    ) -> None:
-        row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
-        super().__init__(
-            arch,
-            final_norm=True,
-            frozen_stages=frozen_stages,
-            with_cp=with_cp,
-            in_channels=in_channels,
-            drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            init_cfg=init_cfg,
-            **overrides,
-        )
-        channels, places = row.embed_dims, 1 + self.grid[0] * self.grid[1] + row.det_tokens
-        self.det_token = tokens(row.det_tokens, channels)
-        self.pos_embed = tokens(places, channels)
-        self.mid_pos_embed = None
-        if row.mid_pos_embed and row.depth > 1:
-            tables = torch.cat([tokens(places, channels) for _ in range(row.depth - 1)]).detach()
-            self.mid_pos_embed = nn.Parameter(tables[:, None])
-        self.freeze()
+    def __init__(self, arch: str, **kwargs) -> None:
+        for name in ('out_indices', 'final_norm'):
+            if name in kwargs:
+                raise TypeError(f'{type(self).__name__}: unknown argument {name!r}')
+        super().__init__(arch, final_norm=True, **kwargs)
 
-    def build_block(self, index: int, drop_path: float, drop: float, attn_drop: float) -> ViTBlock:
-        block = super().build_block(index, drop_path, drop, attn_drop)
-        if index < self.arch.depth - 1:
-            return block
-        row = self.arch
-        return ReadoutBlock(row.embed_dims, block.attn, block.mlp, drop_path, row.layer_scale, row.det_tokens)
+    def build_tokens(self) -> None:
+        row, channels = self.arch, self.arch.embed_dims
+        places = 1 + self.grid[0] * self.grid[1] + row.det_tokens
+        self.cls_token = learned(1, 1, channels)
+        self.det_token = learned(1, row.det_tokens, channels)
+        self.pos_embed = learned(1, places, channels)
+        between = row.depth - 1 if row.mid_pos_embed else 0
+        self.mid_pos_embed = learned(between, 1, places, channels) if between else None
+
+    def block_type(self, index: int) -> Callable[..., ViTBlock]:
+        last = index == self.arch.depth - 1
+        return partial(ReadoutBlock, det_tokens=self.arch.det_tokens) if last else ViTBlock
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Image (B, 3, H, W) to the detection tokens (B, Q, C)."""
@@ -153,7 +132,7 @@ class YOLOS(ViT):
         """Tokens (B, N, C) of patches to (B, 1 + N + Q, C), the other tokens around, with position embeddings."""
         first, last = (t.expand(len(patches), -1, -1) for t in (self.cls_token, self.det_token))
         x = torch.cat([first, patches, last], dim=1) + self.fit(self.pos_embed, hw)
-        return F.dropout(x, self.drop_rate, self.patch_embed.training)  # a frozen stem has no dropout
+        return self.patch_embed.drop(x)
 
     def fit(self, tables: Tensor, hw: tuple[int, int]) -> Tensor:
         """Position tables (T, 1 + N + Q, C) for a grid ``hw`` of patches; the class and detection entries stay."""

@@ -99,8 +99,8 @@ class DeformableDETRHead(QueryHead):
         repeat = copy.deepcopy if with_box_refine else lambda module: module  # shared by all layers
         self.class_embed = nn.ModuleList(repeat(classes) for _ in range(count))
         self.bbox_embed = nn.ModuleList(repeat(boxes) for _ in range(count))
-        if not two_stage:
-            nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], -2.0)  # of the width and height of first boxes
+        if not two_stage:  # the width and height of first boxes
+            nn.init.constant_(self.bbox_embed.get_parameter('0.layers.2.bias')[2:], -2.0)
 
     def forward(self, feats: Sequence[Tensor], img_metas: Sequence[dict] | None = None) -> Predictions:
         return self.run(feats, img_metas)[0]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vitdense.models.layers.fast.linear import Linear
-from vitdense.models.layers.fast.recompute import recompute
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.pos_embed import sines
 from vitdense.ops.ms_deform_attn import MSDeformAttn
@@ -28,8 +27,7 @@ class DeformableEncoderLayer(Layer):
     def forward(self, x: Tensor, pos: Tensor, places: Tensor, shapes: Shapes, padding_mask: Tensor | None) -> Tensor:
         """Tokens (B, S, C) at ``places`` (B, S, L, 2) to (B, S, C)."""
         x = self.norm1(x + self.dropout(self.self_attn(x + pos, places, x, shapes, padding_mask)))
-        # its hidden channels would be a sixth of all memory
-        return self.norm2(x + recompute(self.feed_forward, x, self.training and self.dropout.p > 0))
+        return self.norm2(x + self.feed_forward(x))
 
 
 class DeformableDecoderLayer(Layer):
@@ -163,12 +161,10 @@ class DeformableTransformer(nn.Module):
             self.enc_output_norm = nn.LayerNorm(channels)
             self.pos_trans = Linear(2 * channels, 2 * channels)
             self.pos_trans_norm = nn.LayerNorm(2 * channels)
-            linears = self.enc_output, self.pos_trans
         else:
             self.reference_points = Linear(channels, 2)
             nn.init.zeros_(self.reference_points.bias)
-            linears = (self.reference_points,)
-        for linear in linears:
+        for linear in (self.enc_output, self.pos_trans) if two_stage else (self.reference_points,):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(
@@ -191,12 +187,12 @@ class DeformableTransformer(nn.Module):
         places = pyramid.centres[:, :, None] * pyramid.valid_ratios[:, None]  # (B, S, L, 2)
         pos = pyramid.pos + levels.to(pyramid.pos.dtype)
         memory = self.encoder(pyramid.tokens, pos, places, pyramid.shapes, pyramid.padding_mask)
-        if self.two_stage:
+        proposals = None
+        if query_embed is None:
             proposals = self.propose(memory, pyramid, classes_of[-1], boxes_of[-1])
             references = proposals.boxes.gather(1, proposals.best[..., None].expand(-1, -1, 4)).detach()
             embedded = self.pos_trans_norm(self.pos_trans(box_positions(references, memory.shape[2]).to(memory.dtype)))
         else:
-            proposals = None
             embedded = query_embed.expand(len(memory), -1, -1)
             references = self.reference_points(embedded.chunk(2, dim=2)[0]).float().sigmoid()
         query_pos, queries = embedded.chunk(2, dim=2)
@@ -214,11 +210,11 @@ class DeformableTransformer(nn.Module):
 
         Equal logits are in the order of the tokens. There are at most as many queries as tokens.
         """
-        sides = [
+        levels = [
             pyramid.centres.new_full((math.prod(hw), 2), self.PROPOSAL_SIZE * 2**level)
             for level, hw in enumerate(pyramid.shapes)
         ]
-        sides = torch.cat(sides).expand_as(pyramid.centres)
+        sides = torch.cat(levels).expand_as(pyramid.centres)
         anchors = torch.cat([pyramid.centres, sides], dim=2)
         outside = ((anchors <= self.MARGIN) | (anchors >= 1 - self.MARGIN)).any(2)  # in the padding centres are above 1
         x = self.enc_output_norm(self.enc_output(memory.masked_fill(outside[..., None], 0)))

@@ -12,6 +12,10 @@ from vitdense.models.layers.fast.linear import Linear
 class Layer(nn.Module):
     """What the layers of encoders and decoders share: norms follow the sums, dropout ends each branch."""
 
+    norm1: nn.LayerNorm
+    norm2: nn.LayerNorm
+    norm3: nn.LayerNorm
+
     def __init__(self, norms: int, channels: int, feedforward_channels: int, dropout: float) -> None:
         super().__init__()
         self.linear1 = Linear(channels, feedforward_channels)

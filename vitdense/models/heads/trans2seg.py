@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitdense.models.layers.attention import SelfAttention, split_heads
 from vitdense.models.layers.block import Block
 from vitdense.models.layers.fast.linear import Linear
-from vitdense.models.layers.init import init_linear_
+from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import to_map, to_tokens
 from vitdense.models.layers.mlp import Mlp
 from vitdense.registry import MODELS
@@ -116,16 +116,14 @@ class Transformer(nn.Module):
         super().__init__()
         self.map_size = map_size
         self.hybrid_embed = Linear(in_channels, channels)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, channels))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + map_size**2, channels))
-        self.cls_embed = nn.Parameter(torch.empty(queries, channels))
+        self.cls_token = learned(1, 1, channels)
+        self.pos_embed = learned(1, 1 + map_size**2, channels)
+        self.cls_embed = learned(queries, channels)
         args = channels, num_heads, hidden_channels
         self.blocks_encoder = nn.ModuleList(EncoderBlock(*args) for _ in range(depth))
         self.norm = nn.LayerNorm(channels)
         self.blocks_decoder = nn.ModuleList(DecoderBlock(*args) for _ in range(depth - 1))
         self.blocks_decoder.append(AttentionMaps(channels, num_heads, map_size))
-        for table in (self.cls_token, self.pos_embed, self.cls_embed):
-            nn.init.trunc_normal_(table, std=0.02)
         self.apply(init_linear_)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,9 +155,7 @@ class EncoderBlock(Block):
 
     def __init__(self, channels: int, num_heads: int, hidden_channels: int) -> None:
         attention = SelfAttention(channels, num_heads, qkv_bias=False)
-        super().__init__(channels, attention, Mlp(channels, hidden_channels))
-        self.norm1 = nn.LayerNorm(channels)
-        self.norm2 = nn.LayerNorm(channels)
+        super().__init__(channels, attention, Mlp(channels, hidden_channels), eps=1e-5)
 
 
 class DecoderBlock(nn.Module):
@@ -183,8 +179,8 @@ class DecoderBlock(nn.Module):
         """Queries (B, K, C) and features (B, N, C) to such."""
         queries = 2 * self.attn(self.norm1_clsembed(queries), self.norm1(features))
         features = 2 * features
-        queries = queries + self.mlp.of_rows(queries, self.norm2)
-        return queries, features + self.mlp2.of_rows(features, self.norm3)
+        queries = queries + self.mlp(self.norm2(queries))
+        return queries, features + self.mlp2(self.norm3(features))
 
 
 class ClassAttention(nn.Module):
@@ -234,7 +230,7 @@ class AttentionMaps(nn.Module):
         logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5  # (B, M, K, N)
         maps = 2 * logits.transpose(1, 2).flatten(1, 2).unflatten(2, hw)  # (B, K * M, H, W)
         places = resize(maps, (self.map_size, self.map_size)).flatten(2)
-        change = self.mlp3.of_rows(places, self.norm4).unflatten(2, (self.map_size, self.map_size))
+        change = self.mlp3(self.norm4(places)).unflatten(2, (self.map_size, self.map_size))
         return (maps + resize(change, hw)).unflatten(1, (-1, self.num_heads))
 
 

@@ -8,15 +8,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .attention import SelfAttention
-from .drop_path import DropPath
 from .init import init_conv_fan_out_, init_linear_
 from .layout import cell_centres
-from .mlp import ConvMlp
+from .mlp import DepthwiseConv, FeedForward
 
 Norm = Callable[[int], nn.Module]
 Sizes = tuple[tuple[int, int], ...]
@@ -90,12 +90,17 @@ def _conv(in_channels: int, channels: int, stride: int, norm: Norm) -> list[nn.M
     return [conv, norm(channels), nn.ReLU(inplace=True)]
 
 
-class PyramidMlp(ConvMlp):
+class PyramidMlp(FeedForward):
     """The convolutional feed-forward with one convolution for all levels of a pyramid."""
 
-    def expand(self, x: Tensor, hw: Sizes) -> Tensor:
-        levels = self.fc1(x).split([height * width for height, width in hw], dim=1)
-        return torch.cat([self.dwconv(level, size) for level, size in zip(levels, hw, strict=True)], dim=1)
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        super().__init__(channels, hidden_channels)
+        self.dwconv = DepthwiseConv(hidden_channels)
+
+    def forward(self, x: Tensor, sizes: Sizes) -> Tensor:
+        """The pyramid (B, S, C) to the same."""
+        levels = self.fc1(x).split([height * width for height, width in sizes], dim=1)
+        return self.contract(torch.cat([self.dwconv(x, hw) for x, hw in zip(levels, sizes, strict=True)], dim=1))
 
 
 class Injector(nn.Module):
@@ -123,17 +128,17 @@ class Extractor(nn.Module):
         self.feat_norm = nn.LayerNorm(channels, eps=1e-6)
         self.attn = attn
         self.ffn = ffn
-        self.ffn_norm = None if ffn is None else nn.LayerNorm(channels, eps=1e-6)
-        self.drop_path = DropPath(drop_path)
         if ffn is not None:
+            self.ffn_norm = nn.LayerNorm(channels, eps=1e-6)
             ffn.apply(init_linear_).apply(init_conv_fan_out_)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, c: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
         """The pyramid (B, S, C) and patches (B, N, C) to the pyramid."""
         c = c + self.attn(self.query_norm(c), geometry.level_centres, self.feat_norm(x), (geometry.patches,))
         if self.ffn is None:
             return c
-        return c + self.drop_path(self.ffn(c, self.ffn_norm, geometry.levels))
+        return c + self.drop_path(self.ffn(self.ffn_norm(c), geometry.levels))
 
 
 class Interaction(nn.Module):

@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.attn_drop = attn_drop
+        self.attn_drop = nn.Dropout(attn_drop)
         self.window_size = window_size
         self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = Linear(channels, channels)
@@ -83,12 +83,13 @@ class SelfAttention(nn.Module):
 
     def attend(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
         """Queries, keys and values (B, N, 3C) of a map or a window ``hw`` to mixed values (B, N, C)."""
-        return attention(*qkv.chunk(3, dim=2), self.num_heads, self.dropout)
+        q, k, v = qkv.chunk(3, dim=2)
+        return attention(q, k, v, self.num_heads, self.dropout)
 
     @property
     def dropout(self) -> float:
         """Dropout of the attention weights, as it applies now."""
-        return self.attn_drop if self.training else 0.0
+        return self.attn_drop.p if self.training else 0.0
 
 
 class MultiHeadAttention(nn.Module):
@@ -101,7 +102,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.dropout = dropout
+        self.attn_drop = nn.Dropout(dropout)
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * channels, channels)))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
         self.out_proj = Linear(channels, channels)
@@ -116,7 +117,8 @@ class MultiHeadAttention(nn.Module):
             q, k = self._project(q, 0, 2).chunk(2, dim=2)
         else:
             q, k = self._project(q, 0, 1), self._project(k, 1, 2)
-        x = attention(q, k, self._project(v, 2, 3), self.num_heads, self.dropout if self.training else 0.0, valid)
+        dropout = self.attn_drop.p if self.training else 0.0
+        x = attention(q, k, self._project(v, 2, 3), self.num_heads, dropout, valid)
         return self.out_proj(x)
 
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:
@@ -141,7 +143,7 @@ class SpatialReductionAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.attn_drop = attn_drop
+        self.attn_drop = nn.Dropout(attn_drop)
         self.q = Linear(channels, channels, bias=qkv_bias)
         self.kv = Linear(channels, 2 * channels, bias=qkv_bias)
         self.proj = Linear(channels, channels)
@@ -154,7 +156,7 @@ class SpatialReductionAttention(nn.Module):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
         k, v = self.kv(self.reduce(x, hw)).chunk(2, dim=2)
-        x = attention(self.q(x), k, v, self.num_heads, self.attn_drop if self.training else 0.0)
+        x = attention(self.q(x), k, v, self.num_heads, self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(x))
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:

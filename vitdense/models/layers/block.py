@@ -1,22 +1,23 @@
 """The pre-norm transformer block."""
 
+from timm.layers import DropPath
 from torch import Tensor, nn
-
-from .drop_path import DropPath
 
 
 class Block(nn.Module):
-    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``, each branch with stochastic depth; norms with eps 1e-6."""
+    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``, each branch with stochastic depth."""
 
-    def __init__(self, channels: int, attn: nn.Module, mlp: nn.Module, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, attn: nn.Module, mlp: nn.Module, drop_path: float = 0.0, eps: float = 1e-6
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = nn.LayerNorm(channels, eps=eps)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x), hw))
-        return x + self.drop_path(self.mlp(x, self.norm2, hw))
+        return x + self.drop_path(self.mlp(self.norm2(x), hw))

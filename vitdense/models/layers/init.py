@@ -2,7 +2,13 @@
 
 import math
 
+import torch
 from torch import nn
+
+
+def learned(*shape: int) -> nn.Parameter:
+    """A parameter from a normal distribution of std 0.02 truncated at +-2 (tokens, position tables)."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 
 def init_linear_(module: nn.Module) -> None:

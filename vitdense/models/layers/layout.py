@@ -65,10 +65,7 @@ def valid_sizes(
 
     As in DETR, a place of the map belongs to the image if the pixel does at which nearest interpolation puts it.
     """
-    return [
-        tuple(-(-side * cells // padded) for side, cells, padded in zip(image_hw, hw, batch_hw, strict=True))
-        for image_hw in image_hws
-    ]
+    return [(-(-height * hw[0] // batch_hw[0]), -(-width * hw[1] // batch_hw[1])) for height, width in image_hws]
 
 
 def padding_mask(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor | None:

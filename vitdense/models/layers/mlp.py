@@ -4,15 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .fast.linear import Linear, by_rows
-from .fast.recompute import recompute
 from .layout import to_map, to_tokens
 
 
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them; it brings the norm before them, too.
-
-    For the backward pass its input and that of the GELU are kept, the rest is computed again.
-    """
+class FeedForward(nn.Module):
+    """Two linear layers, with a GELU before the second one."""
 
     def __init__(self, channels: int, hidden_channels: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -20,34 +16,18 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor, norm: nn.Module, hw: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, C) of a map ``hw``, through ``norm`` first, to (B, N, C)."""
-        hidden = recompute(lambda x: self.expand(norm(x), hw), x)
-        return recompute(self.contract, hidden, self.random)
-
-    def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Everything before the GELU: (B, N, C) to (B, N, C')."""
-        return self.fc1(x)
-
     def contract(self, hidden: Tensor) -> Tensor:
         """The GELU and everything after it: (B, N, C') to (B, N, C)."""
-        return self.drop(self.fc2(self.drop(F.gelu(hidden))))
+        hidden = self.drop(F.gelu(hidden))
+        return self.drop(self.fc2(hidden))
 
-    def of_rows(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """The same for a network that treats tokens one by one: only its input is kept.
 
-        On a CPU, as many tokens at once as fit in cache.
-        """
-        return by_rows(
-            lambda piece: recompute(lambda x: self.contract(self.fc1(norm(x))), piece, self.random),
-            x,
-            self.fc1.out_features,
-        )
+class Mlp(FeedForward):
+    """The feed-forward network that treats tokens one by one."""
 
-    @property
-    def random(self) -> bool:
-        """Whether dropout makes the result random."""
-        return self.training and self.drop.p > 0
+    def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C), whatever the map ``hw`` that they make."""
+        return by_rows(lambda rows: self.contract(self.fc1(rows)), x, self.fc1.out_features)
 
 
 class DepthwiseConv(nn.Module):
@@ -62,7 +42,7 @@ class DepthwiseConv(nn.Module):
         return to_tokens(self.dwconv(to_map(x, hw)))[0]
 
 
-class ConvMlp(Mlp):
+class ConvMlp(FeedForward):
     """The convolutional feed-forward of PVTv2 (section 3.3): a depth-wise convolution before the GELU.
 
     ``relu`` puts a ReLU before the convolution, as the released linear variant has it.
@@ -73,9 +53,16 @@ class ConvMlp(Mlp):
         self.dwconv = DepthwiseConv(hidden_channels)
         self.relu = relu
 
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
+        return self.contract(self.expand(x, hw))
+
     def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Everything before the GELU: (B, N, C) to (B, N, C')."""
         x = self.fc1(x)
-        return self.dwconv(F.relu(x) if self.relu else x, hw)
+        if self.relu:
+            x = F.relu(x)
+        return self.dwconv(x, hw)
 
 
 class PredictionMlp(nn.Module):

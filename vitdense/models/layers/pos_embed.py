@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def resize_grid(
     return to_tokens(grid)[0]
 
 
-RESIZE_RULES = {
+RESIZE_RULES: dict[str, dict[str, Any]] = {
     'bicubic_antialias': dict(mode='bicubic', antialias=True),
     'bicubic': dict(mode='bicubic'),
     'bilinear': dict(mode='bilinear'),

@@ -52,7 +52,7 @@ class DecomposedRelPosAttention(SelfAttention):
 def attend_wide(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Queries (B, M, H, W, D), their products with vertical (B, M, H, W, H) and with horizontal offsets
     (B, M, H, W, W), keys and values (B, M, N, D) to mixed values (B, M, N, D)."""
-    hw, width = q.shape[2:4], q.shape[-1]
+    hw, width = (q.shape[2], q.shape[3]), q.shape[4]
     padding = -sum(hw) % 8  # fused kernels of GPUs want multiples of 8
     q = torch.cat([q, rows, columns, rows.new_zeros(*rows.shape[:-1], padding)], dim=-1).flatten(2, 3)
     k = torch.cat([k, F.pad(one_hot_places(hw, k), (0, padding)).expand(*k.shape[:2], -1, -1)], dim=-1)
@@ -96,7 +96,7 @@ class RelPosBiasAttention(SelfAttention):
 
     @property
     def bias(self) -> Tensor | None:
-        if self.q_bias is None:
+        if self.q_bias is None or self.v_bias is None:
             return None
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
@@ -109,7 +109,8 @@ class RelPosBiasAttention(SelfAttention):
         first = torch.cat([itself, to_patch.expand(-1, 1, count)], dim=2)
         rest = torch.cat([from_patch.expand(-1, count, 1), patches], dim=2)
         bias = torch.cat([first, rest], dim=1)
-        return attention(*qkv.chunk(3, dim=2), self.num_heads, self.dropout, bias[None])
+        q, k, v = qkv.chunk(3, dim=2)
+        return attention(q, k, v, self.num_heads, self.dropout, bias[None])
 
 
 def offsets(hw: tuple[int, int]) -> tuple[int, int]:

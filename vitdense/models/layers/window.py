@@ -1,5 +1,6 @@
 """Attention within windows: cutting maps into them, relative position bias, shift mask (Swin, section 3.2)."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial, wraps
 from typing import NamedTuple, TypeVar
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from .fast.pieces import PIECE, in_pieces
 
 Result = TypeVar('Result')
+Pair = tuple[int, int]
+"""Rows and columns."""
 
 MASKED = -100.0
 """Added to the logits of two tokens that a cyclic shift has brought together."""
@@ -23,11 +26,10 @@ def cached(function: Callable[..., Result]) -> Callable[..., Result]:
     """
     keep = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
 
-    @wraps(function)
+    @wraps(keep)
     def call(*args) -> Result:
         return function(*args) if torch.compiler.is_compiling() else keep(*args)
 
-    call.cache_clear = keep.cache_clear
     return call
 
 
@@ -35,6 +37,7 @@ class Windows(NamedTuple):
     """How B maps of N tokens are cut into W windows of n tokens; windows with the same shift mask are neighbours.
 
     Attributes:
+        size: rows and columns of a window.
         batch: B.
         tokens: token of each window position (W * n,), any where there is none.
         blank: the window positions without a token, beyond the bottom and the right edge.
@@ -43,6 +46,7 @@ class Windows(NamedTuple):
         masks: additive shift mask of each (len(counts), 1, n, n), None without shift.
     """
 
+    size: Pair
     batch: int
     tokens: Tensor
     blank: Tensor
@@ -52,8 +56,8 @@ class Windows(NamedTuple):
 
     def split(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to windows (W, n, C), zero where there is no token."""
-        n = self.tokens.numel() // sum(self.counts)
-        return _Take.apply(x.flatten(0, 1), self.tokens, self.blank, self.positions, None).unflatten(0, (-1, n))
+        x = _Take.apply(x.flatten(0, 1), self.tokens, self.blank, self.positions, None)
+        return x.unflatten(0, (-1, math.prod(self.size)))
 
     def join(self, x: Tensor) -> Tensor:
         """Windows (W, n, C) to tokens (B, N, C)."""
@@ -80,14 +84,15 @@ def _take(x: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:
 
 
 @cached
-def cut_windows(batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Windows:
-    """Windows of ``window`` x ``window`` tokens, the map first padded to whole windows and rolled by ``shift``."""
+def cut_windows(batch: int, hw: Pair, window: Pair, shift: Pair, device: torch.device) -> Windows:
+    """Windows of ``window`` tokens, the map first padded to whole windows and rolled by ``shift``."""
     height, width = hw
+    rows, columns = window
     grid = torch.arange(height * width, device=device).view(hw)
-    grid = F.pad(grid, (0, -width % window, 0, -height % window), value=-1).roll((-shift, -shift), (0, 1))
-    grid = grid.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).flatten(2)  # (rows, columns, n)
+    grid = F.pad(grid, (0, -width % columns, 0, -height % rows), value=-1).roll((-shift[0], -shift[1]), (0, 1))
+    grid = grid.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2).flatten(2)  # (rows, columns, n)
     groups, masks = [grid], None
-    if shift:
+    if any(shift):
         groups = [grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:]]
         masks = shift_masks(window, shift, device)
     first = height * width * torch.arange(batch, device=device).view(-1, 1, 1)
@@ -96,30 +101,32 @@ def cut_windows(batch: int, hw: tuple[int, int], window: int, shift: int, device
     order = tokens.where(tokens >= 0, batch * height * width).argsort()  # blank positions last
     positions, blank = order.split((batch * height * width, len(order) - batch * height * width))
     counts = tuple(batch * len(group) for group in groups)
-    return Windows(batch, tokens.clamp_(min=0), blank, positions, counts, masks)
+    return Windows(window, batch, tokens.clamp_(min=0), blank, positions, counts, masks)
 
 
-def shift_masks(window: int, shift: int, device: torch.device) -> Tensor:
+def shift_masks(window: Pair, shift: Pair, device: torch.device) -> Tensor:
     """Additive masks (4, 1, n, n) of the windows inside, at the right edge, at the bottom and in the corner."""
-    wrapped = (torch.arange(window, device=device) >= window - shift).long()
-    right, bottom = wrapped.repeat(window), wrapped.repeat_interleave(window)  # (n,)
+    rows, columns = (
+        (torch.arange(side, device=device) >= side - by).long() for side, by in zip(window, shift, strict=True)
+    )
+    right, bottom = columns.repeat(window[0]), rows.repeat_interleave(window[1])  # (n,)
     regions = torch.stack([torch.zeros_like(right), right, 2 * bottom, right + 2 * bottom])
     apart = regions[:, None, :, None] != regions[:, None, None, :]
     return torch.zeros(apart.shape, device=device).masked_fill_(apart, MASKED)
 
 
 @cached
-def relative_position_index(window: int, device: torch.device) -> Tensor:
-    """Row of a table of relative positions ((2 * window - 1) ** 2, M) for each pair of tokens of a window, (n * n,)."""
-    y, x = torch.meshgrid(*[torch.arange(window, device=device)] * 2, indexing='ij')
-    y, x = y.flatten(), x.flatten()
-    rows = (y[:, None] - y + window - 1) * (2 * window - 1) + x[:, None] - x + window - 1
+def relative_position_index(window: Pair, device: torch.device) -> Tensor:
+    """Row of a table of relative positions ((2H - 1) (2W - 1), M) for each pair of tokens of a window, (n * n,)."""
+    height, width = window
+    y, x = torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device)).unbind(1)
+    rows = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
     return rows.flatten()
 
 
-def position_bias(table: Tensor, window: int) -> Tensor:
-    """Table of relative positions ((2 * window - 1) ** 2, M) to the bias (M, n, n) of all pairs of a window."""
-    n = window * window
+def position_bias(table: Tensor, window: Pair) -> Tensor:
+    """Table of relative positions ((2H - 1) (2W - 1), M) to the bias (M, n, n) of all pairs of a window (H, W)."""
+    n = math.prod(window)
     return table.index_select(0, relative_position_index(window, table.device)).t().unflatten(1, (n, n)).contiguous()
 
 

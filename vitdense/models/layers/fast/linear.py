@@ -61,11 +61,12 @@ def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """``function(x)`` for tokens (B, N, C) that it treats one by one; on a CPU, as many at once as fit in cache.
+    """``function(x)`` for tokens (B, N, C) that it treats one by one.
 
-    ``width`` are the channels of the widest tensor inside. Without all of it at once, the peak of memory is lower.
+    Without gradients on a CPU, as many at once as fit in cache: that lowers the peak of memory, where nothing is kept.
+    ``width`` are the channels of the widest tensor inside.
     """
-    if x.device.type != 'cpu' or torch.compiler.is_compiling():
+    if x.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x)
     rows = max(1, PIECE // (x.shape[0] * width * x.element_size()))
     pieces = x.split(rows, dim=1)

@@ -45,10 +45,10 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        first, *others = ctx.saved_tensors
+        first, *others = tensors = ctx.saved_tensors  # which activation checkpointing gives out only once
         grad_first, grad_others = torch.empty_like(first), [torch.zeros_like(x) for x in others]
         for piece in ctx.pieces:
-            parts = [part.detach().requires_grad_() for part in _parts(ctx.saved_tensors, piece)]
+            parts = [part.detach().requires_grad_() for part in _parts(tensors, piece)]
             with torch.enable_grad():
                 out = ctx.weigh(*parts)
             grad_first[piece[0]], *grads = torch.autograd.grad(out, parts, grad[piece[0]])
