@@ -107,7 +107,7 @@ def undeclared(found: Differences, model: nn.Module, state: Iterable[str], chang
     """
     alone = isinstance(model, Backbone)
     backbone = model if alone else getattr(model, 'backbone', None)
-    family = FAMILIES.get(family_of(type(backbone)) or '')
+    family = FAMILIES.get(family_of(type(backbone)))
     prefix = '' if alone else 'backbone.'
     fresh = [
         group for group in (family.fresh if family else ()) if not any(re.match(prefix + group, key) for key in state)

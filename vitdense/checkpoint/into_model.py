@@ -80,15 +80,15 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     """
     state, changes = unwrap(checkpoint), Changes()
     parts = (getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'neck'))
-    family = next((found for part in parts if (found := family_of(type(part)))), None)
-    layout = family and find_layout(state, family)
+    family = next((found for part in parts if (found := family_of(type(part)))), '')
+    layout = find_layout(state, family) if family else None
     if layout:
         state = _rename(state, layout, changes)
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, Backbone) and family_of(type(backbone)):
         part, rest = divide(state, 'backbone.')
         if not _fits(part, backbone):
-            layout = find_layout(part, _family(backbone))
+            layout = find_layout(part, family_of(type(backbone)))
             part = _rename(part, layout, changes, 'backbone.') if layout else part
             part, names = resize_tables(part, backbone)
             changes.resized += [f'backbone.{name}' for name in names]
@@ -123,15 +123,9 @@ def adapt_backbone(checkpoint: Mapping, backbone: Backbone) -> tuple[State, Chan
     if part:
         state = part
         changes.dropped += rest
-    state = _rename(state, layout_of(state, _family(backbone)), changes, 'backbone.' if whole else '')
+    state = _rename(state, layout_of(state, family_of(type(backbone))), changes, 'backbone.' if whole else '')
     state, changes.resized = resize_tables(state, backbone)
     return state, changes
-
-
-def _family(backbone: Backbone) -> str:
-    family = family_of(type(backbone))
-    assert family, f'no files are known for a {type(backbone).__name__}'
-    return family
 
 
 def _fits(state: State, module: nn.Module) -> bool:
@@ -178,7 +172,7 @@ def resize_tables(state: State, backbone: Backbone) -> tuple[State, list[str]]:
     Returns:
         The state dict with resized tables, and their names.
     """
-    family, own = FAMILIES[_family(backbone)], backbone.state_dict()
+    family, own = FAMILIES[family_of(type(backbone))], backbone.state_dict()
     state = family.fit(state, own)
     resized, names = dict(state), []
     for key, table in state.items():

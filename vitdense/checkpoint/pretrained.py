@@ -36,7 +36,7 @@ class Pretrained:
         self.allow_partial = allow_partial
 
     def __call__(self, module: nn.Module) -> None:
-        if not isinstance(module, Backbone) or family_of(type(module)) is None:
+        if not isinstance(module, Backbone) or not family_of(type(module)):
             raise TypeError(
                 f'vitdense.Pretrained initialises the backbones of vitdense, not {type(module).__name__}; '
                 "mmengine's initializer for others is type='Pretrained'"

@@ -42,8 +42,8 @@ class ChannelField:
 
 def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
     """All places in ``model`` that state channels of its backbone: in the neck, or without one in the heads."""
-    if model.get('neck'):
-        name, neck = first_neck(model)
+    name, neck = first_neck(model)
+    if neck:
         key = 'in_channels' if 'in_channels' in neck else 'embed_dim'  # the latter in mmseg's Feature2Pyramid
         if key in neck:
             yield ChannelField(f'{name}.{key}', neck, key, _levels(neck, key))
@@ -56,11 +56,9 @@ def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
                 yield ChannelField(f'{name}.c1_in_channels', node, 'c1_in_channels', (0,))
 
 
-def first_neck(model: ConfigDict) -> tuple[str, ConfigDict] | tuple[None, None]:
-    """Place and config of the neck that takes the backbone's maps; None and None without necks."""
-    neck = model.get('neck')
-    if not neck:
-        return None, None
+def first_neck(model: ConfigDict) -> tuple[str, ConfigDict]:
+    """Place and config of the neck that takes the backbone's maps; the config is empty without necks."""
+    neck = model.get('neck') or ConfigDict()
     return ('neck[0]', neck[0]) if isinstance(neck, list | tuple) else ('neck', neck)
 
 
@@ -89,7 +87,7 @@ def check_channels(model: ConfigDict, channels: Sequence[int]) -> None:
             expected = field.expected(channels)
         except IndexError:
             raise ValueError(
-                f'model.{field.path} speaks of the backbone maps {list(field.levels)}, but the backbone '
+                f'model.{field.path} speaks of the backbone maps {list(field.levels or ())}, but the backbone '
                 f'{model.backbone.type} returns {len(channels)} maps (out_indices)'
             ) from None
         if field.stated != expected:

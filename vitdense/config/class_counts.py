@@ -45,7 +45,7 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
     for name, head in heads.items():
         place = f'model.{_place(name, config)}'
         if _is_split(head):
-            things, stuff = head.num_things_classes, head.num_stuff_classes
+            things, stuff = (getattr(head, f'num_{kind}_classes') for kind in ('things', 'stuff'))
             if things + stuff != len(classes):
                 problems.append(
                     f'{place}.num_things_classes + num_stuff_classes is {things} + {stuff} = {things + stuff}'
@@ -59,10 +59,9 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
             if split:
                 problems[-1] += f', but there are {expected} classes of things'
     if problems:
-        problems, options = dict.fromkeys(problems), dict.fromkeys(options)
         raise ValueError(
-            f'{"; ".join(problems)}; the data of {key} have {len(classes)} classes ({listed(classes, 5)}). '
-            f'Make them agree: --cfg-options {" ".join(options)}'
+            f'{"; ".join(dict.fromkeys(problems))}; the data of {key} have {len(classes)} classes '
+            f'({listed(classes, 5)}). Make them agree: --cfg-options {" ".join(dict.fromkeys(options))}'
         )
 
 

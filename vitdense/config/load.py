@@ -20,7 +20,7 @@ def config_path(name: str) -> Path:
         root = next((p for p in path.parents if p.is_dir()), Path('.'))
         return _existing(path, root, name)
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(f'config {name!r}: the package {package!r} is not installed')
     home = Path(spec.origin).parent
     roots = [root for root in (home / '.mim' / 'configs', home.parent / 'configs') if root.is_dir()]

@@ -22,10 +22,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(kind: type) -> str | None:
-    """The family whose files a class of ``vitdense.models`` loads, by itself or by the nearest of its bases."""
+def family_of(kind: type) -> str:
+    """The family whose files a class of ours loads, by itself or by the nearest of its bases; empty for others."""
     bases = [base.__name__ for base in kind.__mro__ if base.__module__.startswith('vitdense.models.')]
-    return next((name for base in bases for name, family in FAMILIES.items() if base in family.classes), None)
+    return next((name for base in bases for name, family in FAMILIES.items() if base in family.classes), '')
 
 
 __all__ = ['FAMILIES', 'RELEASES', 'RELEASES_OF', 'family_of']

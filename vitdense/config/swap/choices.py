@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from vitdense.checkpoint.layouts import RELEASES_OF, family_of
 from vitdense.models import backbones
@@ -37,7 +38,7 @@ class Choice:
         return HALVES if self.release and self.release.endswith(('augreg', 'orig', 'orig_384')) else IMAGENET
 
 
-WORDS = {
+WORDS: dict[str, dict[str, Any]] = {
     'deit': dict(pos_resize='bicubic'),
     'mae': dict(pos_resize='bicubic'),
     'distilled': dict(dist_token=True),
@@ -66,7 +67,7 @@ def _choices() -> Iterator[tuple[str, Choice]]:
             if name.removeprefix(f'{family}_') in backbone.ARCHS:
                 continue
             words = name.split('_')
-            arguments = dict(arch=next(word for word in words if word in backbone.ARCHS))
+            arguments: dict[str, Any] = dict(arch=next(word for word in words if word in backbone.ARCHS))
             for word in (name, *words):
                 arguments.update(WORDS.get(word, {}))
             yield name, Choice(backbone, arguments, name)

@@ -68,7 +68,7 @@ def fit_column(model: ConfigDict, strides: Sequence[int], channels: int, stride:
         levels.update(out_channels=neck.out_channels, num_outs=neck.num_outs)
         _put_first(model, [levels], drop=1)
         return 1, [f'model.{place}: FPN -> {_describe(levels, stride)}']
-    if neck is None and 'decode_head' in model and len(strides) == len(STRIDES) and stride in (8, 16):
+    if not neck and 'decode_head' in model and len(strides) == len(STRIDES) and stride in (8, 16):
         pyramid = ConfigDict(type='Feature2Pyramid', embed_dim=channels, rescales=[stride / s for s in STRIDES])
         norms = [field.node.norm_cfg for field in fields if field.node.get('norm_cfg')]
         if norms:
