@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vitdense.commands.advice import advice
 from vitdense.commands.train import set_options
-from vitdense.config.options import merge_options
+from vitdense.config.cfg_options import merge_options
 from vitdense.engine.hooks.start_report import batch_line
 from vitdense.engine.runner import Runner
 

@@ -6,9 +6,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from vitdense.config.cfg_options import merge_options
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.load import config_path
-from vitdense.config.options import merge_options
 
 DETECTORS = {
     'retinanet/retinanet_r50_fpn_1x_coco.py': ['bbox_head'],

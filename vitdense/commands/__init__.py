@@ -1,4 +1,4 @@
-"""What the tools do: one file a command, with its options and its function."""
+"""What ``tools/`` run: a command is a file with ``add_options`` and ``run``; the other files are parts of them."""
 
 import argparse
 import io

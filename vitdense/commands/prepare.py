@@ -44,7 +44,7 @@ class Preparation:
     def _prepare(self) -> tuple[list[SplitReport], list[str], dict]:
         cfg, args = self.cfg, self.args
         reports = scan(cfg, args, self.splits)
-        self.folder = run_folder(cfg, args, self.name)
+        self.folder = take_folder(cfg, args, self.name)
         cfg.work_dir = str(self.folder.path)
         changes = drop_findings(cfg, reports, self.folder.path / 'clean') if args.lenient else []
         return reports, changes, cfg._cfg_dict
@@ -66,7 +66,7 @@ def scan(cfg: Config, args: argparse.Namespace, splits: tuple[str, ...]) -> list
     return reports
 
 
-def run_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
+def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
     """The folder of this run, and in ``cfg`` the checkpoint that it goes on from."""
     wanted = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     resume = getattr(args, 'resume', None)

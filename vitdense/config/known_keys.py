@@ -1,4 +1,4 @@
-"""Who reads a key of a config: the classes that are built from it, mmengine at known places, heads and detectors."""
+"""Who reads a key of a config, for ``cfg_options.py``: classes, mmengine at known places, heads and detectors."""
 
 import ast
 import importlib

@@ -5,9 +5,9 @@ import importlib.util
 
 from mmengine.config import Config, ConfigDict
 
+from vitdense.config.cfg_options import merge_options
 from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
-from vitdense.config.options import merge_options
 from vitdense.console import warn
 from vitdense.registry import bare_type
 

@@ -1,4 +1,4 @@
-"""The neck of a config whose backbone becomes, or was, one whose maps all have the same stride."""
+"""The neck of a config that gets another backbone: its channels, and a pyramid where all maps have the same stride."""
 
 import math
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""What exists for speed and memory alone: each has a plain counterpart in PyTorch with the same result."""
+"""What exists for speed and memory alone and computes the same: linear layers, dropout, attention by pieces."""

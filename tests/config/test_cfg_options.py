@@ -14,9 +14,9 @@ from support import ROOT
 from torch.utils.data import DataLoader
 
 from vitdense.commands.arguments import add_config
+from vitdense.config.cfg_options import check_options, merge_options
 from vitdense.config.known_keys import PLACES, arguments, hands_on, resolve
 from vitdense.config.load import config_path
-from vitdense.config.options import check_options, merge_options
 from vitdense.config.tree import look_up
 
 OURS = sorted(str(p) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
