@@ -18,7 +18,7 @@ class Differences:
     Attributes:
         missing: keys of the model only.
         unexpected: keys of the checkpoint only.
-        shapes: other shapes of the same key: that of the model, that of the checkpoint.
+        shapes: keys in both with different shapes: first the model's shape, then the checkpoint's.
     """
 
     missing: list[str] = field(default_factory=list)

@@ -40,7 +40,7 @@ class Complexity:
     Attributes:
         parameters: number of parameters.
         flops: multiply-adds of convolutions, linear layers and attention.
-        attention_flops: those of the two matrix products in softmax attention, which some tables leave out.
+        attention_flops: multiply-adds of the two matrix products in softmax attention, which some tables leave out.
     """
 
     parameters: int

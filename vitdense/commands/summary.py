@@ -12,7 +12,7 @@ from vitdense.engine.hooks.evaluation_files import per_class_table
 
 
 def print_summary(runner: Runner, split: str) -> None:
-    """Print the metrics of the last evaluation, those of the classes, and where the files are."""
+    """Print the metrics of the last evaluation, overall and by class, and where the files are."""
     if not is_main_process():
         return
     metrics = {

@@ -1,4 +1,4 @@
-"""Transforms of images and labels that the releases have and mmdet has not."""
+"""Transforms of images and labels that the releases have and mmdet lacks."""
 
 from mmdet.datasets.transforms import Resize
 

@@ -29,9 +29,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Layer-wise learning rates and weight decay as BEiT has them (https://arxiv.org/abs/2106.08254), in few groups.
 
     The learning rate of a backbone parameter is multiplied by ``decay_rate ** (num_layers + 1 - layer_id)``, both told
-    by the :class:`Backbone`; that of all others by 1. Norms, biases, other vectors, position tables and learned tokens
-    have no weight decay unless ``paramwise_cfg`` says so. Parameters with equal settings make one group, where mmengine
-    makes a group of each; frozen ones are in none, shared ones in one.
+    by the :class:`Backbone`; for all others the factor is 1. Norms, biases, other vectors, position tables and learned
+    tokens have no weight decay unless ``paramwise_cfg`` says so. Parameters with equal settings make one group, where
+    mmengine makes a group of each; frozen ones are in none, shared ones in one.
 
     ``paramwise_cfg`` has mmengine's names and ``decay_rate``, see :attr:`DEFAULTS`. Of the ``custom_keys`` that occur
     in a parameter's name, the longest that states ``lr_mult`` replaces ``bias_lr_mult``, and the longest that states

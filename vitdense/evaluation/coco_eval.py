@@ -128,8 +128,8 @@ class CocoResult:
     def stats(self) -> dict[str, float]:
         """The twelve numbers that ``COCOeval.summarize`` prints, -1 where undefined, under mmdet's names.
 
-        As there, mAP is that of 100 detections, whatever ``max_dets`` is, the others but the first two AR are of the
-        third number, and the names say 100, 300 and 1000 for any three numbers.
+        As there, mAP counts 100 detections, whatever ``max_dets`` is. The first two AR count its first two numbers, and
+        all others its third. The names say 100, 300 and 1000 for any three numbers.
         """
         hundred = [i for i, number in enumerate(self.max_dets) if number == 100]
         precisions = [self.precision[..., 0, hundred]]

@@ -24,7 +24,7 @@ from .report import Curves, EvaluationReport
 class CocoMetric(MMDetCocoMetric):
     """``mmdet.CocoMetric`` that finds the categories of the classes by name, prints nothing and leaves a report.
 
-    Arguments, keys and values are those of mmdet's metric; ``use_mp_eval`` and ``sort_categories`` change nothing here.
+    Arguments, keys and values are as in mmdet's metric; ``use_mp_eval`` and ``sort_categories`` change nothing here.
     Where they part:
 
     - ``dataset_meta['classes']`` may have another order than the categories of the file. A class without a category

@@ -16,7 +16,7 @@ from .report import EvaluationReport
 class IoUMetric(MMSegIoUMetric):
     """``mmseg.IoUMetric`` that counts in integers and leaves a report.
 
-    Arguments, keys and values are those of mmseg's metric. Counts stay exact above 2**24 pixels, where its float32
+    Arguments, keys and values are as in mmseg's metric. Counts stay exact above 2**24 pixels, where its float32
     sums begin to round, and do not need ``torch.histc``, which deterministic runs on GPUs refuse.
 
     Attributes:

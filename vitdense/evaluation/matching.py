@@ -22,7 +22,7 @@ def iou_matrix(found: list[dict], objects: list[dict], crowd: bool = False) -> n
 def greedy_pairs(iou: np.ndarray, least: float, scores: np.ndarray) -> list[tuple[int, int]]:
     """Rows and columns of ``iou`` (D, G) one to one.
 
-    The pair of the highest IoU comes first, at equal IoU that of the higher of ``scores`` (D,), down to ``least``.
+    The pair with the highest IoU comes first, down to ``least``. At equal IoU the higher of ``scores`` (D,) decides.
     """
     rows, columns = np.nonzero(iou >= least)
     order = np.lexsort((-scores[rows], -iou[rows, columns]))

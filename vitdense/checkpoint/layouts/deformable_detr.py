@@ -66,7 +66,7 @@ def _heads(state: State, name: str) -> list[str]:
 
 
 def _same_as_first(state: State, key: str) -> bool:
-    """Whether a parameter of the head of a layer is that of the first layer."""
+    """Whether a parameter of a layer's head equals the first layer's."""
     return torch.equal(state[key], state[re.sub(r'(_embed)\.\d+\.', r'\1.0.', key)])
 
 

@@ -1,4 +1,4 @@
-"""Hybrids of a ResNet and a ViT: what follows the ResNet is published as that of a ViT."""
+"""Hybrids of a ResNet and a ViT: what follows the ResNet is published in the layout of a ViT."""
 
 import re
 from dataclasses import replace

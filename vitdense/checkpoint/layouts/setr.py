@@ -58,7 +58,7 @@ def _turn(state: State) -> State:
 
 
 def _widen_classifier(state: State) -> State:
-    """The classifier of mmseg's aggregation is 1 x 1, that of the release 3 x 3."""
+    """mmseg's classifier behind the aggregation is 1 x 1; the release has 3 x 3."""
     key = 'decode_head.conv_seg.weight'
     return {name: F.pad(value, (1, 1, 1, 1)) if name == key else value for name, value in state.items()}
 

@@ -17,7 +17,7 @@ _PROJECTIONS = Rows('.attn.qkv.', ('.attn.query.', '.attn.key.', '.attn.value.')
 
 
 def resize_window(table: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A bias table ((2 * window - 1) ** 2, M) to that of another window, bicubically."""
+    """Resize a bias table ((2 * window - 1) ** 2, M) to another window, bicubically."""
     old, new = math.isqrt(table.shape[0]), math.isqrt(shape[0])
     return resize_grid(table[None], (old, old), (new, new), mode='bicubic')[0]
 

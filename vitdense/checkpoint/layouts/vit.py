@@ -35,13 +35,13 @@ def fit_positions(table: Tensor, shape: tuple[int, ...], prefix: int, hw: tuple[
 
 
 def fit_bias_table(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int]) -> Tensor:
-    """A relative bias table of a square image to that of a grid ``hw``."""
+    """Resize a relative bias table of a square image to a grid ``hw``."""
     side = (math.isqrt(table.shape[0] - 3) + 1) // 2
     return resize_bias_table(table, (side, side), hw)
 
 
 def _split_qkv_bias(state: State, own: State) -> State:
-    """Biases of queries and values, without that of keys, which changes no softmax, where a backbone has only these."""
+    """Split off the biases of queries and values if a backbone has only these; a bias of keys changes no softmax."""
     split = dict(state)
     for key in own:
         joined = key.replace('.q_bias', '.qkv.bias')

@@ -1,6 +1,6 @@
 """Whole detectors: Mask R-CNN and Cascade Mask R-CNN over ViTDet.
 
-Of what detectron2 and mmdet number, all is in the same order: the background is the last logit, class k has channels 4k
+detectron2 and mmdet number everything in the same order: the background is the last logit, class k has channels 4k
 to 4k + 3 of the boxes (dx, dy, dw, dh) and channel k of the masks, anchors of a place are sorted by height over width,
 the deltas of one anchor lie together, and regions are flattened channels first.
 """

@@ -24,7 +24,7 @@ class Choice:
 
     Attributes:
         backbone: the class.
-        arguments: those of the class.
+        arguments: what the class is built with.
         release: name of the official weights, None where there are none.
     """
 

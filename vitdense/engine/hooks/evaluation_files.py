@@ -24,7 +24,7 @@ from .output import Harmless, Occasional
 
 @HOOKS.register_module()
 class EvaluationFilesHook(Hook):
-    """Writes the reports of the metrics into the work dir, those of the last validation or test.
+    """Writes the metrics' reports of the last validation or test into the work dir.
 
     After each: ``per_class.csv``. After the last, and before it as often as that takes under 0.3 % of the time:
     ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. A second metric with a report gets

@@ -1,4 +1,4 @@
-"""Pictures of what a model is trained on and of what it predicts."""
+"""Pictures of the images that a model is trained on, and of its predictions."""
 
 import re
 from collections import Counter

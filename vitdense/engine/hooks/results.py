@@ -31,7 +31,7 @@ class ResultsHook(Hook):
     validation so far, the learning rate of the last iteration, the mean of each loss term since the row before, and the
     metrics of the validation. There is one for each epoch and each validation, and one at the end. A resumed run goes
     on with the table it finds; rows after the iteration that it resumes from are dropped. A run from the start moves a
-    table that is there to ``results_1.csv`` and so on. Losses are those of the first process.
+    table that is there to ``results_1.csv`` and so on. Losses come from the first process.
     """
 
     priority = 'LOW'  # after the metrics of a validation are complete, before the checkpoint
@@ -143,7 +143,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write the table, whole or not at all; its columns are those of all rows."""
+    """Write the table, whole or not at all, with a column for each key that any row has."""
     columns = {key: None for row in rows for key in row}
     order = sorted(columns, key=lambda key: (key not in FIRST, key.startswith('val/'), key.startswith('train/')))
     with replacing(path) as part, open(part, 'w', newline='') as file:

@@ -1,4 +1,4 @@
-"""Hybrid Vision Transformer: the patches are those of a convolutional network's map (R50+ViT-B/16)."""
+"""Hybrid Vision Transformer: its patches come from the map of a convolutional network (R50+ViT-B/16)."""
 
 import re
 from dataclasses import dataclass

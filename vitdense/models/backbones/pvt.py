@@ -24,7 +24,7 @@ from .base import STRIDES, Backbone, resolve_arch
 class PVTArch:
     """A row of the architecture tables of PVT and PVTv2: one entry a stage.
 
-    ``drop_path_rate`` is that of the official detection code, which differs from classification.
+    ``drop_path_rate`` comes from the official detection code, which differs from classification.
     """
 
     depths: tuple[int, ...]

@@ -25,7 +25,7 @@ from .base import STRIDES, Backbone, resolve_arch
 class SwinArch:
     """A row of section 3.3 of the paper; the channels double from stage to stage.
 
-    ``drop_path_rate`` is that of the official detection code's 3x schedules, which differs from classification.
+    ``drop_path_rate`` comes from the official detection code's 3x schedules, which differ from classification.
     """
 
     embed_dims: int
@@ -116,7 +116,7 @@ class SwinBlock(Block):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2 x 2 tokens, those of a column first, and halves their channels: norm, then linear layer."""
+    """Joins 2 x 2 tokens, column by column, and halves their channels: norm, then linear layer."""
 
     NORMED = 4
     """Channels that the norm sees, in those of a token."""
@@ -136,7 +136,7 @@ class PatchMerging(nn.Module):
 
 
 def merge(x: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Tokens (B, N, C) of a map ``hw`` to those of 2 x 2 blocks (B, N', 4C)."""
+    """Tokens (B, N, C) of a map ``hw`` to tokens (B, N', 4C), each of a block of 2 x 2."""
     x = pad_to_multiple(to_map(x, hw), 2).movedim(1, 3)
     x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H', 2, W', 2, C)
     return x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)

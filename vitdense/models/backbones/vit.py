@@ -105,7 +105,7 @@ class ViTArch:
 
     @property
     def num_prefix(self) -> int:
-        """Number of tokens before those of the patches."""
+        """Number of tokens before the patches."""
         return self.class_token + self.dist_token + self.reg_tokens
 
     def grid_of(self, column: str) -> tuple[int, int]:
@@ -219,7 +219,7 @@ class ViT(Backbone):
         return PatchEmbed(in_channels, self.arch.embed_dims, size, size, drop, norm=False)
 
     def build_tokens(self) -> None:
-        """The tokens beside those of the patches, and the table of positions."""
+        """The tokens beside the patches, and the table of positions."""
         row, channels = self.arch, self.arch.embed_dims
         self.cls_token = learned(1, 1, channels) if row.class_token else None
         self.dist_token = learned(1, 1, channels) if row.dist_token else None

@@ -33,7 +33,7 @@ class DeformableEncoderLayer(Layer):
 class DeformableDecoderLayer(Layer):
     """Self-attention of queries, deformable attention over the image, and a feed-forward network.
 
-    As in the release, ``norm2`` is that of the self-attention and ``norm1`` that of the other.
+    As in the release, ``norm2`` follows the self-attention and ``norm1`` the deformable attention.
     """
 
     def __init__(

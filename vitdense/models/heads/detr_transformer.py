@@ -34,7 +34,7 @@ class Layer(nn.Module):
 
 
 def multi_head_attention(channels: int, num_heads: int, dropout: float) -> MultiHeadAttention:
-    """Attention whose output projection starts as that of the official release."""
+    """Attention whose output projection starts as in the official release."""
     attention = MultiHeadAttention(channels, num_heads, dropout)
     nn.init.xavier_uniform_(attention.out_proj.weight)
     return attention

@@ -19,7 +19,7 @@ from vitdense.registry import MODELS
 class Trans2SegHead(BaseDecodeHead):
     """Classes from the attention of one learned query for each over the deepest map, refined with the shallowest.
 
-    The network computed is that of the official code, not that of the paper's figure: see :class:`DecoderBlock` and
+    The network follows the official code, not the paper's figure: see :class:`DecoderBlock` and
     :class:`AttentionMaps`. What that code computes and never uses is left out: in the last block the update of queries
     and features, in all others the MLP of the attention maps.
 

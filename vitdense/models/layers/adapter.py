@@ -1,6 +1,6 @@
 """What ViT-Adapter adds to a plain ViT: convolutions, and the exchange between their pyramid and the patches.
 
-Names are those of the release. A pyramid are tokens (B, S, C) of maps at strides 8, 16 and 32, one after the other.
+Names come from the release. A pyramid is the tokens (B, S, C) of the maps at strides 8, 16 and 32, one after the other.
 """
 
 from collections.abc import Callable
