@@ -237,17 +237,7 @@ def test_values_with_keys_are_merged():
 
 
 @pytest.mark.parametrize(
-    ('text', 'value'),
-    [
-        ("dict(type='nms', iou_threshold=0.5)", dict(type='nms', iou_threshold=0.5)),
-        ("{'nms': {'type': 'soft_nms'}, 'score_thr': 0.1}", dict(nms=dict(type='soft_nms'), score_thr=0.1)),
-        ('{"a": true, "b": null, "c": [1, 2.5]}', dict(a=True, b=None, c=[1, 2.5])),
-        ("[dict(type='A', sizes=(1, 2)), dict()]", [dict(type='A', sizes=(1, 2)), {}]),
-        ('1,2,3', [1, 2, 3]),
-        ("'a=b'", 'a=b'),
-        ('None', None),
-        ('f(x)', 'f(x)'),
-    ],
+    ('text', 'value'), [('1,2,3', [1, 2, 3]), ('[(1,2)]', [(1, 2)]), ("'a=b'", 'a=b'), ('None', None), ('f(x)', 'f(x)')]
 )
 def test_values_of_the_command_line(text, value):
     parser = argparse.ArgumentParser()
@@ -255,15 +245,16 @@ def test_values_of_the_command_line(text, value):
     assert parser.parse_args(['c.py', '--cfg-options', 'a=1', f'b.c={text}']).cfg_options == {'a': 1, 'b.c': value}
 
 
-@pytest.mark.parametrize('setting', ['a', 'a=dict(b=c)', 'a={1', 'a=[1,(2', 'a=dict(1)'])
+@pytest.mark.parametrize('setting', ['a', 'a=dict(b=1,c=2)', 'a={"b":1,"c":2}', 'a=[dict(b=1)]', 'a=[1,(2'])
 def test_what_is_no_value_is_answered_in_a_line(setting, capsys):
+    """mmengine recurses for ever into dict(b=1,c=2), and takes {"b":1} for a text."""
     parser = argparse.ArgumentParser()
     add_config(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(['c.py', '--cfg-options', setting])
     [line] = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
-    assert 'argument --cfg-options: ' in line
-    assert setting.partition('=')[2] in line
+    expected = 'KEY=VALUE, and the keys of a dict one by one (a.a=1 a.b=2)'
+    assert line.endswith(f'argument --cfg-options: expected {expected}, found {setting!r}')
 
 
 def test_mmengine_alone_accepts_a_mistyped_key():

@@ -1,15 +1,33 @@
 """Options that several commands have."""
 
 import argparse
+import re
+from typing import Any
 
 from mmengine.config import DictAction
+
+
+class Settings(DictAction):
+    """mmengine's ``KEY=VALUE``; what it cannot read, or takes for a text, is an error of one line."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add the settings one by one to those of ``namespace``."""
+        for setting in values:
+            key, _, text = setting.partition('=')
+            try:
+                if re.match(r'[\[(\s]*(\{|dict\()', text):
+                    raise ValueError
+                super().__call__(parser, namespace, [setting], option_string)
+            except (ValueError, AssertionError) as error:
+                hint = f'KEY=VALUE, and the keys of a dict one by one ({key}.a=1 {key}.b=2)'
+                raise argparse.ArgumentError(self, f'expected {hint}, found {setting!r}') from error
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config and what is changed in it, and how its data are checked."""
     parser.add_argument('config', help='config file, or one of an installed package: mmdet::retinanet/...')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
+        '--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE', help='override settings of the config'
     )
     data = parser.add_argument_group('data')
     data.add_argument(
