@@ -14,7 +14,7 @@ pytest.importorskip('mmseg')
 
 import mmseg.datasets.transforms  # noqa: F401
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 from support.scan import kinds, only, picture
 
 from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan, scan_data
@@ -70,8 +70,8 @@ def seg(tmp_path) -> SegFolder:
 
 
 def build(node):
-    pipeline = [dict(step, type=f'mmseg.{step["type"]}') for step in node['pipeline']]
-    return DATASETS.build(dict(node, type=f'mmseg.{node["type"]}', pipeline=pipeline))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return DATASETS.build(node)
 
 
 def names(node) -> list[str]:
