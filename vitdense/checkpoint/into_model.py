@@ -9,15 +9,7 @@ from torch import nn
 
 from vitdense.checkpoint.layouts import FAMILIES, family_of
 from vitdense.checkpoint.layouts.family import Family, Layout, State
-from vitdense.checkpoint.translate import (
-    divide,
-    find_layout,
-    joined,
-    layout_of,
-    recognise,
-    to_ours,
-    unwrap,
-)
+from vitdense.checkpoint.translate import divide, find_layout, joined, layout_of, recognise, to_ours, unwrap
 from vitdense.models.backbones import Backbone
 
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -48,10 +40,6 @@ class Changes:
 
     def __bool__(self) -> bool:
         return any((self.sources, self.dropped, self.resized, self.selected, self.fresh))
-
-    def selections(self) -> list[str]:
-        """What was taken out of the logits, as the line of a report says it."""
-        return ['the 80 classes were taken from the 91 ids of COCO'] if self.selected else []
 
     def reasons(self) -> list[str]:
         """Why layers start afresh; several of one kind are told once."""
@@ -87,7 +75,8 @@ def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, Backbone) and family_of(type(backbone)):
         part, rest = divide(state, 'backbone.')
-        if not _fits(part, backbone):
+        own = backbone.state_dict()
+        if not all(key in own and value.shape == own[key].shape for key, value in part.items()):
             layout = find_layout(part, family_of(type(backbone)))
             part = _rename(part, layout, changes, 'backbone.') if layout else part
             part, names = resize_tables(part, backbone)
@@ -126,11 +115,6 @@ def adapt_backbone(checkpoint: Mapping, backbone: Backbone) -> tuple[State, Chan
     state = _rename(state, layout_of(state, family_of(type(backbone))), changes, 'backbone.' if whole else '')
     state, changes.resized = resize_tables(state, backbone)
     return state, changes
-
-
-def _fits(state: State, module: nn.Module) -> bool:
-    own = module.state_dict()
-    return all(key in own and value.shape == own[key].shape for key, value in state.items())
 
 
 def _rename(state: State, layout: Layout, changes: Changes, prefix: str = '') -> State:

@@ -38,11 +38,6 @@ def joined(part: State, rest: State, prefix: str) -> State:
     return {prefix + key: value for key, value in part.items()} | rest
 
 
-def backbone_of(state: State) -> State:
-    """That part of a detector's state dict which is its backbone, ``state`` itself if it is one."""
-    return divide(state, 'backbone.')[0] or state
-
-
 def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
     """Bring a checkpoint of any known layout into ours.
 
@@ -58,7 +53,7 @@ def convert(checkpoint: Mapping, family: str) -> tuple[State, list[str]]:
     """
     state = unwrap(checkpoint)
     if not FAMILIES[family].whole:
-        state = backbone_of(state)
+        state = divide(state, 'backbone.')[0] or state  # which may be that of a detector
     return to_ours(state, layout_of(state, family))
 
 

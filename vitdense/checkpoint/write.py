@@ -188,11 +188,7 @@ def _part_for(weights: Weights, target: str) -> Weights:
 
 
 def _layouts(family: str, target: str) -> list[Layout]:
-    """The layouts of a family that are called ``target``.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The layouts of a family that are called ``target``, at least one."""
     layouts = FAMILIES[family].layouts
     found = [layout for layout in layouts if target in layout.targets]
     if not found:
@@ -202,11 +198,7 @@ def _layouts(family: str, target: str) -> list[Layout]:
 
 
 def _first_with_place(state: State, layouts: list[Layout]) -> tuple[State, str]:
-    """``state`` in the first of ``layouts`` that has a place for all of it, and its wrapper.
-
-    Raises:
-        ValueError: none has; the message says what each lacks.
-    """
+    """``state`` in the first of ``layouts`` that has a place for all of it, and its wrapper."""
     reasons = []
     for layout in layouts:
         try:
@@ -217,11 +209,7 @@ def _first_with_place(state: State, layouts: list[Layout]) -> tuple[State, str]:
 
 
 def _check_target(target: Path, source: Path, overwrite: bool) -> None:
-    """Refuse a ``target`` that cannot be written, or must not be.
-
-    Raises:
-        OSError: that is so.
-    """
+    """Refuse a ``target`` that cannot be written, or must not be."""
     if target.is_dir():
         raise IsADirectoryError(f'{target} is a folder, expected the path of a file')
     if not target.parent.is_dir():
@@ -233,11 +221,7 @@ def _check_target(target: Path, source: Path, overwrite: bool) -> None:
 
 
 def _missing_counters(state: State, back: State) -> list[str]:
-    """Compare ``state`` with what was read back. Counters of batch norms may be missing: no output depends on them.
-
-    Raises:
-        RuntimeError: anything else is not the same, bit for bit.
-    """
+    """Counters of batch norms, on which no output depends, may not be read back; all else must be, bit for bit."""
     missing = [key for key in state if key not in back]
     counters = [key for key in missing if key.endswith('.num_batches_tracked')]
     wrong = [key for key in missing if key not in counters] + [key for key in back if key not in state]

@@ -95,15 +95,12 @@ def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed."""
     if args.backbone:
         return swap_backbone(cfg, args.backbone, args.pretrained)
-    return [] if args.pretrained else [drop_pretrained(cfg)]
-
-
-def drop_pretrained(cfg: Config) -> str:
-    """Train the backbone of ``cfg`` from random weights."""
+    if args.pretrained:
+        return []
     dropped = cfg.model.backbone.pop('init_cfg', None) or cfg.model.get('pretrained')
     if 'pretrained' in cfg.model:
         cfg.model.pretrained = None
-    return f'model.backbone: {dropped} -> random weights'
+    return [f'model.backbone: {dropped} -> random weights']
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -52,7 +52,11 @@ class RunFolder:
             if _holds_files(wanted) and not (wanted / LOCK).is_file():
                 raise FileExistsError(f'--overwrite: {path!r} holds files but no run; choose another --work-dir')
             folder = cls(wanted)
-            folder._clear()
+            for entry in wanted.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK:
+                    entry.unlink()
             return folder
         numbers = itertools.count(2)
         while True:
@@ -78,15 +82,6 @@ class RunFolder:
             if (run / 'last.pth').is_file():
                 return cls(run)
         raise FileNotFoundError(f'--resume: no last.pth in {path!r}, so there is no run to go on with')
-
-    def _clear(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.name == LOCK:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
 
 
 def _holds_files(folder: Path) -> bool:

@@ -93,7 +93,7 @@ class CocoMetric(MMDetCocoMetric):
         missing = len(set(self.img_ids) - {result['img_id'] for result in found})
         if missing:
             logger.warning(
-                f'{missing} of {len(self.img_ids)} images of {self._source} were not predicted; '
+                f'{missing} of {len(self.img_ids)} images of {self.ann_file or "the data set"} were not predicted; '
                 'their objects count as missed'
             )
         metrics = OrderedDict()
@@ -126,10 +126,6 @@ class CocoMetric(MMDetCocoMetric):
         if self.report is None:
             self.report = make_report(metric, tuple(self._dataset_meta['classes']), result, truth, found)
         return metrics
-
-    @property
-    def _source(self) -> str:
-        return self.ann_file or 'the data set'
 
     def _from_samples(self, truths: list[dict]) -> QuietCOCO:
         """The ground truth that came with the samples, for want of an annotation file."""

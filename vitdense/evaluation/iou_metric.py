@@ -55,7 +55,9 @@ class IoUMetric(MMSegIoUMetric):
         if self.format_only:
             return super().compute_metrics(results)
         classes = tuple(self.dataset_meta['classes'])
-        confusion = _summed(results, len(classes))
+        confusion = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
+        for filled, counts in results:
+            confusion.reshape(-1)[filled] += counts
         outside = int(confusion[-1].sum())
         if outside:
             MMLogger.get_current_instance().warning(
@@ -73,11 +75,3 @@ class IoUMetric(MMSegIoUMetric):
         }
         self.report = EvaluationReport('semantic', classes, per_class, confusion[:-1, :-1])
         return metrics
-
-
-def _summed(results: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> np.ndarray:
-    """(K + 1, K + 1) pixels of all images."""
-    total = np.zeros((num_classes + 1) ** 2, np.int64)
-    for filled, counts in results:
-        total[filled] += counts
-    return total.reshape(num_classes + 1, num_classes + 1)

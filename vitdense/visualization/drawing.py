@@ -95,7 +95,8 @@ def draw(
     line_colors = [color_of(colors, numbers[i]) for i in order.tolist()]
     picture = to_pil_image(draw_bounding_boxes(canvas, boxes[order], colors=line_colors, width=line))
     counts = labels.present()
-    important = sorted(order.tolist(), key=lambda i: (counts[numbers[i]], _rank(labels, area, i)))
+    weight = area if labels.scores is None else labels.scores
+    important = sorted(order.tolist(), key=lambda i: (counts[numbers[i]], -float(weight[i])))
     scores = None if labels.scores is None else labels.scores[important].tolist()
     _write_names(picture, boxes[important].tolist(), [numbers[i] for i in important], scores, names, colors)
     return picture
@@ -161,10 +162,6 @@ def _paint_objects(canvas: Tensor, masks: Tensor, numbers: Tensor, colors: Seque
 def _grow(numbers: Tensor, radius: int) -> Tensor:
     """The largest number within ``radius`` pixels of each pixel of a (H, W) map."""
     return max_pool2d(numbers[None].float(), 2 * radius + 1, 1, radius)[0].long()
-
-
-def _rank(labels: Labels, area: Tensor, i: int) -> float:
-    return -float(area[i] if labels.scores is None else labels.scores[i])
 
 
 def _write_names(

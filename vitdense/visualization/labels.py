@@ -65,25 +65,21 @@ def _from_sample(sample: Any, kind: str, score_thr: float) -> Labels:
     if instances is not None and 'labels' in instances:
         if 'scores' in instances:
             instances = instances[instances.scores >= score_thr]
-        return _instances(
-            instances.get('bboxes'), instances.labels, instances.get('masks'), instances.get('scores')
-        )  # fmt: skip
+        boxes, masks, scores = (instances.get(key) for key in ('bboxes', 'masks', 'scores'))
+        return _instances(boxes, instances.labels, masks, scores)
     if semantic is not None:
         return Labels(semantic=_semantic(semantic.get('data', semantic.get('sem_seg'))))
     return Labels()
 
 
 def _instances(boxes: Any, classes: Any, masks: Any, scores: Any = None) -> Labels:
+    is_mmdet = hasattr(masks, 'to_tensor')
     return Labels(
         None if boxes is None else _tensor(getattr(boxes, 'tensor', boxes)).float().reshape(-1, 4),
         _tensor(classes).long(),
         None if scores is None else _tensor(scores).float(),
-        None if masks is None else _masks(masks),
+        None if masks is None else (masks.to_tensor(torch.bool, 'cpu') if is_mmdet else _tensor(masks)) > 0,
     )
-
-
-def _masks(masks: Any) -> Tensor:
-    return (masks.to_tensor(torch.bool, 'cpu') if hasattr(masks, 'to_tensor') else _tensor(masks)) > 0
 
 
 def _semantic(data: Any) -> Tensor:

@@ -16,7 +16,7 @@ from .detr import (
     resnet,
     without_counts,
 )
-from .family import Family, Layout, State, same, under
+from .family import Family, Layout, State, nest, same, under
 from .tensors import add_biases, drop_biases
 
 NECK = tuple(
@@ -36,6 +36,9 @@ MMDET_BRANCHES = (
     (f'{HEAD}cls_branches.{{i}}.', f'{HEAD}class_embed.{{i}}.'),
     *((f'{HEAD}reg_branches.{{i}}.{2 * n}.', f'{HEAD}bbox_embed.{{i}}.layers.{n}.') for n in range(3)),
 )
+
+QUERY_PARTS = ('reference_points.', 'enc_output.', 'enc_output_norm.', 'pos_trans.', 'pos_trans_norm.')
+"""What makes queries of learned embeddings, and of proposals."""
 
 TWO_STAGE = f'{TRANSFORMER}enc_output.weight'
 REPEATED = rf'{re.escape(TRANSFORMER)}decoder\.(?=(class|bbox)_embed\.)'
@@ -128,12 +131,10 @@ DEFORMABLE_DETR = Family(
                 *resnet('model.backbone.[conv_encoder.|]model.'),
                 *((f'model.{theirs}', ours) for theirs, ours in NECK),
                 ('model.query_position_embeddings.', f'{HEAD}query_embed.'),
-                *(
-                    (f'model.{part}', TRANSFORMER + part)
-                    for part in (
-                        *('level_embed', 'reference_points.', 'enc_output.', 'enc_output_norm.', 'pos_trans.'),
-                        *('pos_trans_norm.', 'decoder.class_embed.', 'decoder.bbox_embed.'),
-                    )
+                *nest(
+                    same('level_embed', *QUERY_PARTS, 'decoder.class_embed.', 'decoder.bbox_embed.'),
+                    'model.',
+                    TRANSFORMER,
                 ),
                 ('model.encoder.layers.{i}.self_attn_layer_norm.', f'{ENCODER}norm1.'),
                 ('model.encoder.layers.{i}.final_layer_norm.', f'{ENCODER}norm2.'),
@@ -181,10 +182,7 @@ DEFORMABLE_DETR = Family(
                 *same('backbone.', 'neck.'),
                 (f'{HEAD}query_embedding.', f'{HEAD}query_embed.'),
                 (f'{TRANSFORMER}level_embeds', f'{TRANSFORMER}level_embed'),
-                *same(
-                    *(f'{TRANSFORMER}{part}.' for part in ('reference_points', 'enc_output', 'enc_output_norm')),
-                    *(f'{TRANSFORMER}{part}.' for part in ('pos_trans', 'pos_trans_norm')),
-                ),
+                *nest(same(*QUERY_PARTS), TRANSFORMER, TRANSFORMER),
                 *MMDET_BRANCHES,
                 (f'{ENCODER}norms.{{n}}.', f'{ENCODER}norm{{n+1}}.'),
                 (f'{ENCODER}attentions.0.', f'{ENCODER}self_attn.'),

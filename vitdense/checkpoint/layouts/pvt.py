@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitdense.models.layers.pos_embed import resize_grid
 
-from .family import Family, Layout, State, same
+from .family import Family, Layout, State, nest, same
 from .tensors import Rows, add_class_entry, drop_class_entry
 
 _KEY_VALUE = Rows('.attn.kv.', ('.attn.k.', '.attn.v.'))
@@ -37,12 +37,21 @@ def _is_linear(key: str) -> bool:
 
 
 _HEAD = ('norm', 'head', 'cls_token', 'mask_token')
-_TRANSFORMERS_PARTS = (('layer_norm_{i}.', 'norm{i}.'), ('mlp.dense{i}.', 'mlp.fc{i}.'))
 _MMDET_PARTS = (
     ('attn.attn.in_proj_', 'attn.qkv.'),
     ('attn.attn.out_proj.', 'attn.proj.'),
     ('ffn.layers.0.', 'mlp.fc1.'),
 )
+
+
+def _transformers_parts(attention: str, reduction: str, projection: str) -> tuple[tuple[str, str], ...]:
+    rows = tuple((f'{name}.', f'{name[0]}.') for name in ('query', 'key', 'value'))
+    return (
+        ('layer_norm_{i}.', 'norm{i}.'),
+        ('mlp.dense{i}.', 'mlp.fc{i}.'),
+        *nest((*rows, (f'{reduction}_reduction.', 'sr.'), ('layer_norm.', 'norm.')), attention, 'attn.'),
+        (projection, 'attn.proj.'),
+    )
 
 
 def resize_square(table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -73,15 +82,7 @@ PVT = Family(
                 ('[pvt.|]encoder.patch_embeddings.{i}.layer_norm.', 'patch_embed{i+1}.norm.'),
                 ('[pvt.|]encoder.block.{i}.{j}.', 'block{i+1}.{j}.'),
             ),
-            parts=(
-                *_TRANSFORMERS_PARTS,
-                ('attention.self.query.', 'attn.q.'),
-                ('attention.self.key.', 'attn.k.'),
-                ('attention.self.value.', 'attn.v.'),
-                ('attention.self.sequence_reduction.', 'attn.sr.'),
-                ('attention.self.layer_norm.', 'attn.norm.'),
-                ('attention.output.dense.', 'attn.proj.'),
-            ),
+            parts=_transformers_parts('attention.self.', 'sequence', 'attention.output.dense.'),
             dropped=(
                 '[pvt.|]encoder.patch_embeddings.{i}.cls_token',
                 '[pvt.|]encoder.layer_norm.',
@@ -141,15 +142,7 @@ PVT_V2 = Family(
                 ('[pvt_v2.|]encoder.layers.{i}.blocks.{j}.', 'block{i+1}.{j}.'),
                 ('[pvt_v2.|]encoder.layers.{i}.layer_norm.', 'norm{i+1}.'),
             ),
-            parts=(
-                *_TRANSFORMERS_PARTS,
-                ('attention.query.', 'attn.q.'),
-                ('attention.key.', 'attn.k.'),
-                ('attention.value.', 'attn.v.'),
-                ('attention.spatial_reduction.', 'attn.sr.'),
-                ('attention.layer_norm.', 'attn.norm.'),
-                ('attention.proj.', 'attn.proj.'),
-            ),
+            parts=_transformers_parts('attention.', 'spatial', 'attention.proj.'),
             dropped=('classifier.',),
             tensors=_KEY_VALUE.join,
             inverse=_KEY_VALUE.split,

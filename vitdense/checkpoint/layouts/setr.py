@@ -64,11 +64,7 @@ def _widen_classifier(state: State) -> State:
 
 
 def _narrow_classifier(state: State) -> State:
-    """Undo :func:`_widen_classifier`.
-
-    Raises:
-        ValueError: the classifier sees more than the pixel itself.
-    """
+    """Undo :func:`_widen_classifier` where the classifier sees no more than the pixel itself."""
     key = 'decode_head.conv_seg.weight'
     narrow = state | {key: state[key][:, :, 1:2, 1:2].contiguous()} if key in state else state
     if key in state and not torch.equal(_widen_classifier(narrow)[key], state[key]):
@@ -82,11 +78,7 @@ def _without_class(state: State) -> State:
 
 
 def _with_class(state: State) -> State:
-    """Undo :func:`_without_class`, with a class token and an entry of zeros.
-
-    Raises:
-        ValueError: there is a class token.
-    """
+    """Undo :func:`_without_class` where there is no class token, with one and an entry of zeros."""
     if 'backbone.cls_token' in state:
         raise ValueError(
             'backbone.cls_token has no place: models of this layout take theirs off before the first block'

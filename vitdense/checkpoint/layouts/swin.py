@@ -1,6 +1,7 @@
 """Swin and SwinV2."""
 
 import math
+from functools import partial
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from vitdense.models.layers.pos_embed import resize_grid
 from .family import Family, Layout, State, same
 from .templates import Pairs
 from .tensors import Rows
+from .vit import transformers_block
 
 MAP_NORMS = tuple(rf'norm{stage}\.' for stage in range(4))
 """Norms of the returned maps, which classification does not have."""
@@ -22,20 +24,9 @@ def resize_window(table: Tensor, shape: tuple[int, ...]) -> Tensor:
     return resize_grid(table[None], (old, old), (new, new), mode='bicubic')[0]
 
 
-def _merge_by_position(state: State) -> State:
-    """Order what patch merging joins by position in the 2 x 2 block, columns first.
-
-    mmdet's merging orders it by channel, then by row and column of the block.
-    """
-    return _reverse_axes(state, (-1, 2, 2))
-
-
-def _merge_by_channel(state: State) -> State:
-    """Undo :func:`_merge_by_position`."""
-    return _reverse_axes(state, (2, 2, -1))
-
-
 def _reverse_axes(state: State, shape: tuple[int, int, int]) -> State:
+    """Order what patch merging joins by position in the 2 x 2 block, columns first, or as mmdet by channel first."""
+
     def reverse(value: Tensor) -> Tensor:
         return value.unflatten(-1, shape).transpose(-3, -1).flatten(-3)
 
@@ -50,18 +41,8 @@ _PARTS = same('norm1.', 'norm2.', 'attn.qkv.', 'attn.proj.', 'mlp.fc1.', 'mlp.fc
 _V1_PARTS = (*_PARTS, *same('attn.relative_position_bias_table'))
 _V2_PARTS = (*_PARTS, *same('attn.logit_scale', 'attn.q_bias', 'attn.v_bias', 'attn.cpb_mlp.'))
 _BUFFERS = 'blocks.{j}.[attn_mask|attn.relative_position_index|attn.relative_coords_table]'
-_TRANSFORMERS_PARTS = (
-    ('layernorm_before.', 'norm1.'),
-    ('layernorm_after.', 'norm2.'),
-    ('attention.[self.query|q_proj].', 'attn.query.'),
-    ('attention.[self.key|k_proj].', 'attn.key.'),
-    ('attention.[self.value|v_proj].', 'attn.value.'),
-    ('attention.[output.dense|o_proj].', 'attn.proj.'),
-    ('[intermediate.dense|mlp.fc1].', 'mlp.fc1.'),
-    ('[output.dense|mlp.fc2].', 'mlp.fc2.'),
-)
 _TRANSFORMERS_V1_PARTS = (
-    *_TRANSFORMERS_PARTS,
+    *transformers_block('self', _PROJECTIONS),
     ('attention.[self|relative_position_bias].relative_position_bias_table', 'attn.relative_position_bias_table'),
 )
 _TRANSFORMERS_V2_PARTS = (
@@ -69,7 +50,7 @@ _TRANSFORMERS_V2_PARTS = (
     ('attention.self.value.bias', 'attn.v_bias'),
     ('attention.self.logit_scale', 'attn.logit_scale'),
     ('attention.self.continuous_position_bias_mlp.', 'attn.cpb_mlp.'),
-    *_TRANSFORMERS_PARTS,
+    *transformers_block('self', _PROJECTIONS),
 )
 
 
@@ -153,8 +134,8 @@ SWIN = Family(
                 ),
             ),
             dropped=('stages.{i}.blocks.{j}.attn.w_msa.relative_position_index',),
-            tensors=_merge_by_position,
-            inverse=_merge_by_channel,
+            tensors=partial(_reverse_axes, shape=(-1, 2, 2)),
+            inverse=partial(_reverse_axes, shape=(2, 2, -1)),
             targets=('mmdet', 'mmseg'),
             wrapper='state_dict',
         ),

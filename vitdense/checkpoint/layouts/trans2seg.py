@@ -26,9 +26,6 @@ def _drop_unused(state: State) -> State:
     return kept
 
 
-_PARTS = {'depthwise': 'depthwise_conv.conv', 'bn_depth': 'depthwise_conv.bn'}
-_PARTS |= {'pointwise': 'pointwise_conv.conv', 'bn_point': 'pointwise_conv.bn'}
-
 TRANS2SEG = Family(
     classes=('Trans2SegHead',),
     whole=True,
@@ -45,10 +42,10 @@ TRANS2SEG = Family(
                 ('encoder.layer{i}.{j}.', 'backbone.layer{i}.{j}.'),
                 ('transformer_head.transformer.vit.hybrid_embed.proj.', f'{TRANSFORMER}hybrid_embed.'),
                 ('transformer_head.transformer.vit.', TRANSFORMER),
-                *(
-                    (f'transformer_head.lay{{i}}.block.{theirs}.', f'decode_head.lay{{i}}.{ours}.')
-                    for theirs, ours in _PARTS.items()
-                ),
+                ('transformer_head.lay{i}.block.depthwise.', 'decode_head.lay{i}.depthwise_conv.conv.'),
+                ('transformer_head.lay{i}.block.bn_depth.', 'decode_head.lay{i}.depthwise_conv.bn.'),
+                ('transformer_head.lay{i}.block.pointwise.', 'decode_head.lay{i}.pointwise_conv.conv.'),
+                ('transformer_head.lay{i}.block.bn_point.', 'decode_head.lay{i}.pointwise_conv.bn.'),
                 ('transformer_head.pred.', 'decode_head.conv_seg.'),
                 ('transformer_head.conv_c1.', 'decode_head.conv_c1.'),
             ),

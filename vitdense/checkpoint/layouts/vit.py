@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from vitdense.models.layers.pos_embed import resize_positions
 from vitdense.models.layers.rel_pos import resize_bias_table, resize_linear
 
 from .family import Family, Layout, State, nest, same
-from .tensors import Rows, add_class_entry, drop_class_entry
+from .tensors import Rows, add_biases, add_class_entry, drop_class_entry
 
 MOST_PREFIX = 16
 """More entries than these before a square grid mean that the grid is not square."""
@@ -89,13 +90,6 @@ def _need_class_token(state: State) -> State:
 _QKV = Rows('.attn.qkv.', ('.attn.q.', '.attn.k.', '.attn.v.'))
 
 
-def _add_patch_bias(state: State) -> State:
-    """Give the patch embedding a bias of zeros where it has none."""
-    weight = state.get('patch_embed.proj.weight')
-    bias = {} if weight is None else {'patch_embed.proj.bias': torch.zeros_like(weight[:, 0, 0, 0])}
-    return bias | state
-
-
 def _from_jax(state: State) -> State:
     """Transpose kernels, which JAX stores with inputs before outputs, and flatten heads: (C, M, D) and (M, D, C)."""
 
@@ -116,25 +110,25 @@ def _vitdet_blocks(place: str, attn: str) -> tuple[tuple[str, str], ...]:
     return nest((*same('norm1', 'norm2', 'mlp'), *attention), f'{place}.{{i}}.', 'blocks.{i}.')
 
 
+def transformers_block(attention: str, rows: Rows) -> tuple[tuple[str, str], ...]:
+    """Parts of a block in ``transformers``, whose models call what holds queries, keys and values ``attention``."""
+    names = zip(('query', 'key', 'value'), rows.parts, strict=True)
+    return (
+        ('layernorm_before.', 'norm1.'),
+        ('layernorm_after.', 'norm2.'),
+        *((f'attention.[{attention}.{name}|{name[0]}_proj].', part.removeprefix('.')) for name, part in names),
+        ('attention.[output.dense|o_proj].', 'attn.proj.'),
+        ('[intermediate.dense|mlp.fc1].', 'mlp.fc1.'),
+        ('[output.dense|mlp.fc2].', 'mlp.fc2.'),
+    )
+
+
 TRANSFORMERS_PLACES = (
     ('embeddings.cls_token', 'cls_token'),
     ('embeddings.distillation_token', 'dist_token'),
     ('embeddings.position_embeddings', 'pos_embed'),
     ('embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
-    *nest(
-        (
-            ('layernorm_before.', 'norm1.'),
-            ('layernorm_after.', 'norm2.'),
-            ('attention.[attention.query|q_proj].', 'attn.q.'),
-            ('attention.[attention.key|k_proj].', 'attn.k.'),
-            ('attention.[attention.value|v_proj].', 'attn.v.'),
-            ('attention.[output.dense|o_proj].', 'attn.proj.'),
-            ('[intermediate.dense|mlp.fc1].', 'mlp.fc1.'),
-            ('[output.dense|mlp.fc2].', 'mlp.fc2.'),
-        ),
-        '[encoder.layer|layers].{i}.',
-        'blocks.{i}.',
-    ),
+    *nest(transformers_block('attention', _QKV), '[encoder.layer|layers].{i}.', 'blocks.{i}.'),
     ('layernorm.', 'norm.'),
 )
 """Names of ``transformers`` in the files on its hub, and since version 5 in memory."""
@@ -196,21 +190,22 @@ TRANSFORMERS_VITDET = Layout(
     targets=('transformers',),
 )
 
+
+def _mmseg_places(*others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    mlp = (('ffn.layers.0.0.', 'mlp.fc1.'), ('ffn.layers.1.', 'mlp.fc2.'))
+    return (
+        *same('cls_token', 'pos_embed'),
+        ('patch_embed.projection.', 'patch_embed.proj.'),
+        *nest((('ln1.', 'norm1.'), ('ln2.', 'norm2.'), *mlp, *others), 'layers.{i}.', 'blocks.{i}.'),
+        ('ln1.', 'norm.'),
+    )
+
+
 MMSEG = Layout(
     'mmseg',
     probe=r'layers\.0\.attn\.attn\.',
-    places=(
-        *same('cls_token', 'pos_embed'),
-        ('patch_embed.projection.', 'patch_embed.proj.'),
-        ('layers.{i}.ln1.', 'blocks.{i}.norm1.'),
-        ('layers.{i}.ln2.', 'blocks.{i}.norm2.'),
-        ('layers.{i}.attn.attn.in_proj_', 'blocks.{i}.attn.qkv.'),
-        ('layers.{i}.attn.attn.out_proj.', 'blocks.{i}.attn.proj.'),
-        ('layers.{i}.ffn.layers.0.0.', 'blocks.{i}.mlp.fc1.'),
-        ('layers.{i}.ffn.layers.1.', 'blocks.{i}.mlp.fc2.'),
-        ('ln1.', 'norm.'),
-    ),
-    tensors=_add_patch_bias,
+    places=_mmseg_places(('attn.attn.in_proj_', 'attn.qkv.'), ('attn.attn.out_proj.', 'attn.proj.')),
+    tensors=partial(add_biases, pattern=r'patch_embed\.proj\.weight'),
     inverse=_need_class_token,
     targets=('mmseg',),
     wrapper='state_dict',
@@ -219,24 +214,7 @@ MMSEG = Layout(
 MMSEG_BEIT = Layout(
     'mmseg BEiT/MAE',
     probe=r'layers\.0\.attn\.qkv\.',
-    places=(
-        *same('cls_token', 'pos_embed'),
-        ('patch_embed.projection.', 'patch_embed.proj.'),
-        *nest(
-            (
-                ('ln1.', 'norm1.'),
-                ('ln2.', 'norm2.'),
-                ('gamma_1', 'ls1.gamma'),
-                ('gamma_2', 'ls2.gamma'),
-                ('ffn.layers.0.0.', 'mlp.fc1.'),
-                ('ffn.layers.1.', 'mlp.fc2.'),
-                *same('attn'),
-            ),
-            'layers.{i}.',
-            'blocks.{i}.',
-        ),
-        ('ln1.', 'norm.'),
-    ),
+    places=_mmseg_places(('gamma_1', 'ls1.gamma'), ('gamma_2', 'ls2.gamma'), *same('attn')),
     dropped=('layers.{i}.attn.relative_position_index',),
     inverse=_need_class_token,
     targets=('mmseg',),

@@ -9,7 +9,7 @@ import re
 
 import torch
 
-from .family import Family, Layout, State
+from .family import Family, Layout, State, nest, same
 from .tensors import add_class_entry, drop_class_entry
 
 CASCADE = r'roi_head\.bbox_head\.(\d+)\.fc_cls\.weight'
@@ -17,13 +17,9 @@ MASK_HEAD = 'roi_head.mask_head.'
 POSITIONS = 'backbone.pos_embed'
 
 
-def _stages(state: State) -> list[str]:
-    return sorted(found[1] for key in state if (found := re.fullmatch(CASCADE, key)))
-
-
 def _mask_head_of_each_stage(state: State) -> State:
     """Give each stage of a cascade the one mask head of detectron2: the mean of their masks is its mask."""
-    stages = _stages(state)
+    stages = sorted(found[1] for key in state if (found := re.fullmatch(CASCADE, key)))
     spread: State = {}
     for key, value in state.items():
         rest = key.removeprefix(MASK_HEAD)
@@ -33,11 +29,7 @@ def _mask_head_of_each_stage(state: State) -> State:
 
 
 def _one_mask_head(state: State) -> State:
-    """Undo :func:`_mask_head_of_each_stage`.
-
-    Raises:
-        ValueError: the mask heads of the stages differ.
-    """
+    """Undo :func:`_mask_head_of_each_stage` where the heads of all stages are equal."""
     joined: State = {}
     for key, value in state.items():
         name = re.sub(rf'^{re.escape(MASK_HEAD)}\d+\.', MASK_HEAD, key)
@@ -57,10 +49,7 @@ VITDET_DETECTOR = Family(
             probe=r'backbone\.net\.blocks\.0\.attn\.qkv\.',
             dropped=('pixel_mean', 'pixel_std', 'proposal_generator.anchor_generator.cell_anchors.{i}'),
             places=(
-                *(
-                    (f'backbone.net.{part}', f'backbone.{part}')
-                    for part in ('pos_embed', 'patch_embed.', 'blocks.{i}.')
-                ),
+                *nest(same('pos_embed', 'patch_embed.', 'blocks.{i}.'), 'backbone.net.', 'backbone.'),
                 ('backbone.simfp_{i}.', 'neck.simfp_{i}.'),
                 ('proposal_generator.rpn_head.conv.conv{i}.', 'rpn_head.rpn_conv.{i}.conv.'),
                 ('proposal_generator.rpn_head.objectness_logits.', 'rpn_head.rpn_cls.'),
@@ -76,14 +65,15 @@ VITDET_DETECTOR = Family(
                         (f'box_predictor.{stage}bbox_pred.', f'{stage}fc_reg.'),
                     )
                 ),
-                *(
-                    (f'roi_heads.mask_head.{theirs}', f'{MASK_HEAD}{ours}')
-                    for theirs, ours in (
+                *nest(
+                    (
                         ('mask_fcn{i+1}.norm.', 'convs.{i}.ln.'),
                         ('mask_fcn{i+1}.', 'convs.{i}.conv.'),
                         ('deconv.', 'upsample.'),
                         ('predictor.', 'conv_logits.'),
-                    )
+                    ),
+                    'roi_heads.mask_head.',
+                    MASK_HEAD,
                 ),
             ),
             tensors=lambda state: _mask_head_of_each_stage(drop_class_entry(state, POSITIONS)),

@@ -25,11 +25,14 @@ class StandInFinder(MetaPathFinder, Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        from vitdense.compat.mmcv_ext import boxes, deform_conv, focal_loss, info, ms_deform_attn, roi
+        from vitdense.compat.mmcv_ext import boxes, deform_conv, focal_loss, ms_deform_attn, roi
 
-        for part in (boxes, deform_conv, focal_loss, info, ms_deform_attn, roi):
+        for part in (boxes, deform_conv, focal_loss, ms_deform_attn, roi):
             vars(module).update({name: getattr(part, name) for name in part.__all__})
         vars(module).update(__doc__=__doc__, __getattr__=_missing_op)
+        # printed with the environment of every run
+        vars(module)['get_compiler_version'] = lambda: 'none (operators from torchvision through vitdense)'
+        vars(module)['get_compiling_cuda_version'] = lambda: 'not available'
 
 
 def _missing_op(name: str) -> Callable[..., NoReturn]:

@@ -5,7 +5,7 @@ Images (B, C, H, W), weight (O, C / groups, kH, kW), offset (B, deform_groups * 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
@@ -31,7 +31,7 @@ def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
     """Write the convolution into ``output`` (B, O, H', W')."""
-    output.copy_(_forward(input, weight, offset, None, None, geometry))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*_arguments(geometry, input, weight, offset)))
 
 
 def deform_conv_backward_input(
@@ -49,7 +49,7 @@ def deform_conv_backward_input(
     torchvision computes the gradient of the weight along with them, so it is kept in the buffer ``columns``, which
     mmcv hands to ``deform_conv_backward_parameters`` next.
     """
-    grads = _backward(gradOutput, input, weight, offset, None, None, geometry)
+    grads = _backward(gradOutput, *_arguments(geometry, input, weight, offset))
     gradInput.copy_(grads.input)
     gradOffset.copy_(grads.offset)
     columns.resize_(weight.shape).copy_(grads.weight)
@@ -70,7 +70,7 @@ def deform_conv_backward_parameters(
     grad = columns
     if columns.numel() == 0:
         # the weight itself is not passed in, and its gradient does not depend on it
-        grad = _backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry).weight
+        grad = _backward(gradOutput, *_arguments(geometry, input, torch.zeros_like(gradWeight), offset)).weight
     gradWeight.add_(grad, alpha=scale)
     columns.resize_(0)
 
@@ -89,7 +89,8 @@ def modulated_deform_conv_forward(
     **geometry: int,
 ) -> None:
     """Write the convolution into ``output`` (B, O, H', W')."""
-    output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
+    arguments = _arguments(geometry, input, weight, offset, mask, bias if with_bias else None)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
 def modulated_deform_conv_backward(
@@ -111,7 +112,7 @@ def modulated_deform_conv_backward(
     **geometry: int,
 ) -> None:
     """Write the gradients of images, weight, offsets, mask and, if ``with_bias``, bias."""
-    grads = _backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
+    grads = _backward(grad_output, *_arguments(geometry, input, weight, offset, mask, bias if with_bias else None))
     grad_input.copy_(grads.input)
     grad_weight.copy_(grads.weight)
     grad_offset.copy_(grads.offset)
@@ -130,34 +131,23 @@ class Gradients(NamedTuple):
     bias: Tensor
 
 
-def _operands(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, ...]:
-    mask_given = offset.new_zeros(len(offset), 1) if mask is None else mask
-    bias_given = weight.new_zeros(len(weight)) if bias is None else bias
-    return widen(input, weight, offset, mask_given, bias_given)
-
-
-def _settings(geometry: Mapping[str, int], mask: Tensor | None) -> tuple[int, ...]:
-    return *(geometry[name] for name in (PLAIN if mask is None else MODULATED)), mask is not None
-
-
-def _forward(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: Mapping[str, int]
-) -> Tensor:
-    operands = _operands(input, weight, offset, mask, bias)
-    return torch.ops.torchvision.deform_conv2d(*operands, *_settings(geometry, mask))
-
-
-def _backward(
-    grad_output: Tensor,
+def _arguments(
+    geometry: Mapping[str, int],
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    geometry: Mapping[str, int],
-) -> Gradients:
-    operands = _operands(input, weight, offset, mask, bias)
-    grad_output, settings = grad_output.to(operands[0].dtype), _settings(geometry, mask)
-    return Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *settings))
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple:
+    """What the operators of torchvision take."""
+    names = PLAIN if mask is None else MODULATED
+    mask_given = offset.new_zeros(len(offset), 1) if mask is None else mask
+    bias_given = weight.new_zeros(len(weight)) if bias is None else bias
+    settings = *(geometry[name] for name in names), mask is not None
+    return *widen(input, weight, offset, mask_given, bias_given), *settings
+
+
+def _backward(grad_output: Tensor, input: Tensor, *others: Any) -> Gradients:
+    """The gradients for what :func:`_arguments` returns."""
+    grad_output = grad_output.to(input.dtype)
+    return Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad_output, input, *others))

@@ -1,5 +1,7 @@
 """RoIAlign and RoIPool. Images (B, C, H, W); ``rois`` (N, 5): image number, then a box xyxy in image pixels."""
 
+from typing import Any
+
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
@@ -13,54 +15,26 @@ AVERAGE = 1
 
 
 def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **settings: Any
 ) -> None:
     """Write the pooled regions into ``output`` (N, C, aligned_height, aligned_width)."""
-    _refuse_max_pooling('roi_align_forward', pool_mode)
-    wide, rois = widen(input, rois)
-    output.copy_(
-        torch.ops.torchvision.roi_align(
-            wide, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-        )
-    )
+    output.copy_(torch.ops.torchvision.roi_align(*widen(input, rois), **_bins_of('roi_align_forward', **settings)))
 
 
 def roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **settings: Any
 ) -> None:
     """Write the gradient of the images into ``grad_input`` (B, C, H, W)."""
-    _refuse_max_pooling('roi_align_backward', pool_mode)
-    wide, rois = widen(grad_output, rois)
-    grad_input.copy_(
-        torch.ops.torchvision._roi_align_backward(
-            wide, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned
-        )
-    )
+    bins = _bins_of('roi_align_backward', **settings)
+    bins |= zip(('batch_size', 'channels', 'height', 'width'), grad_input.shape, strict=True)
+    grad_input.copy_(torch.ops.torchvision._roi_align_backward(*widen(grad_output, rois), **bins))
 
 
-def _refuse_max_pooling(op: str, pool_mode: int) -> None:
+def _bins_of(op: str, aligned_height: int, aligned_width: int, pool_mode: int, **others: Any) -> dict[str, Any]:
+    """mmcv's settings under torchvision's names."""
     if pool_mode != AVERAGE:
         raise OpNotAvailableError(message(f"{op} with pool_mode='max'"))
+    return dict(others, pooled_height=aligned_height, pooled_width=aligned_width)
 
 
 def roi_pool_forward(

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from mmengine.config import ConfigDict
 
 from vitdense.config.channels import ChannelField, channel_fields, first_neck
+from vitdense.models.backbones.base import STRIDES
 from vitdense.registry import bare_type
 
 SCALES = {'SimpleFeaturePyramid': 'scale_factors', 'Feature2Pyramid': 'rescales', 'MultiLevelNeck': 'scales'}
 """Necks that make a pyramid of maps of one stride, and their argument for the scales of its levels."""
-
-STRIDES = (4, 8, 16, 32)
 
 
 def remove_pyramid(model: ConfigDict, strides: Sequence[int]) -> tuple[list[int], list[str]]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from vitdense.files import cache_folder, replacing
 
@@ -47,6 +48,6 @@ def store(key: str, report: SplitReport, paths: Iterable[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / f'{key}.json') as part:
-            part.write_text(json.dumps({'report': report.to_json(), 'stamps': {path: stamp(path) for path in paths}}))
+            part.write_text(json.dumps({'report': asdict(report), 'stamps': {path: stamp(path) for path in paths}}))
     except OSError:
         return

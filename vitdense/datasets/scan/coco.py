@@ -10,10 +10,9 @@ from vitdense.config.datasets import positions
 from .boxes import check_annotations
 from .classes import check_categories, check_names
 from .coco_file import CocoFile, FileFault, read_coco
-from .pictures import Loader, in_threads, look, missing_files, size_fault, spread
+from .pictures import Loader, in_threads, look, missing_files, same_pictures, size_fault, spread
 from .report import Finding, SplitReport
 from .resolve import Leaf, follows_file_order
-from .same import same_pictures
 
 CHEAP = 64 * 2**20
 """Bytes of a file that is read only for its counts."""
@@ -55,7 +54,12 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     report.findings += check_categories(report.classes, categories, path, is_default, follows_file_order(dataset))
     check_annotations(file, any(step.get('with_mask') for step in leaf.steps('LoadAnnotations')))
     paths, note = _image_paths(leaf, file)
-    file.findings += _missing(file, paths)
+    missing = missing_files(list(paths.values()))
+    file.findings += [
+        Finding('missing image', path, f'there is no such file (image {file.images[i]["id"]!r})', True, 'image', i)
+        for i, path in paths.items()
+        if path in missing
+    ]
     used = _count(leaf, report, file)
     opened: list[int] = []
     if note or leaf.loader is None:
@@ -81,15 +85,6 @@ def _image_paths(leaf: Leaf, file: CocoFile) -> tuple[dict[int, str], str]:
         except Exception as error:  # a method of somebody else that wants more than this
             return {}, f'images not opened: {leaf.type}.parse_data_info: {type(error).__name__}: {error}'
     return paths, ''
-
-
-def _missing(file: CocoFile, paths: dict[int, str]) -> list[Finding]:
-    missing = missing_files(list(paths.values()))
-    return [
-        Finding('missing image', path, f'there is no such file (image {file.images[i]["id"]!r})', True, 'image', i)
-        for i, path in paths.items()
-        if path in missing
-    ]
 
 
 def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, file: CocoFile, paths: dict[int, str]) -> None:
@@ -128,18 +123,15 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[int]:
         used &= ~(file.wh.min(1, initial=np.inf) < dataset.filter_cfg.get('min_size', 0))
     indices = np.flatnonzero(used)
     indices = indices[positions(len(indices), dataset._indices)]
-    counted = present & np.isin(file.image_of, indices) & ~file.crowd & ~file.ignored & _seen_by_mmdet(file)
+    with np.errstate(invalid='ignore'):
+        seen_by_mmdet = file.boxes[:, 2:].min(1) >= 1
+    counted = present & np.isin(file.image_of, indices) & ~file.crowd & ~file.ignored & seen_by_mmdet
     pairs = np.unique(np.stack([label[counted], file.image_of[counted]], 1), axis=0)
     images = np.bincount(pairs[:, 0], minlength=len(report.classes)).tolist()
     instances = np.bincount(label[counted], minlength=len(report.classes)).tolist()
     report.images = len(indices)
     report.per_class = {name: (images[k], instances[k]) for k, name in enumerate(report.classes)}
     return indices.tolist()
-
-
-def _seen_by_mmdet(file: CocoFile) -> np.ndarray:
-    with np.errstate(invalid='ignore'):
-        return file.boxes[:, 2:].min(1) >= 1
 
 
 def _empty(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[Finding]:

@@ -56,12 +56,9 @@ class LabelRule:
     label_map: dict[int, int] | None
 
     @classmethod
-    def of(cls, dataset: Any) -> 'LabelRule':
-        return cls.with_zero(dataset, bool(dataset.reduce_zero_label))
-
-    @classmethod
-    def with_zero(cls, dataset: Any, reduce_zero_label: bool) -> 'LabelRule':
-        """The rule of ``dataset`` if its ``reduce_zero_label`` were as given."""
+    def of(cls, dataset: Any, reduce_zero_label: bool | None = None) -> 'LabelRule':
+        """The rule of ``dataset``, or what it would be if its ``reduce_zero_label`` were as given."""
+        reduce_zero_label = bool(dataset.reduce_zero_label if reduce_zero_label is None else reduce_zero_label)
         label_map = dataset.label_map
         ignored = {dataset.ignore_index} | ({0, 255} if reduce_zero_label else set())
         number = len(label_map) if label_map else len(dataset.metainfo['classes'])

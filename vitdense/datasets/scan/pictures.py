@@ -19,6 +19,8 @@ from rich.progress import track
 from vitdense.console import CONSOLE
 from vitdense.registry import bare_type
 
+from .report import Finding
+
 T = TypeVar('T')
 ORIENTATION = 0x0112
 PLAIN_FORMATS = ('JPEG', 'PNG')  # of which PIL loads nothing that OpenCV does not
@@ -118,13 +120,12 @@ def size_fault(picture: Picture, wh: tuple[int, int], what: str) -> tuple[str, s
     """
     width, height = picture.loaded_wh
     said = f'{what} says {wh[0]} x {wh[1]}'
-    if picture.orientation == 1 or not picture.turns:
-        if picture.loaded_wh != wh:
-            return 'wrong image size', f'it is {width} x {height}, {said}', True
+    is_turned = picture.orientation != 1 and picture.turns
+    if picture.loaded_wh != wh and not (is_turned and picture.loaded_wh == wh[::-1]):
+        return 'wrong image size', f'it is {width} x {height}, {said}', True
+    if not is_turned:
         return None
     exif = f'EXIF orientation {picture.orientation} turns it when it is loaded'
-    if picture.loaded_wh not in (wh, wh[::-1]):
-        return 'wrong image size', f'it is {width} x {height}, {said}', True
     if picture.loaded_wh != wh:
         message = f'{exif} to {width} x {height}, {said}: the labels are those of the unturned image'
         return 'EXIF orientation', message, True
@@ -174,3 +175,16 @@ def spread(items: Sequence[T], most: int | None) -> list[T]:
     if most is None or len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]
+
+
+def same_pictures(pictures: Sequence[Picture]) -> list[Finding]:
+    """A remark for each picture whose content another file before it has."""
+    files: dict[str, dict[str, None]] = defaultdict(dict)
+    for picture in pictures:
+        if not picture.error:
+            files[picture.digest].setdefault(picture.path)
+    return [
+        Finding('same picture twice', other, f'the content is that of {paths[0]}', False)
+        for paths in map(list, files.values())
+        for other in paths[1:]
+    ]

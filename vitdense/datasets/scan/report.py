@@ -1,7 +1,7 @@
 """What a scan finds, and how it is told."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 
 SHOWN = 5
@@ -71,13 +71,9 @@ class SplitReport:
         """The findings for which a run has to stop."""
         return [finding for finding in self.findings if finding.fatal]
 
-    def to_json(self) -> dict:
-        """As plain lists and dicts, read back by :meth:`from_json`."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: dict) -> 'SplitReport':
-        """The report of :meth:`to_json`."""
+        """The report that ``asdict`` made plain lists and dicts of."""
         report = cls(**content)
         report.classes = tuple(report.classes)
         report.per_class = {name: (images, instances) for name, (images, instances) in report.per_class.items()}

@@ -9,10 +9,9 @@ from vitdense.names import listed
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, histogram, look_at_map
-from .pictures import Loader, Picture, in_threads, look, missing_files, size_fault, spread
+from .pictures import Loader, Picture, in_threads, look, missing_files, same_pictures, size_fault, spread
 from .report import Finding, SplitReport
 from .resolve import Leaf
-from .same import same_pictures
 
 NO_CLASS, NOTHING = 'value that is no class', 'nothing to learn'
 
@@ -109,7 +108,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
         report.findings += _absent(leaf, report, images_of, values, len(maps))
         if {finding.kind for finding in report.findings} & {NO_CLASS, NOTHING}:
             report.histogram = histogram([found for found in maps.values() if not found.error], rule, report.classes)
-            other = LabelRule.with_zero(leaf.dataset, not rule.reduce_zero_label)
+            other = LabelRule.of(leaf.dataset, not rule.reduce_zero_label)
             if not other.wrong(values) and len(other.labels(values)) > 1:
                 report.histogram.append(f'with reduce_zero_label={other.reduce_zero_label} each is a class or ignored')
 

@@ -34,10 +34,19 @@ class ProgressHook(Hook):
         self.started = self.shown = time.monotonic()
 
     def before_train(self, runner: Runner) -> None:
-        self._open_bar()
+        if is_main_process() and CONSOLE.is_interactive and self.bar is None:
+            self.bar = Progress(
+                TextColumn('{task.description}'),
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TextColumn('{task.fields[text]}'),
+                console=CONSOLE,
+                transient=True,
+            )
+            self.bar.add_task('', text='')
+            self.bar.start()
 
-    def before_test(self, runner: Runner) -> None:
-        self._open_bar()
+    before_test = before_train
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
@@ -81,19 +90,6 @@ class ProgressHook(Hook):
         if self.bar:
             self.bar.stop()
             self.bar = None
-
-    def _open_bar(self) -> None:
-        if is_main_process() and CONSOLE.is_interactive and self.bar is None:
-            self.bar = Progress(
-                TextColumn('{task.description}'),
-                BarColumn(24),
-                MofNCompleteColumn(),
-                TextColumn('{task.fields[text]}'),
-                console=CONSOLE,
-                transient=True,
-            )
-            self.bar.add_task('', text='')
-            self.bar.start()
 
     def _is_due(self, seconds: float) -> bool:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitdense.models.layers.init import init_linear_
 from vitdense.names import unknown
 
 if TYPE_CHECKING:
@@ -163,3 +164,59 @@ def resolve_arch(archs: Mapping[str, Arch], arch: str, overrides: dict[str, Any]
         if key not in columns:
             raise TypeError(f'{owner}: ' + unknown('argument', key, columns))
     return replace(row, **overrides)
+
+
+class Pyramid(Backbone):
+    """Backbones of four stages, as PVT and Swin are, with the arguments that they share.
+
+    Args:
+        arch: row of ``ARCHS``.
+        out_indices: stages to return; later ones are not built.
+        frozen_stages: -1 for none, 0 the first patch embedding, s the stages 1 to s (see :class:`Backbone`).
+        with_cp: activation checkpointing of the blocks.
+        in_channels: channels of the image.
+        drop_rate: dropout of projections, feed-forward layers, and position (PVT) or patch embeddings (Swin).
+        attn_drop_rate: dropout of attention weights.
+        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='pvt_small')``.
+        overrides: columns of ``ARCHS`` to replace, e.g. ``drop_path_rate=0.3``.
+
+    Raises:
+        ValueError: unknown ``arch`` or stages, or an arch whose columns do not fit each other.
+        TypeError: an argument that does not exist.
+    """
+
+    arch: Any
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+        **overrides,
+    ) -> None:
+        self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        super().__init__(row.depths, row.channels, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
+        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
+        self.build(in_channels, self.drop_path_rates(row.drop_path_rate, row.depths))
+        self.apply(init_linear_)
+        self.freeze()
+
+    @abstractmethod
+    def build(self, in_channels: int, rates: list[list[float]]) -> None:
+        """Make the layers, with the stochastic depth of each block by stage."""
+
+    def attention_args(self, stage: int) -> dict:
+        """What every attention of ``stage`` takes."""
+        return dict(
+            channels=self.arch.channels[stage],
+            num_heads=self.arch.num_heads[stage],
+            qkv_bias=self.arch.qkv_bias,
+            attn_drop=self.attn_drop_rate,
+            proj_drop=self.drop_rate,
+        )

@@ -2,7 +2,6 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 
 from vitdense.models.layers.attention import SpatialReductionAttention
 from vitdense.models.layers.block import Block
-from vitdense.models.layers.init import init_linear_, learned
+from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_minimum, to_map
 from vitdense.models.layers.mlp import FeedForward, Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.pos_embed import resize_grid
 from vitdense.registry import MODELS
 
-from .base import STRIDES, Backbone, resolve_arch
+from .base import STRIDES, Pyramid
 
 
 @dataclass(frozen=True)
@@ -44,59 +43,31 @@ class PVTArch:
             if channels % heads:
                 raise ValueError(f'embed_dims {self.embed_dims} must be multiples of num_heads {self.num_heads}')
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return self.embed_dims
 
-class PyramidVisionTransformer(Backbone):
+
+class PyramidVisionTransformer(Pyramid):
     """What PVT and PVTv2 share: four stages, each a patch embedding ``patch_embed{s}`` and blocks ``block{s}``.
 
     Parameters are named as in the official release. Images below 32 pixels a side are padded with zeros to 32, which
     the spatial reduction of the first stage needs. Attention reaches over the whole map, the padding of a batch
-    included: features of an image depend on it.
-
-    Args:
-        arch: row of ``ARCHS``.
-        out_indices: stages to return; later ones are not built.
-        frozen_stages: -1 for none, 0 the first patch embedding, s the stages 1 to s (see :class:`Backbone`).
-        with_cp: activation checkpointing of the blocks.
-        in_channels: channels of the image.
-        drop_rate: dropout of projections, feed-forward layers and position embeddings.
-        attn_drop_rate: dropout of attention weights.
-        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='pvt_small')``.
-        overrides: columns of ``ARCHS`` to replace, e.g. ``drop_path_rate=0.3``.
-
-    Raises:
-        ValueError: unknown ``arch`` or stages, or an arch whose columns do not fit each other.
-        TypeError: an argument that does not exist.
+    included: features of an image depend on it. Arguments are those of :class:`Pyramid`.
     """
 
     arch: PVTArch
 
-    def __init__(
-        self,
-        arch: str,
-        *,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = None,
-        **overrides,
-    ) -> None:
-        self.arch = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+    def build(self, in_channels: int, rates: list[list[float]]) -> None:
         row = self.arch
-        super().__init__(row.depths, row.embed_dims, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
-        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
         self.min_size = max(stride * ratio for stride, ratio in zip(STRIDES, row.sr_ratios, strict=True))
-        rates = self.drop_path_rates(row.drop_path_rate, row.depths)
         for stage in range(len(self.depths)):
             previous = in_channels if stage == 0 else row.embed_dims[stage - 1]
             blocks = nn.ModuleList(self.build_block(stage, rate) for rate in rates[stage])
             setattr(self, f'patch_embed{stage + 1}', self.build_patch_embed(stage, previous))
             setattr(self, f'block{stage + 1}', blocks)
             self.build_rest(stage)
-        self.apply(init_linear_)
-        self.freeze()
 
     @abstractmethod
     def build_patch_embed(self, stage: int, in_channels: int) -> PatchEmbed:
@@ -113,16 +84,6 @@ class PyramidVisionTransformer(Backbone):
     def build_attention(self, stage: int) -> SpatialReductionAttention:
         """Attention of a block of ``stage``."""
         return SpatialReductionAttention(sr_ratio=self.arch.sr_ratios[stage], **self.attention_args(stage))
-
-    def attention_args(self, stage: int) -> dict:
-        """What every attention of ``stage`` takes."""
-        return dict(
-            channels=self.arch.embed_dims[stage],
-            num_heads=self.arch.num_heads[stage],
-            qkv_bias=self.arch.qkv_bias,
-            attn_drop=self.attn_drop_rate,
-            proj_drop=self.drop_rate,
-        )
 
     def build_block(self, stage: int, drop_path: float) -> Block:
         """A block of ``stage``."""
@@ -175,7 +136,7 @@ class PVT(PyramidVisionTransformer):
 
     The last stage has no class token. Each stage adds a learned position embedding ``pos_embed{s}``, stored for images
     of ``IMG_SIZE`` pixels and resized bilinearly to any other size. Maps are returned without a norm. Arguments are
-    those of :class:`PyramidVisionTransformer`.
+    those of :class:`Pyramid`.
     """
 
     IMG_SIZE = 224

@@ -25,7 +25,7 @@ class PVTv2(PyramidVisionTransformer):
     """Pyramid Vision Transformer, version 2: overlapping patches, convolutional feed-forward, no position embedding.
 
     Each stage ends in a LayerNorm ``norm{s}`` (eps 1e-6), and its output is both returned and passed on. Arguments are
-    those of :class:`PyramidVisionTransformer`.
+    those of :class:`Pyramid`.
     """
 
     arch: PVTv2Arch

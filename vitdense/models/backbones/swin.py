@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import cast
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from vitdense.models.layers.block import Block
 from vitdense.models.layers.fast.linear import Linear
-from vitdense.models.layers.init import init_linear_, learned
+from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.window import Pair, Windows, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 
-from .base import STRIDES, Backbone, resolve_arch
+from .base import Pyramid
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class SwinStage(nn.Module):
 
 
 @MODELS.register_module()
-class Swin(Backbone):
+class Swin(Pyramid):
     """Swin Transformer, as in the official detection code.
 
     Maps are padded with zeros at the right and the bottom: images to multiples of 4, maps to whole windows within each
@@ -162,22 +162,7 @@ class Swin(Backbone):
     map (classification models do not shift a map of one window).
 
     The map of stage s, counted from 0, is returned through a LayerNorm ``norm{s}``; the next stage gets it without.
-    Parameters are named as in the official release.
-
-    Args:
-        arch: row of ``ARCHS``.
-        out_indices: stages to return; later ones are not built.
-        frozen_stages: -1 for none, 0 the patch embedding, s the stages 1 to s (see :class:`Backbone`).
-        with_cp: activation checkpointing of the blocks.
-        in_channels: channels of the image.
-        drop_rate: dropout of projections, feed-forward layers and patch embeddings.
-        attn_drop_rate: dropout of attention weights.
-        init_cfg: initialisation config, e.g. ``dict(type='vitdense.Pretrained', checkpoint='swin_tiny')``.
-        overrides: columns of ``ARCHS`` to replace, e.g. ``window_size=12``.
-
-    Raises:
-        ValueError: unknown ``arch`` or stages, or an arch whose columns do not fit each other.
-        TypeError: an argument that does not exist.
+    Parameters are named as in the official release. Arguments are those of :class:`Pyramid`.
     """
 
     arch: SwinArch
@@ -189,24 +174,9 @@ class Swin(Backbone):
         'large': SwinArch(192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), drop_path_rate=0.3),
     }
 
-    def __init__(
-        self,
-        arch: str,
-        *,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = None,
-        **overrides,
-    ) -> None:
-        self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
-        super().__init__(row.depths, row.channels, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
-        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
-        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4, drop=drop_rate)
-        rates = self.drop_path_rates(row.drop_path_rate, row.depths)
+    def build(self, in_channels: int, rates: list[list[float]]) -> None:
+        row = self.arch
+        self.patch_embed = PatchEmbed(in_channels, row.embed_dims, kernel_size=4, stride=4, drop=self.drop_rate)
         self.layers = nn.ModuleList()
         for stage in range(len(self.depths)):
             blocks = [
@@ -216,8 +186,6 @@ class Swin(Backbone):
             self.layers.append(SwinStage(blocks, None if is_last else self.MERGING(row.channels[stage])))
         for stage in self.out_indices:
             self.add_module(f'norm{stage}', nn.LayerNorm(row.channels[stage]))
-        self.apply(init_linear_)
-        self.freeze()
 
     def build_block(self, stage: int, shifted: bool, drop_path: float) -> SwinBlock:
         """A block of ``stage``."""
@@ -229,16 +197,6 @@ class Swin(Backbone):
     def build_attention(self, stage: int) -> WindowAttention:
         """Attention of a block of ``stage``."""
         return BiasTableAttention(window=self.arch.window_size, **self.attention_args(stage))
-
-    def attention_args(self, stage: int) -> dict:
-        """What every attention of ``stage`` takes."""
-        return dict(
-            channels=self.arch.channels[stage],
-            num_heads=self.arch.num_heads[stage],
-            qkv_bias=self.arch.qkv_bias,
-            attn_drop=self.attn_drop_rate,
-            proj_drop=self.drop_rate,
-        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) to maps (B, C, H/s, W/s), rounded up, s = 4, 8, 16, 32 as ``out_indices`` names them."""

@@ -191,7 +191,8 @@ class DeformableTransformer(nn.Module):
         if query_embed is None:
             proposals = self.propose(memory, pyramid, classes_of[-1], boxes_of[-1])
             references = proposals.boxes.gather(1, proposals.best[..., None].expand(-1, -1, 4)).detach()
-            embedded = self.pos_trans_norm(self.pos_trans(box_positions(references, memory.shape[2]).to(memory.dtype)))
+            positions = sines(references, memory.shape[2] // 2).flatten(2)  # (B, Q, 2C), C / 2 channels for each number
+            embedded = self.pos_trans_norm(self.pos_trans(positions.to(memory.dtype)))
         else:
             embedded = query_embed.expand(len(memory), -1, -1)
             references = self.reference_points(embedded.chunk(2, dim=2)[0]).float().sigmoid()
@@ -225,20 +226,10 @@ class DeformableTransformer(nn.Module):
         return Proposals(logits, boxes, ranks[:, : self.two_stage])
 
 
-def box_positions(boxes: Tensor, channels: int) -> Tensor:
-    """Sine encodings (B, Q, 2C) of boxes cxcywh (B, Q, 4) in [0, 1], C / 2 channels for each number."""
-    return sines(boxes, channels // 2).flatten(2)
-
-
 def relative_to(references: Tensor, offsets: Tensor) -> Tensor:
     """Boxes cxcywh in [0, 1], whose logits are ``offsets`` (B, Q, 4) from those of points or boxes (B, Q, 2 or 4)."""
-    base = inverse_sigmoid(references)
+    base = torch.log(references.clamp(min=1e-5) / (1 - references).clamp(min=1e-5))
     offsets = offsets.to(base.dtype)
     if base.shape[-1] == 2:
         return torch.cat([offsets[..., :2] + base, offsets[..., 2:]], dim=-1).sigmoid()
     return (offsets + base).sigmoid()
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit of ``x`` in [0, 1], both sides of the quotient at least ``eps``."""
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -1,5 +1,7 @@
 """Back end ``cpu``: vectorised C++, compiled beforehand or at the first call."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,15 +13,9 @@ def unavailable(device: torch.device) -> str | None:
     return library.load('cpu') if device.type == 'cpu' else f'it runs on CPUs, not on {device.type}'
 
 
-def forward(value: Tensor, spatial_shapes: list[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    return torch.ops.vitdense_cpu.forward(value, spatial_shapes, sampling_locations, attention_weights)
+def forward(*inputs: Any) -> Tensor:
+    return torch.ops.vitdense_cpu.forward(*inputs)
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: list[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.vitdense_cpu.backward(grad_output, value, spatial_shapes, sampling_locations, attention_weights)
+def backward(grad_output: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.ops.vitdense_cpu.backward(grad_output, *inputs)

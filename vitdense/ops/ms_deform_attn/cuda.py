@@ -1,6 +1,7 @@
 """Back end ``cuda``: the compiled kernels of ``csrc/cuda*``, for compute capability 8.0 and later."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,22 +23,14 @@ def unavailable(device: torch.device) -> str | None:
     return library.load('cuda')
 
 
-def forward(value: Tensor, spatial_shapes: list[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    parts = _parts(value, spatial_shapes, sampling_locations, attention_weights)
-    outputs = [torch.ops.vitdense_cuda.forward(*part) for part in parts]
-    return outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(0, dtype=torch.float32).to(value.dtype)
+def forward(*inputs: Any) -> Tensor:
+    outputs = [torch.ops.vitdense_cuda.forward(*part) for part in _parts(*inputs)]
+    return outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(0, dtype=torch.float32).to(outputs[0].dtype)
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: list[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad_output: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     alert_not_deterministic('cuda')
-    parts = _parts(value, spatial_shapes, sampling_locations, attention_weights)
-    grads = [torch.ops.vitdense_cuda.backward(grad_output, *part) for part in parts]
+    grads = [torch.ops.vitdense_cuda.backward(grad_output, *part) for part in _parts(*inputs)]
     if len(grads) == 1:
         return grads[0]
     by_value, by_locations, by_weights = zip(*grads, strict=True)

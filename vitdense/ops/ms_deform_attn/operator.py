@@ -102,9 +102,8 @@ def _forward(
     value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     check(value, spatial_shapes, sampling_locations, attention_weights)
-    tensors = (x.contiguous() for x in (value, sampling_locations, attention_weights))
-    value, sampling_locations, attention_weights = tensors
-    return backend_of(value).forward(value, spatial_shapes, sampling_locations, attention_weights)
+    places = sampling_locations.contiguous(), attention_weights.contiguous()
+    return backend_of(value).forward(value.contiguous(), spatial_shapes, *places)
 
 
 def _backward(
@@ -117,9 +116,9 @@ def _backward(
     check(value, spatial_shapes, sampling_locations, attention_weights)
     expected = (*sampling_locations.shape[:2], value.shape[2] * value.shape[3])
     _expect('grad_output', f'(B, Q, M * D) = {expected}', grad_output.shape == expected, tuple(grad_output.shape))
-    tensors = (x.contiguous() for x in (grad_output.to(value.dtype), value, sampling_locations, attention_weights))
-    grad_output, value, sampling_locations, attention_weights = tensors
-    return backend_of(value).backward(grad_output, value, spatial_shapes, sampling_locations, attention_weights)
+    places = sampling_locations.contiguous(), attention_weights.contiguous()
+    grad_output = grad_output.to(value.dtype).contiguous()
+    return backend_of(value).backward(grad_output, value.contiguous(), spatial_shapes, *places)
 
 
 def _fake(
@@ -130,15 +129,9 @@ def _fake(
 
 
 def _fake_backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Sequence[SymInt],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grads = (x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))
-    grad_value, grad_locations, grad_weights = grads
-    return grad_value, grad_locations, grad_weights
+    grad_output: Tensor, value: Tensor, spatial_shapes: Sequence[SymInt], *others: Tensor
+) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (value, *others))
 
 
 def _save_inputs(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -37,20 +37,13 @@ def forward(value: Tensor, spatial_shapes: list[int], sampling_locations: Tensor
     return output
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: list[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad_output: Tensor, value: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     from . import triton_kernels
 
     alert_not_deterministic('triton')
     grad_value = torch.zeros_like(value, dtype=torch.float32)
-    grad_locations, grad_weights = torch.empty_like(sampling_locations), torch.empty_like(attention_weights)
-    tensors = [grad_value, grad_locations, grad_weights, grad_output]
-    launch(triton_kernels.backward, tensors, value, spatial_shapes, sampling_locations, attention_weights)
+    grad_locations, grad_weights = map(torch.empty_like, inputs[1:])
+    launch(triton_kernels.backward, [grad_value, grad_locations, grad_weights, grad_output], value, *inputs)
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
