@@ -42,6 +42,7 @@ def official(decoder: str, blocks: int) -> dict[str, torch.Tensor]:
     return {key: torch.randn(shape) for key, shape, *_ in keys if key not in later}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('decoder', DECODERS)
 def test_values_of_the_release_go_to_their_places(decoder):
     model = MODELS.build(config_of(decoder, depth=BLOCKS, out_indices=MAPS))

@@ -49,6 +49,7 @@ def saved(path: Path, content: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SAMPLES)
 def test_from_each_layout_to_each_other(name, tmp_path):
     """What is written is the same whichever layout the source has, so that it is the same there and back."""
@@ -335,6 +336,7 @@ def test_nothing_is_replaced_by_what_is_not_read_back(tmp_path, monkeypatch):
     assert set(tmp_path.iterdir()) == {source, there}
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path):
     source = saved(tmp_path / 'ours.pth', sample('PVTv2'))
     (tmp_path / 'timm.safetensors').write_bytes(b'replaced')

@@ -59,6 +59,7 @@ def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return [level for kind in head(maps) for level in kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PAIRS)
 def test_model_of_the_zoo_computes_the_same_in_our_config(name):
     (their_config, their_changes), (leaf, changes) = PAIRS[name]

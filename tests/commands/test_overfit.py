@@ -58,6 +58,7 @@ def run(*args, **kwargs) -> bool:
     return not overfit.run(parser_of('overfit').parse_args(tool(*args, **kwargs)))
 
 
+@pytest.mark.slow
 def test_a_detr_learns_four_images_by_heart(shapes, tmp_path, capsys):
     assert run(shapes, tmp_path, '--images', '4', '--target', '0.1', '--steps', '400', '--lr', '1e-3')
     lines = capsys.readouterr().out.splitlines()
@@ -73,6 +74,7 @@ def test_a_detr_learns_four_images_by_heart(shapes, tmp_path, capsys):
     assert not list((tmp_path / 'run').glob('*.pth')), 'nobody needs a model of four images'
 
 
+@pytest.mark.slow
 def test_failing_says_what_to_look_at_and_leaves_an_earlier_run_alone(shapes, tmp_path, capsys):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/mine.txt').write_text('mine')
@@ -86,6 +88,7 @@ def test_failing_says_what_to_look_at_and_leaves_an_earlier_run_alone(shapes, tm
     assert (tmp_path / 'run2').is_dir()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_a_failure_with_its_terms(shapes, tmp_path, capsys):
     assert not run(shapes, tmp_path, '--images', '2', '--steps', '30', options=('model.bbox_head.loss_l1=inf',))
     text = capsys.readouterr().out
@@ -93,6 +96,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_its_terms(shapes, tmp_path,
     assert 'loss_bbox is inf' in text
 
 
+@pytest.mark.slow
 def test_out_of_time(shapes, tmp_path, capsys):
     assert not run(shapes, tmp_path, '--images', '2', '--steps', '60', '--minutes', '0')
     assert 'not reached in 50 steps, which took 0 minutes' in capsys.readouterr().out
@@ -123,6 +127,7 @@ def shapes_config(shapes: Path, **dataset) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 def test_images_are_a_function_of_the_seed_and_have_objects(shapes):
     everything, cfg = set(), shapes_config(shapes)
     for seed in range(6):

@@ -80,6 +80,7 @@ def trained(coco, tmp_path_factory) -> tuple[Path, str]:
     return home / 'work_dirs/retinanet_r50_fpn_1x_coco_pvt_tiny', result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_stock_mmdet_config_trains_with_another_backbone(trained):
     work_dir, output = trained
     assert (work_dir / 'epoch_1.pth').is_file()
@@ -99,6 +100,7 @@ def test_a_key_that_nothing_known_reads_is_warned_about_once_on_the_console_and_
     assert 'warning: --cfg-options model.test_cfg.conf: ' in output.replace('\n', ' ')
 
 
+@pytest.mark.slow
 def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, coco):
     work_dir, _ = trained
     dumped = work_dir / 'retinanet_r50_fpn_1x_coco.py'
@@ -115,6 +117,7 @@ def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, co
     assert 'coco/bbox_mAP' in result.stdout
 
 
+@pytest.mark.slow
 def test_resume_goes_on_from_the_last_checkpoint(trained, coco):
     work_dir, _ = trained
     args = [*options(coco), 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
@@ -127,6 +130,7 @@ def test_resume_goes_on_from_the_last_checkpoint(trained, coco):
     assert (work_dir / 'epoch_2.pth').is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
 def test_one_custom_imports_line_is_enough_for_the_tools_of_others(package, coco, tmp_path):
     """Their ``tools/train.py`` as installed, in a process that imports vitdense only through the config."""
@@ -169,6 +173,7 @@ def make_ade20k(root: Path) -> None:
             cv2.imwrite(str(folder / f'{i}.{suffix}'), rng.integers(0, 150, shape, np.uint8))
 
 
+@pytest.mark.slow
 def test_segmentation_config_trains(tmp_path):
     make_ade20k(tmp_path / 'ade')
     result = run(

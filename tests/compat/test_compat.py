@@ -45,6 +45,7 @@ def message_of(code: str, *options: str, path: Path | None = None) -> str:
 # --- the stand-in as a module ---
 
 
+@pytest.mark.slow
 def test_mmdet_models_import_after_vitdense_even_when_they_have_failed_before():
     pytest.importorskip('mmdet')
     code = """

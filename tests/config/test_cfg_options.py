@@ -74,6 +74,7 @@ def read(name: str) -> Config:
     return Config.fromfile(config_path(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [*OURS, *STOCK], ids=lambda name: Path(name).stem)
 def test_typical_options_are_accepted(name):
     cfg = read(name)
@@ -154,6 +155,7 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('key', 'message'), WRONG)
 def test_keys_that_nothing_reads_are_answered_with_the_nearest(key, message):
     with pytest.raises(ValueError, match=rf'--cfg-options {re.escape(key)}: .*{message}'):

@@ -43,6 +43,7 @@ def build(leaf: str):
     return cfg, MODELS.build(cfg.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_config_learns_a_step_and_predicts(leaf):
     cfg, model = build(leaf)
@@ -158,6 +159,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('leaf', 'hw', 'parameters', 'flops'), PUBLISHED)
 def test_parameters_and_flops_are_the_published_ones(leaf, hw, parameters, flops):
     counted = complexity(load_config(str(ROOT / leaf)), hw)

@@ -29,6 +29,7 @@ def all_instances(dataset) -> list[dict]:
     return [one for i in range(len(dataset)) for one in dataset.get_data_info(i)['instances']]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(classes=st.lists(st.sampled_from([*CLASSES, 'star', 'cross']), min_size=1, unique=True))
 def test_labels_follow_the_names(coco, classes):

@@ -61,6 +61,7 @@ def test_folders(root):
             assert f'annotations/{folder}/{split}_{i:06d}.png' in files
 
 
+@pytest.mark.slow
 def test_same_bytes_again_and_other_bytes_for_another_seed(root, tmp_path):
     assert tree(ensure_shapes(tmp_path / 'again', SPEC)) == tree(root)
     other = tree(ensure_shapes(tmp_path / 'other', ShapesSpec(**COUNTS, seed=1)))
@@ -240,6 +241,7 @@ def go(process: subprocess.Popen) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(root, tmp_path):
     processes = [start(tmp_path / 'shapes', SPEC) for _ in range(2)]
     for process in processes:
@@ -252,6 +254,7 @@ def test_two_processes_at_once(root, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} - {'.shapes.lock'} == {'shapes'}
 
 
+@pytest.mark.slow
 def test_killed_half_way(root, tmp_path):
     long = start(tmp_path / 'shapes', ShapesSpec(num_train=5000))
     go(long)
@@ -294,6 +297,7 @@ def test_whole_set_is_only_read(root):
     assert {path: path.stat().st_mtime_ns for path in root.parent.rglob('*')} == before
 
 
+@pytest.mark.slow
 def test_empty_folder_and_link_are_filled(root, tmp_path):
     (tmp_path / 'disk').mkdir()
     (tmp_path / 'shapes').symlink_to(tmp_path / 'disk')

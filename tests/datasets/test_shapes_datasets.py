@@ -139,6 +139,7 @@ def test_segmentation_samples_equal_the_detection_masks(root):
         build('ShapesSegDataset', data_root=str(root), split='training')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('absent', 'left'), [('mmseg', {'ShapesDataset'}), ('mmdet', {'ShapesSegDataset'}), ('mmdet mmseg', set())]
 )

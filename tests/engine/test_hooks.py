@@ -114,6 +114,7 @@ def test_invalid_weights_are_not_saved(tmp_path):
     assert not list(tmp_path.glob('*.pth*'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
 def test_augmentation_differs_between_epochs(persistent):
     def epochs(hook, seed=3):

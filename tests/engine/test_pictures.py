@@ -55,6 +55,7 @@ def failures(monkeypatch):
     return lambda: [message for message in found if 'failed' in message]
 
 
+@pytest.mark.slow
 def test_detection_run(data_root, tmp_path, sheets, failures):
     work_dir, spy, hook = tmp_path / 'run', Spy(), PicturesHook(num_train_batches=3, num_val_images=4)
     runner = toy_runner(work_dir, data_root, [hook, spy], [{}] * 4, EPOCHS)
@@ -97,6 +98,7 @@ def test_detection_run(data_root, tmp_path, sheets, failures):
         assert right[1].boxes.tolist() == torch.tensor([[w / 100, h / 100, w * 0.99, h * 0.99]]).tolist()
 
 
+@pytest.mark.slow
 def test_segmentation_run(data_root, tmp_path, sheets, failures):
     work_dir = tmp_path / 'run'
     cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
@@ -124,6 +126,7 @@ def test_segmentation_run(data_root, tmp_path, sheets, failures):
     assert max(left.shape) == 400
 
 
+@pytest.mark.slow
 def test_training_batches_of_the_first_start_stay(data_root, tmp_path, sheets, failures):
     work_dir = tmp_path / 'run'
     cfg = dict(EPOCHS, max_epochs=1)
@@ -142,6 +145,7 @@ def test_training_batches_of_the_first_start_stay(data_root, tmp_path, sheets, f
     assert marked.read_bytes() == first['train_batch_0.jpg']
 
 
+@pytest.mark.slow
 def test_the_last_validation_is_drawn_though_others_are_skipped(data_root, tmp_path, monkeypatch, failures):
     monkeypatch.setattr(Occasional, 'SHARE', 1e-9)
     work_dir = tmp_path / 'run'
@@ -161,6 +165,7 @@ def test_testing_draws_too(data_root, tmp_path, sheets, failures):
     assert (tmp_path / 'run' / 'test.jpg').exists()
 
 
+@pytest.mark.slow
 def test_a_failure_is_logged_and_stops_nothing(data_root, tmp_path, monkeypatch, failures):
     def fail(*_) -> None:
         raise RuntimeError('no room')
@@ -176,12 +181,14 @@ def test_a_failure_is_logged_and_stops_nothing(data_root, tmp_path, monkeypatch,
     ]
 
 
+@pytest.mark.slow
 def test_only_the_main_process_draws(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, 'is_main_process', lambda: False)
     toy_runner(tmp_path / 'run', data_root, [PicturesHook()], [{}] * 4, EPOCHS).train()
     assert not list((tmp_path / 'run').glob('*.jpg'))
 
 
+@pytest.mark.slow
 def test_images_of_the_first_of_several_processes(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, 'get_world_size', lambda: 3)
     hook = PicturesHook(num_val_images=3)

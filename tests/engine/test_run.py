@@ -55,6 +55,7 @@ def first(shapes, tmp_path_factory) -> tuple[Path, str]:
     return home, result.stdout
 
 
+@pytest.mark.slow
 def test_console_says_what_people_ask_for(first, shapes):
     home, output = first
     lines = output.splitlines()
@@ -107,6 +108,7 @@ def test_work_dir_holds_what_people_are_used_to(first):
     assert [row['epoch'] for row in rows] == ['1', '2']
 
 
+@pytest.mark.slow
 def test_second_run_gets_its_own_folder_and_resume_goes_on_in_the_first(first, shapes):
     home, _ = first
     work_dirs = home / 'work_dirs'
@@ -128,6 +130,7 @@ def test_second_run_gets_its_own_folder_and_resume_goes_on_in_the_first(first, s
     assert not (work_dirs / f'{NAME}3').exists()
 
 
+@pytest.mark.slow
 def test_same_seed_same_run(first, shapes, tmp_path):
     again = run('train.py', QUICKSTART, '--seed', '5', '--deterministic', *options(shapes, epochs=1), cwd=tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
@@ -138,6 +141,7 @@ def test_same_seed_same_run(first, shapes, tmp_path):
     assert row['train/loss'] == same['train/loss']
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_model_is_refused(first, shapes, tmp_path):
     checkpoint = first[0] / 'work_dirs' / NAME / 'last.pth'
     for args in (['train.py', QUICKSTART], ['test.py', QUICKSTART, checkpoint]):
@@ -149,6 +153,7 @@ def test_checkpoint_of_another_model_is_refused(first, shapes, tmp_path):
         assert re.search(r'ValueError: .*last\.pth', result.stderr), result.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_check_writes_nothing(shapes, tmp_path):
     result = run('check.py', QUICKSTART, '--check', 'full', *options(shapes), 'model.test_cfg.iou=1', cwd=tmp_path)
     assert "warning: --cfg-options model.test_cfg.iou: unknown key of model.test_cfg 'iou'" in result.stdout
@@ -158,6 +163,7 @@ def test_check_writes_nothing(shapes, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {'cache'}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(shapes, tmp_path):
     """One of them gets images without objects, which must neither hang nor leave parameters without gradient."""
     content = json.loads((shapes / 'annotations/instances_train.json').read_text())
@@ -181,6 +187,7 @@ def test_two_processes_train_as_one(shapes, tmp_path):
     assert [path.name for path in (tmp_path / 'work_dirs').iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_faults_stop_a_run_and_lenient_leaves_them_out(shapes, tmp_path):
     annotations = shapes / 'annotations/instances_train.json'
     content = json.loads(annotations.read_text())

@@ -58,6 +58,7 @@ def test_overwrite_clears_an_earlier_run_and_follows_no_links(tmp_path):
     assert (outside / 'a.jpg').read_text() == 'keep'
 
 
+@pytest.mark.slow
 def test_two_processes_cannot_share_a_folder(tmp_path):
     held = tmp_path / 'exp'
     process = subprocess.Popen(

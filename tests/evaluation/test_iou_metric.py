@@ -158,6 +158,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     metric = IoUMetric()
     result = run(metric, make(3, 5, 4), 4)

@@ -86,6 +86,7 @@ def assert_apart(boxes: list) -> None:
     assert not len(both), [boxes[k] for k in both[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', COUNTS)
 @pytest.mark.parametrize('task', ['bbox', 'semantic'])
 def test_readable(count, task):

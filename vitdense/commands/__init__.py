@@ -1,10 +1,8 @@
 """What ``tools/`` run: a command is a file with ``add_options`` and ``run``; the other files are parts of them."""
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from importlib import import_module
 from types import ModuleType
 
@@ -23,5 +21,5 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _load(command: str) -> ModuleType:
-    with redirect_stdout(io.StringIO()):  # onedl's packages print at import which optional parts they lack
-        return import_module(f'{__name__}.{command}')
+    import_module('vitdense.engine')  # first: it keeps quiet what onedl's packages print
+    return import_module(f'{__name__}.{command}')

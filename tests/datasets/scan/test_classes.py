@@ -51,6 +51,7 @@ def test_classes_that_are_no_list(coco):
     assert 'more than once' in twice.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['vitdense.CocoDataset', 'CocoDataset'])
 def test_lenient_classes(coco, kind):
     """Labels follow the config whatever was wrong with the names, also in mmdet's class."""
@@ -68,6 +69,7 @@ def test_lenient_classes(coco, kind):
     assert coco.snapshot() == before
 
 
+@pytest.mark.slow
 def test_order_of_the_categories(coco):
     """Row "labels follow the category order of the json": mmdet's class is wrong in silence, ours is right."""
     classes = ('square', 'circle', 'triangle')

@@ -262,6 +262,7 @@ def test_out_indices_select_maps_and_leave_later_stages_out(case):
         assert own == rates[: len(own)]
 
 
+@pytest.mark.slow
 @every_case
 def test_compiles_without_graph_breaks(case):
     model = case.build().eval()

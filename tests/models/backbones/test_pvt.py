@@ -66,6 +66,7 @@ def transformers_maps(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', PVT.ARCHS)
 def test_pvt_equals_transformers(arch):
     theirs = transformers_pvt(arch)
@@ -88,6 +89,7 @@ def test_pvt_equals_mmdet(arch):
         assert_maps_close(ours(x), theirs(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', PVTv2.ARCHS)
 def test_pvt_v2_equals_timm(arch):
     theirs = randomize_(timm.create_model(f'pvt_v2_{arch}', num_classes=0))

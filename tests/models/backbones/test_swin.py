@@ -48,6 +48,7 @@ def timm_maps(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return normed(model.forward_intermediates(x, intermediates_only=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arch', 'kwargs', 'sizes'),
     [
@@ -78,6 +79,7 @@ def test_swin_equals_transformers():
         assert_maps_close(ours(x), theirs(x).feature_maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'arch', 'kwargs', 'side'),
     [

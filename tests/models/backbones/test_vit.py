@@ -109,6 +109,7 @@ def test_beit_at_another_size_resizes_its_bias_table():
         torch.testing.assert_close(model(image((64, 96))), larger.eval()(image((64, 96))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['ViT', 'DeiT'])
 def test_equals_transformers(kind):
     sizes = dict(hidden_size=96, num_attention_heads=3, num_hidden_layers=2, intermediate_size=384)

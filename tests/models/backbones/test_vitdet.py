@@ -40,6 +40,7 @@ def ours(theirs: nn.Module, arch: str, **kwargs) -> ViT:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('hw', 'case'),
     [
@@ -92,6 +93,7 @@ def test_names_and_shapes_equal_the_release():
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == released
 
 
+@pytest.mark.slow
 def test_detector_of_detectron2_loads(tmp_path, log):
     state = release('vitdet_vit_b')
     path = save(tmp_path, {'model': {**state, 'roi_heads.box_head.fc1.weight': torch.zeros(1)}})

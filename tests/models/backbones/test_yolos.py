@@ -49,6 +49,7 @@ def load(model: YOLOS, head: YOLOSHead, theirs: nn.Module) -> None:
     model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arch', 'depth', 'table', 'sizes'),
     [

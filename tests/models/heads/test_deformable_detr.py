@@ -37,6 +37,7 @@ RELEASES = {
 PADDED = [(250, 310), (203, 170)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', OPTIONS)
 def test_equals_transformers_in_all_decoder_layers(kind):
     options = OPTIONS[kind]

@@ -219,6 +219,7 @@ def test_checkpointing_changes_nothing_and_without_it_nothing_is_computed_twice(
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize('part', ['encoder', 'decoder'])
 def test_compiles_without_graph_breaks(kind, part):

@@ -26,6 +26,7 @@ def outputs_of_layers(decoder, call) -> torch.Tensor:
     return decoder.layernorm(torch.stack(outputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sizes', [[(250, 310), (203, 170)], [(97, 129), (97, 129)]], ids=['padded', 'alike'])
 @pytest.mark.parametrize('dilation', [False, True], ids=['R50', 'R50-DC5'])
 def test_equals_transformers_in_all_decoder_layers(dilation, sizes):
@@ -190,6 +191,7 @@ def test_a_step_copies_to_the_host_twice_at_most(monkeypatch):
     assert copies == ['cpu']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('part', ['encoder', 'decoder'])
 def test_compiles_without_graph_breaks(part):
     transformer = small_head().transformer.eval()

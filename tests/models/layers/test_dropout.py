@@ -86,6 +86,7 @@ def test_nothing_is_dropped_outside_of_training_or_with_zero():
     assert not dropout(x, 1.0).any()
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks():
     layer = Dropout(0.5)
     x = torch.ones(1000)

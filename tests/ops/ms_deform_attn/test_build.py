@@ -44,6 +44,7 @@ def compiled(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_it_needs_nothing_of_pytorch_beyond_the_stable_abi(compiled):
     """Symbols with C++ names of PyTorch would tie it to the version of its headers."""
@@ -52,6 +53,7 @@ def test_it_needs_nothing_of_pytorch_beyond_the_stable_abi(compiled):
     assert not [line for line in symbols.splitlines() if any(s in line for s in ('N2at', 'N3c10', '_ZN5torch'))]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_first_call_compiles_and_later_processes_load(cache_dir, monkeypatch):
     count = cache_dir.parent.parent / 'count'
@@ -75,6 +77,7 @@ assert torch.ops.vitdense_cpu.widest() in (4, 8, 16)
     assert b'compiling' not in later.stderr
 
 
+@pytest.mark.slow
 def test_importing_compiles_nothing(tmp_path):
     env = {
         **os.environ,
@@ -160,6 +163,7 @@ def wheel(tmp_path, **environment):
     return path.name, zipfile.ZipFile(path).namelist()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_wheel_with_libraries_serves_any_python_3(tmp_path):
     (tmp_path / 'bin').mkdir()  # a PATH without nvcc, whose compilation has a test of its own

@@ -234,6 +234,7 @@ def kernels(library) -> list[Kernel]:
     return found
 
 
+@pytest.mark.slow
 def test_kernels_keep_to_registers(kernels):
     """No stack, no spills, and registers for 8 blocks of a multiprocessor forward, 6 backward."""
     assert len(kernels) == 2 * 2 * 3 * 4  # architectures, directions, types, tilings
@@ -270,6 +271,7 @@ def test_library_uses_the_stable_abi_only(library):
     assert not re.findall(r'.*\b(?:at|c10|torch)::.*', shown)
 
 
+@pytest.mark.slow
 def test_library_defines_the_operators(library):
     code = f'import torch; torch.ops.load_library({str(library)!r}); ops = torch.ops.vitdense_cuda; '
     code += 'print(ops.forward.default._schema, ops.backward.default._schema, sep=chr(10))'

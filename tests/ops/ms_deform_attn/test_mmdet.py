@@ -83,6 +83,7 @@ def test_gpus_take_our_function_with_locations_that_are_not_rounded():
     torch.testing.assert_close(out.float(), exact, rtol=0, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_deformable_detr_of_mmdet_trains_a_step_and_predicts(monkeypatch):
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs

@@ -32,6 +32,7 @@ def leaves(case, dtype=torch.float32):
     return [case[i].clone().requires_grad_() for i in (0, 2, 3)]
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(inputs(widths=(4, 30)))
 def test_opcheck(case):
@@ -106,6 +107,7 @@ def test_export_keeps_the_operator_and_any_size(exported):
     torch.testing.assert_close(exported.module()(*arguments), Attention()(*arguments))
 
 
+@pytest.mark.slow
 def test_export_to_onnx(exported, tmp_path):
     import onnxruntime
 

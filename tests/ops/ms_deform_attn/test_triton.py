@@ -159,6 +159,7 @@ def resources(cubin: bytes, folder: Path) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r'(REG|STACK|LOCAL):(\d+)', text)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ROUNDING, ids=str)
 @pytest.mark.parametrize(('capability', 'limits'), [(75, (96, 96)), (80, (64, 96)), (90, (64, 96))])
 def test_compiled_kernels_fit_into_registers(compiled, tmp_path, capability, limits, dtype):
