@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.dense_heads import DETRHead as MMDetHead
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torchvision.ops import generalized_box_iou
 
@@ -47,6 +48,7 @@ def criterion(softmax=True) -> SetCriterion:
 
 
 def mmdet_head(softmax: bool) -> MMDetHead:
+    init_default_scope('mmdet')  # its default assigner names no scope, and another test may have left one
     if softmax:  # its default is changed by the first use
         return MMDetHead(CLASSES, loss_cls=dict(type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1, class_weight=1.0))
     cost = dict(type='mmdet.FocalLossCost', weight=2.0)
