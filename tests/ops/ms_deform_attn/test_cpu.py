@@ -28,8 +28,11 @@ def run(case, width=0, grad_output=None):
 
 
 def assert_close(found, expected, tolerance):
-    """Relative to the largest magnitude of what is expected."""
-    atol = tolerance * max(expected.abs().amax().item(), 1e-3)
+    """Relative to the largest magnitude of what is expected.
+
+    A sample at the very border has a weight of 0 or of the rounding of its coordinate, 2e-7 of a pixel: so the floor.
+    """
+    atol = tolerance * max(expected.abs().amax().item(), 0.1)
     torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=atol)
 
 
