@@ -188,6 +188,8 @@ def test_every_choice_can_be_built_and_loads_weights_of_its_family(name):
         ('mae_vit_huge', dict(arch='huge', pos_resize='bicubic', patch_size=14), 'mae_vit_huge', IMAGENET),
         ('vit_large_orig_384', dict(arch='large', img_size=384), 'vit_large_orig_384', HALVES),
         ('swin_base_w12_22k', dict(arch='base', window_size=12), 'swin_base_w12_22k', IMAGENET),
+        ('swin_v2_base_w16', dict(arch='base', window_size=16, pretrained_window_sizes=(0, 0, 0, 8)),
+         'swin_v2_base_w16', IMAGENET),
     ],
 )  # fmt: skip
 def test_the_name_of_a_release_says_what_differs(name, arguments, release, normalisation):

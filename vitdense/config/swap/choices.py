@@ -44,7 +44,7 @@ WORDS: dict[str, dict[str, Any]] = {
     'distilled': dict(dist_token=True),
     '384': dict(img_size=384),
     'w12': dict(window_size=12),
-    'w16': dict(window_size=16),
+    'w16': dict(window_size=16, pretrained_window_sizes=(0, 0, 0, 8)),
     'mae_vit_huge': dict(patch_size=14),
 }
 """What the name of a release, or a word in it, says about the arguments of its backbone."""
