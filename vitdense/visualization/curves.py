@@ -88,7 +88,7 @@ def draw_comparison(runs: Mapping[str, Sequence[Mapping[str, float]]], metric: s
         axes.set_xlabel(label, fontsize=9, labelpad=1)
         axes.set_xlim(left=0)
         _tidy(axes)
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='lower left', fontsize=8.5, frameon=False)
     bottom, top = legend / figure.get_figheight(), (legend + height) / figure.get_figheight()
     figure.subplots_adjust(left=0.075, right=0.98, bottom=bottom + 0.06, top=top, wspace=0.14)
