@@ -110,6 +110,7 @@ def empty_backbone(name: str) -> nn.Module:
         return MODELS.build(cfg.model.backbone).to_empty(device='cpu')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BACKBONE_FILES)
 def test_pretrained_backbone(tmp_path, log, name):
     config, wrap, unused = BACKBONE_FILES[name]

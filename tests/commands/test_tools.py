@@ -92,6 +92,7 @@ def test_stock_mmdet_config_trains_with_another_backbone(trained):
     assert f'work dir: {work_dir}' in output.replace('\n', '')
 
 
+@pytest.mark.slow
 def test_a_key_that_nothing_known_reads_is_warned_about_once_on_the_console_and_in_the_log(trained):
     work_dir, output = trained
     [log] = work_dir.rglob('*.log')

@@ -70,6 +70,7 @@ def test_bases_are_named_in_one_way(path):
     assert '{{_base_' not in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('leaf', LEAVES, ids=name)
 def test_a_leaf_says_for_how_many_images_a_step_its_learning_rate_is(leaf):
     """Processes and images each in its name, ``8xb2``; elsewhere those of one process, or of COCO's eight."""

@@ -91,6 +91,7 @@ def load_model(work_dir: Path) -> dict[str, torch.Tensor]:
     return {key: value for key, value in model.items() if 'running_' not in key and 'num_batches' not in key}
 
 
+@pytest.mark.slow
 def test_work_dir_holds_what_people_are_used_to(first):
     work_dir = first[0] / 'work_dirs' / NAME
     files = {path.name for path in work_dir.iterdir()}

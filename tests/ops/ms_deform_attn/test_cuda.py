@@ -244,6 +244,7 @@ def test_kernels_keep_to_registers(kernels):
         assert kernel.count(r'\b(LDL|STL)\b') == 0, kernel[:4]
 
 
+@pytest.mark.slow
 def test_kernels_move_16_bytes_at_once(kernels):
     for kernel in kernels:
         if kernel.width:

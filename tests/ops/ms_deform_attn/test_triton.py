@@ -103,6 +103,7 @@ def results(request, tmp_path_factory):
     return torch.load(file).__getitem__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in CASES if name != 'outside'])
 def test_kernels_are_the_reference(request, results, name):
     interpreted = 'interpreted' in request.node.name
