@@ -1,4 +1,4 @@
-"""Learning a few images by heart: the images, what is switched off, the verdict; and the warnings before training."""
+"""Learning a few images by heart: the images, what is switched off, the verdict."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +20,6 @@ from support.layouts import model_of
 from torch import nn
 
 from vitdense.commands import overfit, parser_of
-from vitdense.commands.advice import advice
 from vitdense.commands.overfit import (
     choose_images,
     overfit_config,
@@ -30,7 +29,6 @@ from vitdense.commands.overfit import (
 from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.config.load import load_config
 from vitdense.datasets import ShapesSpec, ensure_shapes
-from vitdense.datasets.scan import SplitReport
 from vitdense.models import backbones, heads
 
 DETR = CONFIGS / 'detr/detr_pvtv2-b0_shapes.py'
@@ -323,65 +321,3 @@ def test_few_trained_parameters_are_named():
     assert 'parameters are trained' not in advise_on(model=model, loss=9.0)
     model[0].requires_grad_(False)
     assert 'only 0.00 M of 2.00 M parameters are trained' in advise_on(model=model, loss=9.0)
-
-
-def plain(model: dict, **cfg) -> Config:
-    settings = dict(optim_wrapper=dict(optimizer=dict(lr=1e-4)), train_dataloader=dict(batch_size=2))
-    return Config(dict(model=model, **settings) | cfg)
-
-
-def data(images: int, split: str = 'train') -> list[SplitReport]:
-    return [SplitReport(f'{split}_dataloader.dataset', 'CocoDataset', images=images)]
-
-
-OURS = dict(type='SingleStageDetector', bbox_head=dict(type='vitdense.DETRHead'))
-YOLOS = dict(type='SingleStageDetector', bbox_head=dict(type='vitdense.YOLOSHead'))
-THEIRS = [dict(type=name, bbox_head=dict(type=f'{name}Head')) for name in ('DETR', 'ConditionalDETR', 'DABDETR')]
-
-
-@pytest.mark.parametrize('model', [OURS, YOLOS, *THEIRS], ids=lambda model: model['bbox_head']['type'])
-def test_a_detr_from_random_weights_on_little_data_is_warned_about(model):
-    [warning] = advice(plain(model), data(205), 1)
-    for part in ('205 images', 'load_from', '150 to 500 epochs', 'Deformable DETR', 'tools/overfit.py'):
-        assert part in warning
-    named = next(word for word in warning.split() if word.startswith('configs/'))
-    assert (CONFIGS.parent / named).is_file()
-    assert advice(plain(model), data(10_000), 1) == []
-    assert advice(plain(model), data(205, 'val'), 1) == []
-    assert advice(plain(model, load_from='detr.pth'), data(205), 1) == []
-    assert advice(plain(model, resume=True), data(205), 1) == []
-
-
-@pytest.mark.parametrize('model', [
-    dict(type='RetinaNet', bbox_head=dict(type='RetinaHead')),
-    dict(type='FasterRCNN', roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))),
-    dict(type='DeformableDETR', bbox_head=dict(type='DeformableDETRHead')),
-    dict(type='DINO', bbox_head=dict(type='DINOHead')),
-    YOLOS | dict(backbone=dict(init_cfg=dict(checkpoint='checkpoints/yolos_ti.pth'))),
-])  # fmt: skip
-def test_others_are_not(model):
-    assert advice(plain(model), data(205), 1) == []
-
-
-@pytest.mark.parametrize(
-    ('batch', 'processes', 'accumulated', 'rate'), [(2, 1, 1, '1.25e-05'), (2, 4, 1, '5e-05'), (8, 4, 2, '0.0004')]
-)
-def test_a_batch_that_the_learning_rate_is_not_for(batch, processes, accumulated, rate):
-    cfg = plain(dict(type='RetinaNet'), auto_scale_lr=dict(base_batch_size=16), train_dataloader=dict(batch_size=batch))
-    cfg.optim_wrapper.accumulative_counts = accumulated
-    [warning] = advice(cfg, data(205), processes)
-    assert f'{batch * processes * accumulated} images make a step' in warning
-    assert 'the learning rate 0.0001 of the recipe is for 16' in warning
-    assert f'optim_wrapper.optimizer.lr={rate}' in warning
-    assert '--auto-scale-lr' in warning
-    cfg.auto_scale_lr.enable = True
-    assert advice(cfg, data(205), processes) == []
-
-
-@pytest.mark.parametrize(('batch', 'processes', 'accumulated'), [(16, 1, 1), (2, 8, 1), (2, 1, 8)])
-def test_a_batch_that_it_is_for(batch, processes, accumulated):
-    cfg = plain(dict(type='RetinaNet'), auto_scale_lr=dict(base_batch_size=16), train_dataloader=dict(batch_size=batch))
-    cfg.optim_wrapper.accumulative_counts = accumulated
-    assert advice(cfg, data(205), processes) == []
-    cfg.auto_scale_lr = None
-    assert advice(cfg, data(205), processes + 1) == []

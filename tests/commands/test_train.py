@@ -1,19 +1,17 @@
 """What the options of ``tools/train.py`` make of a config."""
 
 import argparse
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from support import CONFIGS
 from support.toy_run import ToyDetector
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vitdense.commands.advice import advice
+from vitdense.checks import Run, check
 from vitdense.commands.train import set_options
 from vitdense.config.cfg_options import merge_options
 from vitdense.engine.hooks.start_report import batch_line
@@ -55,25 +53,8 @@ def test_the_scaled_rate_is_the_one_that_the_warning_names(tmp_path, batch, step
     assert runner.optim_wrapper.get_lr()['lr'] == [pytest.approx(rate)]
     cfg = config(train_dataloader=dict(batch_size=batch), auto_scale_lr=dict(base_batch_size=base))
     cfg.optim_wrapper.accumulative_counts = steps
-    warnings = advice(cfg, [], 1)
-    assert [f'lr={rate:.3g},' in warning for warning in warnings] == [True] * (batch * steps != base)
-
-
-@pytest.mark.parametrize(
-    ('leaf', 'hint'),
-    [
-        ('setr/setr_naive_vit-l_8xb1-80k_cityscapes-768x768.py', '1 images make a step.* 0.01 .*is for 8.*lr=0.00125'),
-        ('setr/setr_mla_vit-l_8xb2-160k_ade20k-512x512.py', '2 images make a step.* 0.001 .*is for 16.*lr=0.000125'),
-    ],
-)
-def test_a_setr_on_one_gpu_is_told_its_learning_rate(leaf, hint):
-    [warning] = advice(Config.fromfile(CONFIGS / leaf), [], 1)
-    assert re.search(hint, warning)
-
-
-@pytest.mark.parametrize('leaf', ['camvid/setr_pup_vit-t_camvid.py', 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'])
-def test_a_config_for_one_process_on_one_is_told_nothing(leaf):
-    assert advice(Config.fromfile(CONFIGS / leaf), [], 1) == []
+    remarks = check(Run(cfg), 'config')
+    assert [f'lr={rate:.3g} ' in remark.remedy for remark in remarks] == [True] * (batch * steps != base)
 
 
 def test_the_start_report_scales_by_accumulated_steps_too():

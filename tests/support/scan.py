@@ -9,7 +9,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from vitdense.datasets.scan import Finding, SplitReport, scan_data
+from vitdense.datasets.scan import SplitReport, scan_data
+from vitdense.findings import Finding
 from vitdense.registry import DATASETS
 
 CLASSES = ('circle', 'square', 'triangle')

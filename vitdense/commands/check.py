@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 
 from vitdense.commands.arguments import add_config
-from vitdense.commands.prepare import build_runner, check_heads, scan
+from vitdense.commands.prepare import build_runner, describe_run, scan
 from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
@@ -30,21 +30,22 @@ def run(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError, KeyError: what is wrong.
     """
     cfg = read_config(args)
-    splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
+    run = describe_run(cfg, ('train', 'val'))
     CONSOLE.print(versions())
     CONSOLE.print(f'device     {device()}')
-    reports = scan(cfg, args, splits)
-    for one in reports:
+    scan(run, args)
+    for one in run.reports:
         for line in data_lines(one):
             CONSOLE.print(line)
-    for line in class_table(reports, most=200):
+    for line in class_table(run.reports, most=200):
         CONSOLE.print(line)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
-        for line in drop_findings(cfg, reports, f'{folder}/clean') if args.lenient else []:
+        for line in drop_findings(cfg, run.reports, f'{folder}/clean') if args.lenient else []:
             CONSOLE.print(line)
-        runner = build_runner(cfg)
-        check_heads(runner, reports)
+        runner = build_runner(run)
+        for remark in run.remarks:
+            CONSOLE.print(f'remark     {remark}')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         CONSOLE.print(f'model      {model_line(runner)}')
         for line in optimizer_lines(runner.optim_wrapper):

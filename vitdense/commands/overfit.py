@@ -17,7 +17,7 @@ from torch import nn
 
 from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
-from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
+from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
 from vitdense.config.datasets import leaf_datasets, positions
 from vitdense.config.runtime import read_config
 from vitdense.config.tree import look_up
@@ -70,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
     cfg = read_config(args)
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
-    with Preparation(cfg, args, ('train',), f'{Path(args.config).stem}_overfit') as ready:
+    run = describe_run(cfg, ('train',))
+    with Preparation(run, args, f'{Path(args.config).stem}_overfit') as ready:
         dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
         overfit_config(cfg, dataset, args)
-        runner = build_runner(cfg)
-        runner.data_reports = ready.reports
-        check_heads(runner, ready.reports)
+        runner = build_runner(run)
+        runner.data_reports = run.reports
         model = unwrap_model(runner.model)
         without_dropout(model)
         for change in changes + ready.changes:

@@ -2,12 +2,15 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from vitdense.checks import Run, check
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
@@ -15,55 +18,69 @@ from vitdense.datasets.missing_files import check_files
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
+from vitdense.findings import Finding, stop
 from vitdense.models.backbones import Backbone
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import nearest_type_names
+
+
+def describe_run(cfg: Config, splits: tuple[str, ...]) -> Run:
+    """The description of a run of these ``splits``, whose config has no fault that the config alone shows.
+
+    Raises:
+        RunError: it has one.
+    """
+    run = Run(cfg, tuple(split for split in splits if cfg.get(f'{split}_dataloader')), processes=get_world_size())
+    run.remarks += stop(check(run, 'config'))
+    return run
 
 
 class Preparation:
     """Data without faults, and a folder that the run has for itself while this context lasts.
 
     Attributes:
-        reports: what the scan of the data found.
+        run: the run, whose reports tell what the scan of the data found.
         changes: what was changed about the data, a line each.
     """
 
-    def __init__(self, cfg: Config, args: argparse.Namespace, splits: tuple[str, ...], name: str) -> None:
-        self.cfg, self.args, self.splits, self.name = cfg, args, splits, name
+    def __init__(self, run: Run, args: argparse.Namespace, name: str) -> None:
+        self.run, self.args, self.name = run, args, name
         self.folder: RunFolder | None = None
 
     def __enter__(self) -> 'Preparation':
-        self.reports, self.changes, settings = on_main_process(self._prepare)
-        self.cfg._cfg_dict.update(settings)
+        run = self.run
+        run.reports, run.remarks, self.changes, settings = on_main_process(self._prepare)
+        run.cfg._cfg_dict.update(settings)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.folder:
             self.folder.lock.release()
 
-    def _prepare(self) -> tuple[list[SplitReport], list[str], dict]:
-        cfg, args = self.cfg, self.args
-        reports = scan(cfg, args, self.splits)
-        self.folder = take_folder(cfg, args, self.name)
-        cfg.work_dir = str(self.folder.path)
-        changes = drop_findings(cfg, reports, self.folder.path / 'clean') if args.lenient else []
-        return reports, changes, cfg._cfg_dict
+    def _prepare(self) -> tuple[Sequence[SplitReport], list[Finding], list[str], dict]:
+        run, args = self.run, self.args
+        scan(run, args)
+        self.folder = take_folder(run.cfg, args, self.name)
+        run.cfg.work_dir = str(self.folder.path)
+        changes = drop_findings(run.cfg, run.reports, self.folder.path / 'clean') if args.lenient else []
+        return run.reports, run.remarks, changes, run.cfg._cfg_dict
 
 
-def scan(cfg: Config, args: argparse.Namespace, splits: tuple[str, ...]) -> list[SplitReport]:
-    """Scan the data as ``--check`` and ``--lenient`` say.
+def scan(run: Run, args: argparse.Namespace) -> None:
+    """Scan the data as ``--check`` and ``--lenient`` say; the reports are in ``run`` afterwards.
 
     Raises:
         FileNotFoundError: files of the data are missing.
-        DataError: something is wrong with the data, and it is not to be left out.
+        RunError: something is wrong with the data, and it is not to be left out.
     """
-    check_files(cfg, splits)
-    reports = scan_data(cfg, splits, args.check)
-    if not args.lenient:
-        raise_findings(reports)
-    elif args.check == 'sample' and any(report.fatal for report in reports):
-        reports = scan_data(cfg, splits, 'full')  # what is wrong in the sample is wrong elsewhere as well
-    return reports
+    cfg = run.cfg
+    check_files(cfg, run.names)
+    run.reports = scan_data(cfg, run.names, args.check)
+    if args.lenient and args.check == 'sample' and any(report.fatal for report in run.reports):
+        run.reports = scan_data(cfg, run.names, 'full')  # what is wrong in the sample is wrong elsewhere as well
+    found = check(run, 'data')
+    raise_findings([] if args.lenient else run.reports, found)
+    run.remarks += found
 
 
 def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
@@ -103,18 +120,21 @@ def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
     return [f'model.backbone: {dropped} -> random weights']
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner and the model, and check that neck or heads fit the backbone."""
+def build_runner(run: Run) -> Runner:
+    """Build the runner and the model.
+
+    Raises:
+        RunError: the model does not fit the data.
+        ValueError: neck or heads do not fit the backbone, or have other classes than the data.
+    """
     with nearest_type_names():
-        runner = RUNNERS.build(cfg)
-    backbone = getattr(unwrap_model(runner.model), 'backbone', None)
+        runner = RUNNERS.build(run.cfg)
+    run.model = model = unwrap_model(runner.model)
+    backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, Backbone):
-        check_channels(cfg.model, backbone.out_channels)
-    return runner
-
-
-def check_heads(runner: Runner, reports: list[SplitReport]) -> None:
-    """Compare the classes of every head with those of the data."""
-    for one in reports:
+        check_channels(run.cfg.model, backbone.out_channels)
+    for one in run.reports:
         if one.classes:
-            check_class_counts(unwrap_model(runner.model), one.classes, one.key, runner.cfg.model)
+            check_class_counts(model, one.classes, one.key, run.cfg.model)
+    run.remarks += stop(check(run, 'model'))
+    return runner

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from vitdense.commands.arguments import add_config, add_launcher, add_work_dir
-from vitdense.commands.prepare import Preparation, build_runner, check_heads, existing
+from vitdense.commands.prepare import Preparation, build_runner, describe_run, existing
 from vitdense.commands.summary import print_summary
 from vitdense.config.runtime import read_config
 from vitdense.console import say
@@ -44,14 +44,16 @@ def run(args: argparse.Namespace) -> None:
     if args.tta:
         use_tta(cfg)
     join(cfg, args.launcher)
-    with Preparation(cfg, args, ('test',), f'{Path(args.config).stem}_test') as ready:
-        runner = build_runner(cfg)
-        check_heads(runner, ready.reports)
+    run = describe_run(cfg, ('test',))
+    with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
+        runner = build_runner(run)
         if args.out:
             dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
             runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
-        for line in (versions(), *chain.from_iterable(map(data_lines, ready.reports)), *ready.changes):
+        for line in (versions(), *chain.from_iterable(map(data_lines, run.reports)), *ready.changes):
             say(line)
+        for remark in run.remarks:
+            runner.logger.warning(remark)
         runner.test()
         print_summary(runner, 'test')
     leave()

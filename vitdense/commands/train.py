@@ -5,12 +5,10 @@ import shutil
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
-from vitdense.commands.advice import advice
 from vitdense.commands.arguments import add_backbone, add_config, add_launcher, add_work_dir
-from vitdense.commands.prepare import Preparation, build_runner, check_heads, choose_backbone
+from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
 from vitdense.commands.summary import print_summary
 from vitdense.config.runtime import LOGS, log_to, read_config
 from vitdense.console import say
@@ -48,17 +46,16 @@ def run(args: argparse.Namespace) -> None:
     changes = choose_backbone(cfg, args)
     set_options(cfg, args)
     join(cfg, args.launcher)
-    splits = ('train', 'val') if cfg.get('val_dataloader') else ('train',)
+    run = describe_run(cfg, ('train', 'val'))
     name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
-    with Preparation(cfg, args, splits, name) as ready:
-        runner = build_runner(cfg)
-        runner.data_reports = ready.reports
-        check_heads(runner, ready.reports)
+    with Preparation(run, args, name) as ready:
+        runner = build_runner(run)
+        runner.data_reports = run.reports
         check_disk(runner)
         for change in changes + ready.changes:
             say(change)
-        for warning in advice(cfg, ready.reports, get_world_size()):
-            runner.logger.warning(warning)
+        for remark in run.remarks:
+            runner.logger.warning(remark)
         runner.train()
         print_summary(runner, 'val')
     leave()

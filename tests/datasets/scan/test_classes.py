@@ -6,7 +6,8 @@ pytest.importorskip('mmdet')
 
 from support.scan import CLASSES, CocoFolder, build_mmdet, instances, kinds, load, only
 
-from vitdense.datasets.scan import DataError, drop_findings, scan_data
+from vitdense.datasets.scan import drop_findings, scan_data
+from vitdense.findings import RunError
 
 
 @pytest.fixture
@@ -30,25 +31,25 @@ def test_class_names(coco, classes, says):
     assert finding.fatal
     assert finding.where == f'{coco.root}/train.json'
     for part in says:
-        assert part in finding.message
-    assert str(list(classes)) in finding.message
-    assert str(list(CLASSES)) in finding.message
+        assert part in finding.found
+    assert str(list(classes)) in finding.found
+    assert str(list(CLASSES)) in finding.found
 
 
 def test_forgotten_metainfo_is_said(coco):
     finding = coco.scan(metainfo=dict()).findings[0]
     assert finding.kind == 'class names'
-    assert 'metainfo=dict(classes=' in finding.message
-    assert "'person'" in finding.message
-    assert 'and 60 more' in finding.message
+    assert 'metainfo=dict(classes=' in finding.found
+    assert "'person'" in finding.found
+    assert 'and 60 more' in finding.found
 
 
 def test_classes_that_are_no_list(coco):
     with pytest.raises(ValueError, match=r"the text 'circle', expected a list of names such as \('circle',\)"):
         coco.scan(metainfo=dict(classes='circle'))
-    assert "('circle',)" in coco.scan(kind='CocoDataset', metainfo=dict(classes='circle')).findings[0].message
+    assert "('circle',)" in coco.scan(kind='CocoDataset', metainfo=dict(classes='circle')).findings[0].found
     twice = coco.scan(metainfo=dict(classes=('circle', 'circle'))).findings[0]
-    assert 'more than once' in twice.message
+    assert 'more than once' in twice.found
 
 
 @pytest.mark.slow
@@ -78,8 +79,8 @@ def test_order_of_the_categories(coco):
     reports = scan_data(cfg, ('train',), 'full')
     finding = only(reports[0])
     assert (finding.kind, finding.fatal) == ('class order', True)
-    assert str(list(classes)) in finding.message
-    assert str(list(CLASSES)) in finding.message
+    assert str(list(classes)) in finding.found
+    assert str(list(CLASSES)) in finding.found
     drop_findings(cfg, reports, coco.root.parent / 'clean')
     assert {classes[label] for _, label, x, *_ in instances(build_mmdet(cfg, 'train')) if x == 5} == {'circle'}
 
@@ -99,6 +100,6 @@ def test_wrong_class_names_in_mmdet(coco):
     cfg = coco.config(**wrong)
     reports = scan_data(cfg)
     assert {'class names', 'empty data set'} <= set(kinds(reports[0]))
-    with pytest.raises(DataError, match='empty data set'):
+    with pytest.raises(RunError, match='empty data set'):
         drop_findings(cfg, reports, coco.root.parent / 'clean')
     assert not (coco.root.parent / 'clean').exists()

@@ -14,9 +14,10 @@ pytest.importorskip('mmdet')
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from support.scan import CLASSES, LOAD, CocoFolder, build_mmdet, coco_content, instances, kinds, load, only
 
-from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan_data
+from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
 from vitdense.datasets.scan.boxes import check_annotations, mask_fault
 from vitdense.datasets.scan.coco_file import CocoFile, read_coco
+from vitdense.findings import RunError
 
 nan, inf = math.nan, math.inf
 
@@ -54,8 +55,8 @@ def test_bad_box(coco, kind, box):
     finding = only(coco.scan())
     assert (finding.kind, finding.fatal) == (kind, True)
     assert finding.where == 'annotation 5 of image 2 (2.jpg)'
-    assert str(box)[:8] in finding.message
-    assert '80 x 60' in finding.message
+    assert str(box)[:8] in finding.found
+    assert '80 x 60' in finding.found
 
 
 def test_several_bad_boxes_are_counted_with_their_ids_and_dropped(coco):
@@ -66,7 +67,7 @@ def test_several_bad_boxes_are_counted_with_their_ids_and_dropped(coco):
     before = coco.snapshot()
     cfg = coco.config()
     reports = scan_data(cfg, check='full')
-    with pytest.raises(DataError) as error:
+    with pytest.raises(RunError) as error:
         raise_findings(reports)
     text = str(error.value)
     assert f'{len(boxes)} faults' in text
@@ -148,7 +149,7 @@ def test_ids_are_made_unique_and_missing_areas_filled(coco):
     }
     duplicate = next(f for f in reports[0].findings if f.kind == 'duplicate annotation id')
     assert duplicate.where == 'annotation 1 of image 2 (2.jpg)'
-    assert 'annotation 1 of image 1 (1.jpg)' in duplicate.message
+    assert 'annotation 1 of image 1 (1.jpg)' in duplicate.found
     with pytest.raises((AssertionError, KeyError)):
         load(dict(cfg.train_dataloader.dataset, type='mmdet.CocoDataset'))
     drop_findings(cfg, reports, coco.root.parent / 'clean')
@@ -173,7 +174,7 @@ def test_duplicate_images(coco):
     ]
     (file_name,) = [f for f in reports[0].fatal if f.kind == 'duplicate file name']
     assert file_name.where == 'image 6 (4.jpg)'
-    assert 'image 4' in file_name.message
+    assert 'image 4' in file_name.found
     drop_findings(cfg, reports, coco.root.parent / 'clean')
     dataset = load(cfg.train_dataloader.dataset)
     assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [1, 4, 5]
@@ -189,7 +190,7 @@ def test_image_without_needed_fields(coco, key, value):
     coco.write()
     found = [f for f in coco.scan().fatal if f.kind == 'image without needed fields']
     assert len(found) == 1
-    assert repr(value) in found[0].message
+    assert repr(value) in found[0].found
 
 
 def test_box_given_twice_is_a_remark(coco):
@@ -229,7 +230,7 @@ def test_faulty_masks_matter_where_they_are_loaded(coco, mask, says):
     finding = only(coco.scan(pipeline=with_masks))
     assert (finding.kind, finding.fatal) == ('faulty mask', True)
     assert finding.where == 'annotation 8 of image 3 (3.jpg)'
-    assert re.search(says, finding.message)
+    assert re.search(says, finding.found)
     assert not coco.scan().fatal
 
 

@@ -14,7 +14,8 @@ from mmengine.registry import TRANSFORMS
 from support.scan import CLASSES, LOAD, CocoFolder, instances, kinds, load, only
 
 from vitdense.datasets import CocoDataset, ensure_shapes
-from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan_data
+from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
+from vitdense.findings import RunError
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def coco(tmp_path, monkeypatch) -> CocoFolder:
 def test_file_that_is_no_coco_file(coco, content, says):
     (coco.root / 'train.json').write_bytes(content)
     report = coco.scan()
-    with pytest.raises(DataError, match=says) as error:
+    with pytest.raises(RunError, match=says) as error:
         raise_findings([report])
     assert 'by hand' in str(error.value)
     assert '--lenient' not in str(error.value)
@@ -50,8 +51,8 @@ def test_file_that_is_no_coco_file(coco, content, says):
 
 
 def test_folder_instead_of_a_file(coco):
-    assert f'the folder {coco.root}/train' in only(coco.scan(ann_file='train')).message
-    assert 'not given' in only(coco.scan(ann_file='')).message
+    assert f'the folder {coco.root}/train' in only(coco.scan(ann_file='train')).found
+    assert 'not given' in only(coco.scan(ann_file='')).found
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_empty_split(coco, spoil, changes, says):
     coco.write()
     finding = only(coco.scan(**changes))
     assert (finding.kind, finding.fatal) == ('empty data set', True)
-    assert re.search(says, finding.message)
+    assert re.search(says, finding.found)
 
 
 def test_counts_are_those_of_the_data_set(coco):

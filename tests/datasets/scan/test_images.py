@@ -13,8 +13,9 @@ pytest.importorskip('mmdet')
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from support.scan import LOAD, CocoFolder, kinds, only, picture, write_picture
 
-from vitdense.datasets.scan import DataError, cache, drop_findings, pictures, raise_findings, scan, scan_data
+from vitdense.datasets.scan import cache, drop_findings, pictures, raise_findings, scan, scan_data
 from vitdense.datasets.scan.pictures import Loader, find_loader, look, spread
+from vitdense.findings import RunError
 from vitdense.registry import DATASETS
 
 
@@ -64,13 +65,13 @@ def test_bad_files_are_named_and_dropped(coco):
         ('unreadable image', f'{train}/4.jpg (image 4)'),
         ('wrong image size', f'{train}/5.jpg (image 5)'),
     }
-    messages = {f.where: f.message for f in reports[0].fatal}
+    messages = {f.where: f.found for f in reports[0].fatal}
     assert 'truncated' in messages[f'{train}/2.jpg (image 2)']
     assert 'empty' in messages[f'{train}/4.jpg (image 4)']
     assert messages[f'{train}/5.jpg (image 5)'] == 'it is 60 x 80, the json says 80 x 60'
     assert reports[0].opened == 5
     assert reports[0].images == 1
-    with pytest.raises(DataError, match='unreadable image: 3'):
+    with pytest.raises(RunError, match='unreadable image: 3'):
         raise_findings(reports)
     drop_findings(cfg, reports, coco.root.parent / 'clean')
     assert image_ids(cfg.train_dataloader.dataset) == [6]
@@ -165,7 +166,7 @@ def test_exif_orientation(coco, orientation, says):
     (finding,) = [f for f in report.findings if f.kind != 'box given twice']
     assert finding.kind == 'EXIF orientation'
     assert finding.where == f'{path} (image 2)'
-    assert f'orientation {orientation} ' in finding.message
+    assert f'orientation {orientation} ' in finding.found
     assert finding.fatal == (not (swapped and says == 'turned'))
 
 
@@ -176,7 +177,7 @@ def test_exif_of_a_square_image_cannot_be_decided(coco):
     coco.write()
     finding = only(coco.scan())
     assert (finding.kind, finding.fatal) == ('EXIF orientation', True)
-    assert 'upright' in finding.message
+    assert 'upright' in finding.found
 
 
 @pytest.mark.parametrize(
@@ -211,9 +212,9 @@ def test_same_picture_twice_and_leak_are_remarks(coco):
     train, val = scan_data(coco.config(), check='full')
     twice, leak = only(train), only(val)
     assert (twice.kind, twice.where, twice.fatal) == ('same picture twice', f'{coco.root}/train/4.jpg', False)
-    assert f'{coco.root}/train/1.jpg' in twice.message
+    assert f'{coco.root}/train/1.jpg' in twice.found
     assert (leak.kind, leak.where, leak.fatal) == ('leak', f'{coco.root}/val/1.jpg', False)
-    assert f'{coco.root}/train/2.jpg' in leak.message
+    assert f'{coco.root}/train/2.jpg' in leak.found
     raise_findings([train, val])
     assert only(scan_data(coco.config(), check='full')[1]).kind == 'leak', 'from the cache as well'
 

@@ -17,8 +17,9 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from support.scan import kinds, only, picture
 
-from vitdense.datasets.scan import DataError, drop_findings, raise_findings, scan, scan_data
+from vitdense.datasets.scan import drop_findings, raise_findings, scan, scan_data
 from vitdense.datasets.scan.maps import LabelRule
+from vitdense.findings import RunError
 from vitdense.registry import DATASETS
 
 CLASSES = ['road', 'car', 'sky']
@@ -100,11 +101,11 @@ def test_faulty_files_are_named_and_dropped(seg):
         ('wrong image size', str(seg.image(2))),
         ('unreadable semantic map', str(seg.map(3))),
     }
-    messages = {f.kind: f.message for f in reports[0].fatal}
+    messages = {f.kind: f.found for f in reports[0].fatal}
     assert messages['value that is no class'] == 'found 7; 0 to 2 are classes, [255] ignored'
     assert messages['wrong image size'] == f'it is 80 x 60, {seg.map(2)} says 80 x 50'
     assert reports[0].images == 1
-    with pytest.raises(DataError, match='--lenient'):
+    with pytest.raises(RunError, match='--lenient'):
         raise_findings(reports)
     lines = drop_findings(cfg, reports, seg.root.parent / 'clean')
     assert '1 of 5 images are left' in lines[-1]
@@ -128,7 +129,7 @@ def test_error_has_the_histogram_of_the_values(seg):
     seg.save_map(1, np.tile(np.array([0, 3, 2, 255], np.uint8), (60, 20)))
     seg.save_map(2, np.tile(np.array([0, 1, 9, 3], np.uint8), (60, 20)))
     seg.map(4).write_bytes(b'no picture')
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(RunError) as caught:
         raise_findings([seg.scan()])
     lines = str(caught.value).splitlines()
     start = lines.index('  values of the 4 maps opened: share of the pixels, number of maps, meaning')
@@ -158,7 +159,7 @@ def test_reduce_zero_label_is_suggested(seg, reduce):
         seg.save_map(i, np.tile(np.array([0, 1, 2, 2 if reduce else 3], np.uint8), (60, 20)))
     report = seg.scan(reduce_zero_label=reduce)
     if reduce:
-        assert only(report).message.endswith('0 is ignored: if it stands for road, reduce_zero_label has to be False')
+        assert only(report).found.endswith('0 is ignored: if it stands for road, reduce_zero_label has to be False')
     else:
         assert report.histogram[-1] == 'with reduce_zero_label=True each is a class or ignored'
 
@@ -198,7 +199,7 @@ def test_modes_of_maps(seg, mode, ok):
     else:
         finding = only(report)
         assert (finding.kind, finding.where) == ('unreadable semantic map', str(seg.map(1)))
-        assert 'channels' in finding.message
+        assert 'channels' in finding.found
 
 
 def test_palettes_become_colours_with_opencv(seg):
@@ -207,7 +208,7 @@ def test_palettes_become_colours_with_opencv(seg):
     image.putpalette([9, 8, 7])
     image.save(seg.map(1))
     report = seg.scan(pipeline=[LOAD[0], dict(LOAD[1], imdecode_backend='cv2')])
-    assert '3 channels' in only(report).message
+    assert '3 channels' in only(report).found
 
 
 def test_values_above_255_are_not_wrapped(seg):
@@ -215,7 +216,7 @@ def test_values_above_255_are_not_wrapped(seg):
     seg.save_map(1, np.tile(np.array([0, 1, 2, 256], np.uint16), (60, 20)))
     dataset = build(dict(seg.config().train_dataloader.dataset))
     assert set(np.unique(dataset[1]['gt_seg_map'])) == {0, 1, 2}
-    assert 'found 256' in only(seg.scan()).message
+    assert 'found 256' in only(seg.scan()).found
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_what_counts_as_a_class(seg, changes, wrong):
     if wrong is None:
         assert report.fatal == []
     else:
-        assert f'found {wrong};' in report.fatal[0].message
+        assert f'found {wrong};' in report.fatal[0].found
 
 
 @settings(deadline=None, max_examples=200)
@@ -278,15 +279,15 @@ def test_masks_of_0_and_255_teach_nothing(seg):
     report = seg.scan(metainfo=dict(classes=['background', 'crack']))
     finding = only(report)
     assert (finding.kind, finding.fatal) == ('nothing to learn', True)
-    assert '[0, 255]' in finding.message
-    assert "['crack']" in finding.message
+    assert '[0, 255]' in finding.found
+    assert "['crack']" in finding.found
 
 
 def test_class_without_pixels_is_a_remark(seg):
     report = seg.scan(metainfo=dict(classes=[*CLASSES, 'tree']))
     finding = only(report)
     assert (finding.kind, finding.fatal) == ('class without pixels', False)
-    assert "['tree'] in the 5 maps" in finding.message
+    assert "['tree'] in the 5 maps" in finding.found
 
 
 def test_turned_image_and_its_map(seg):
@@ -304,8 +305,8 @@ def test_turned_image_and_its_map(seg):
 def test_empty_split_says_what_is_there(seg):
     finding = only(seg.scan(img_suffix='.jpeg'))
     assert (finding.kind, finding.fatal) == ('empty data set', True)
-    assert '*.jpeg in' in finding.message
-    assert "'0.jpg'" in finding.message
+    assert '*.jpeg in' in finding.found
+    assert "'0.jpg'" in finding.found
 
 
 def test_list_of_names(seg):
@@ -319,7 +320,7 @@ def test_list_of_names(seg):
     assert reports[0].images == 2
     drop_findings(cfg, reports, seg.root.parent / 'clean')
     assert names(cfg.train_dataloader.dataset) == ['0', '3']
-    assert 'cannot list' in only(seg.scan(ann_file='nothing.txt')).message
+    assert 'cannot list' in only(seg.scan(ann_file='nothing.txt')).found
 
 
 def test_folders_in_folders_and_other_suffixes(seg):
@@ -367,5 +368,5 @@ def test_class_that_reads_no_list_of_names(seg):
 
     seg.map(0).unlink()
     cfg = seg.config(type=Stubborn)
-    with pytest.raises(DataError, match=r'Stubborn has 5 images where its ann_file .*\.txt lists 4'):
+    with pytest.raises(RunError, match=r'Stubborn has 5 images where its ann_file .*\.txt lists 4'):
         drop_findings(cfg, scan_data(cfg, ('train',)), seg.root.parent / 'clean')

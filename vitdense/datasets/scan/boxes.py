@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import rules
 from .coco_file import CocoFile
 
 
@@ -17,9 +18,9 @@ def check_annotations(file: CocoFile, loads_masks: bool) -> None:
     """
     images, categories = file.column('image_id'), file.column('category_id')
     no_image, no_category = file.image_of < 0, file.category_of < 0
-    file.about('annotation of an unknown image', no_image, lambda i: f'there is no image {images[i]!r}')
+    file.about(rules.UNKNOWN_IMAGE, no_image, lambda i: f'there is no image {images[i]!r}')
     file.about(
-        'annotation of an unknown category',
+        rules.UNKNOWN_CATEGORY,
         no_category & ~no_image,
         lambda i: f'there is no category {categories[i]!r}, only {[c["id"] for c in file.categories[:20]]}',
     )
@@ -27,7 +28,7 @@ def check_annotations(file: CocoFile, loads_masks: bool) -> None:
     no_area = good & ~(file.areas > 0)
     areas = file.column('area')
     file.about(
-        'annotation without area',
+        rules.NO_AREA,
         no_area & ~file.ignored,
         lambda i: f'expected the area in pixels, found {areas[i]!r}; mmdet fails without and leaves out 0',
         'area',
@@ -49,19 +50,19 @@ def _check_boxes(file: CocoFile, known: np.ndarray) -> np.ndarray:
     slack = np.maximum(1, 0.01 * wh)
     with np.errstate(invalid='ignore', over='ignore'):
         tests = {
-            'box that is no four numbers': file.malformed,
-            'box with NaN or infinity': ~np.isfinite(file.boxes).all(1),
-            'box of negative size': (size < 0).any(1),
-            'empty box': (size == 0).any(1),
-            'absurd box': (size > 2 * wh).any(1) | (np.abs(xy) > 1e6).any(1),
-            'box outside the image': ((xy >= wh) | (xy + size <= 0)).any(1),
-            'box beyond the edge of the image': ((xy < -slack) | (xy + size > wh + slack)).any(1),
-            'box thinner than a pixel': (size < 1).any(1),
+            rules.NO_BOX: file.malformed,
+            rules.NOT_FINITE: ~np.isfinite(file.boxes).all(1),
+            rules.NEGATIVE: (size < 0).any(1),
+            rules.EMPTY_BOX: (size == 0).any(1),
+            rules.ABSURD: (size > 2 * wh).any(1) | (np.abs(xy) > 1e6).any(1),
+            rules.OUTSIDE: ((xy >= wh) | (xy + size <= 0)).any(1),
+            rules.BEYOND: ((xy < -slack) | (xy + size > wh + slack)).any(1),
+            rules.THIN: (size < 1).any(1),
         }
     given = file.column('bbox')
     left = known.copy()
     for kind, test in tests.items():
-        lenient = kind == 'box thinner than a pixel' or (file.official and kind in tuple(tests)[3:])
+        lenient = kind == rules.THIN or (file.official and kind in tuple(tests)[3:])
         file.about(kind, left & test, _box_message(file, given), fatal=not lenient)
         left &= ~test
     return left
@@ -83,7 +84,7 @@ def _check_repeated(file: CocoFile, good: np.ndarray) -> None:
     same = (rows[order][1:] == rows[order][:-1]).all(1)
     repeated = np.zeros(len(good), bool)
     repeated[candidates[order][1:][same]] = True
-    file.about('box given twice', repeated, lambda i: f'same category and box {file.boxes[i].tolist()}', fatal=False)
+    file.about(rules.TWICE, repeated, lambda i: f'same category and box {file.boxes[i].tolist()}', fatal=False)
 
 
 def _check_masks(file: CocoFile, good: np.ndarray, loads_masks: bool) -> None:
@@ -97,7 +98,7 @@ def _check_masks(file: CocoFile, good: np.ndarray, loads_masks: bool) -> None:
             faults[i] = fault
     faulty = np.zeros(len(good), bool)
     faulty[list(faults)] = True
-    file.about('faulty mask', faulty, faults.__getitem__, fatal=loads_masks and not file.official)
+    file.about(rules.FAULTY_MASK, faulty, faults.__getitem__, fatal=loads_masks and not file.official)
 
 
 def mask_fault(mask: Any, image: dict, needed: bool = True) -> str:

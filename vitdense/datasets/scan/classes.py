@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
+from vitdense.findings import Finding
 from vitdense.names import listed, nearest
 
-from .report import Finding
+from . import rules
 
-KIND = 'class names'
+KIND = rules.CLASS_NAMES
 
 
 def check_names(classes: object, where: str) -> list[Finding]:
     """Faults of ``metainfo['classes']`` itself."""
     if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
         example = f', such as ({classes!r},)' if isinstance(classes, str) else ''
-        return [Finding(KIND, where, f'metainfo.classes is {classes!r}, expected a list of names{example}')]
+        return [
+            Finding(rules.CLASS_NAMES, where, f'metainfo.classes is {classes!r}, expected a list of names{example}')
+        ]
     again = sorted({name for name in classes if list(classes).count(name) > 1})
-    return [Finding(KIND, where, f'metainfo.classes has {again} more than once')] if again else []
+    return [Finding(rules.CLASS_NAMES, where, f'metainfo.classes has {again} more than once')] if again else []
 
 
 def check_categories(
@@ -45,13 +48,13 @@ def check_categories(
         parts.append(lists)
         if is_default:
             parts.append("the config gives no metainfo=dict(classes=(...)), so the data set's own classes count")
-        findings.append(Finding(KIND, where, '; '.join(parts), True, 'classes'))
+        findings.append(Finding(rules.CLASS_NAMES, where, '; '.join(parts), True, 'classes'))
     shared = [name for name in classes if name in categories]
     if order and shared != [name for name in categories if name in classes]:
         says = 'labels follow the file here' if order == 'wrong' else 'make sure that labels follow the config here'
         message = f'{lists}; {says}, vitdense.CocoDataset goes by name'
         fatal = order == 'wrong'
-        findings.append(Finding('class order', where, message, fatal, 'classes' if fatal else ''))
+        findings.append(Finding(rules.CLASS_ORDER, where, message, fatal, 'classes' if fatal else ''))
     return findings
 
 

@@ -9,8 +9,9 @@ from mmengine.config import Config, ConfigDict
 
 from vitdense.config.datasets import evaluators, leaf_datasets
 from vitdense.files import replacing
+from vitdense.findings import Finding, RunError, by_kind
 
-from .report import DataError, Finding, SplitReport, by_kind, raise_findings
+from .report import SplitReport, raise_findings
 from .resolve import Leaf, find_leaves
 
 
@@ -24,13 +25,13 @@ def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.
         Lines for the log: what was left out, of each kind.
 
     Raises:
-        DataError: there are findings that leaving something out does not mend.
+        RunError: there are findings that leaving something out does not mend.
     """
     reports = [report for report in reports if report.fatal]
     hopeless = [
         SplitReport(report.key, report.dataset, ann_file=report.ann_file, findings=findings)
         for report in reports
-        if (findings := [finding for finding in report.fatal if not finding.remedy])
+        if (findings := [finding for finding in report.fatal if not finding.leave_out])
     ]
     raise_findings(hopeless)
     if reports:
@@ -57,7 +58,7 @@ def _check_list(leaf: Leaf, path: Path) -> None:
     """Make sure that a data set reads its list of names, which classes of users need not do."""
     listed, found = len(path.read_text().splitlines()), len(leaf.dataset.load_data_list())
     if listed != found:
-        raise DataError(f'{leaf.key}: {leaf.type} has {found} images where its ann_file {path} lists {listed}')
+        raise RunError(f'{leaf.key}: {leaf.type} has {found} images where its ann_file {path} lists {listed}')
 
 
 def _point_at(cfg: Config, leaf: Leaf, path: str) -> None:
@@ -73,7 +74,7 @@ def _point_at(cfg: Config, leaf: Leaf, path: str) -> None:
 def _clean_coco(leaf: Leaf, report: SplitReport, path: Path) -> tuple[Path, str]:
     content = json.loads(Path(leaf.dataset.ann_file).read_text())
     indices = _indices(report.fatal)
-    if any(finding.remedy == 'classes' for finding in report.fatal):
+    if any(finding.leave_out == 'classes' for finding in report.fatal):
         _use_classes(content, report.classes)
     _mend(content['annotations'], indices['id'], indices['area'])
     before = {key: len(content[key]) for key in ('images', 'annotations')}
@@ -101,8 +102,8 @@ def _clean_list(leaf: Leaf, report: SplitReport, path: Path) -> tuple[Path, str]
 
 
 def _indices(findings: Sequence[Finding]) -> dict[str, set[int]]:
-    remedies = ('annotation', 'image', 'id', 'area')
-    return {remedy: {finding.index for finding in findings if finding.remedy == remedy} for remedy in remedies}
+    kinds = ('annotation', 'image', 'id', 'area')
+    return {kind: {finding.index for finding in findings if finding.leave_out == kind} for kind in kinds}
 
 
 def _without(entries: list[dict], indices: set[int]) -> list[dict]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from vitdense.config.datasets import positions
+from vitdense.findings import Finding
 
+from . import rules
 from .boxes import check_annotations
 from .classes import check_categories, check_names
 from .coco_file import CocoFile, FileFault, read_coco
 from .pictures import Loader, in_threads, look, missing_files, same_pictures, size_fault, spread
-from .report import Finding, SplitReport
+from .report import SplitReport
 from .resolve import Leaf, follows_file_order
 
 CHEAP = 64 * 2**20
@@ -56,7 +58,7 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     paths, note = _image_paths(leaf, file)
     missing = missing_files(list(paths.values()))
     file.findings += [
-        Finding('missing image', path, f'there is no such file (image {file.images[i]["id"]!r})', True, 'image', i)
+        Finding(rules.MISSING_IMAGE, path, f'there is no such file (image {file.images[i]["id"]!r})', True, 'image', i)
         for i, path in paths.items()
         if path in missing
     ]
@@ -78,7 +80,7 @@ def _image_paths(leaf: Leaf, file: CocoFile) -> tuple[dict[int, str], str]:
     if leaf.loader is None:
         return {}, 'images not opened: the pipeline loads them in another way'
     paths = {}
-    for i in np.flatnonzero(file.without_remedy('image')).tolist():
+    for i in np.flatnonzero(file.left_by('image')).tolist():
         raw = dict(raw_img_info=dict(file.images[i], img_id=file.images[i]['id']), raw_ann_info=[])
         try:
             paths[i] = leaf.dataset.parse_data_info(raw)['img_path']
@@ -94,7 +96,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, file: CocoFile, pa
         where = f'{picture.path} (image {file.images[i]["id"]!r})'
         wh = tuple(file.wh[i].astype(int).tolist())
         if picture.error:
-            file.findings.append(Finding('unreadable image', where, picture.error, True, 'image', i))
+            file.findings.append(Finding(rules.UNREADABLE_IMAGE, where, picture.error, True, 'image', i))
         elif fault := size_fault(picture, wh, 'the json'):
             kind, message, fatal = fault
             file.findings.append(Finding(kind, where, message, fatal, 'image' if fatal else '', i))
@@ -113,8 +115,8 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[int]:
     names = [category['name'] for category in file.categories]
     label_of = np.array([report.classes.index(name) if name in report.classes else -1 for name in names] + [-1])
     label = label_of[file.category_of]
-    good_image = file.without_remedy('image')
-    present = (label >= 0) & (file.image_of >= 0) & file.without_remedy('annotation')
+    good_image = file.left_by('image')
+    present = (label >= 0) & (file.image_of >= 0) & file.left_by('annotation')
     present &= good_image[file.image_of] if len(good_image) else False
     used = good_image.copy()
     if dataset.filter_cfg and not dataset.test_mode:
@@ -141,6 +143,6 @@ def _empty(leaf: Leaf, report: SplitReport, file: CocoFile) -> list[Finding]:
     given = f'the file has {len(file.images)} images and {len(file.annotations)} annotations'
     if not report.images:
         rule = '' if leaf.dataset.test_mode else f', filter_cfg is {leaf.dataset.filter_cfg}'
-        return [Finding('empty data set', leaf.dataset.ann_file, f'no image is left: {given}{rule}')]
+        return [Finding(rules.EMPTY, leaf.dataset.ann_file, f'no image is left: {given}{rule}')]
     message = f'no annotation of the classes is left: {given}'
-    return [Finding('empty data set', leaf.dataset.ann_file, message, leaf.key.startswith('train_'))]
+    return [Finding(rules.EMPTY, leaf.dataset.ann_file, message, leaf.key.startswith('train_'))]

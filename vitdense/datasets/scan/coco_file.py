@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from vitdense.findings import Finding
+
 from ..garbage import no_collection
-from .report import Finding
+from . import rules
 
 OFFICIAL = ('COCO 2014 Dataset', 'COCO 2017 Dataset')
 """``info.description`` of the files that nobody can be asked to mend."""
@@ -78,18 +80,23 @@ class CocoFile:
         return f'annotation {found.get("id")!r} of image {found.get("image_id")!r}{file}'
 
     def about(
-        self, kind: str, mask: np.ndarray, message: Callable[[int], str], remedy: str = 'annotation', fatal: bool = True
+        self,
+        kind: str,
+        mask: np.ndarray,
+        message: Callable[[int], str],
+        leave_out: str = 'annotation',
+        fatal: bool = True,
     ) -> None:
         """Note a finding for each annotation of ``mask`` (A,), with ``message(annotation index)``."""
         self.findings += [
-            Finding(kind, self.name(i), message(i), fatal, remedy if fatal else '', i)
+            Finding(kind, self.name(i), message(i), fatal, leave_out if fatal else '', i)
             for i in np.flatnonzero(mask).tolist()
         ]
 
-    def without_remedy(self, remedy: str) -> np.ndarray:
-        """Mask of the annotations or images that no fatal finding with this ``remedy`` speaks of."""
-        mask = np.ones(len(self.annotations if remedy == 'annotation' else self.images), bool)
-        mask[[finding.index for finding in self.findings if finding.fatal and finding.remedy == remedy]] = False
+    def left_by(self, leave_out: str) -> np.ndarray:
+        """Mask of the annotations or images that no fatal finding of this ``leave_out`` speaks of."""
+        mask = np.ones(len(self.annotations if leave_out == 'annotation' else self.images), bool)
+        mask[[finding.index for finding in self.findings if finding.fatal and finding.leave_out == leave_out]] = False
         return mask
 
     def _check_images(self) -> dict:
@@ -107,26 +114,26 @@ class CocoFile:
             if not _is_id(identity) or not isinstance(file, str) or not file or not sized[i]:
                 found = {key: image.get(key) for key in ('id', 'file_name', 'width', 'height')}
                 message = f'expected an id, a file name and a positive width and height, found {found}'
-                self.findings.append(Finding('image without needed fields', where, message, True, 'image', i))
+                self.findings.append(Finding(rules.NO_FIELDS, where, message, True, 'image', i))
                 continue
             first = index.setdefault(identity, i)
             same = files_of[identity]
             if len(same) > 1 and (first != i or any(other != file for other in same)):  # whose are the annotations?
                 message = f'{len(same)} images have this id'
-                self.findings.append(Finding('duplicate image id', where, message, True, 'image', i))
+                self.findings.append(Finding(rules.SAME_IMAGE_ID, where, message, True, 'image', i))
             elif files.setdefault(file, i) != i:
                 message = f'the file is that of image {self.images[files[file]]["id"]!r} as well'
-                self.findings.append(Finding('duplicate file name', where, message, True, 'image', i))
+                self.findings.append(Finding(rules.SAME_FILE_NAME, where, message, True, 'image', i))
         return index
 
     def _check_annotation_ids(self) -> None:
         ids = self.column('id')
         usable = np.array([_is_id(identity) for identity in ids], bool)
-        self.about('annotation without id', ~usable, lambda i: f'expected a number, found {ids[i]!r}', 'id')
+        self.about(rules.NO_ID, ~usable, lambda i: f'expected a number, found {ids[i]!r}', 'id')
         first: dict = {}
         again = np.zeros(len(ids), bool)
         again[usable] = [first.setdefault(ids[i], i) != i for i in np.flatnonzero(usable).tolist()]
-        self.about('duplicate annotation id', again, lambda i: f'{self.name(first[ids[i]])} has the same id', 'id')
+        self.about(rules.SAME_ID, again, lambda i: f'{self.name(first[ids[i]])} has the same id', 'id')
 
 
 @no_collection()

@@ -17,9 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from vitdense.console import CONSOLE
+from vitdense.findings import Finding
 from vitdense.registry import bare_type
 
-from .report import Finding
+from . import rules
 
 T = TypeVar('T')
 ORIENTATION = 0x0112
@@ -122,17 +123,17 @@ def size_fault(picture: Picture, wh: tuple[int, int], what: str) -> tuple[str, s
     said = f'{what} says {wh[0]} x {wh[1]}'
     is_turned = picture.orientation != 1 and picture.turns
     if picture.loaded_wh != wh and not (is_turned and picture.loaded_wh == wh[::-1]):
-        return 'wrong image size', f'it is {width} x {height}, {said}', True
+        return rules.WRONG_SIZE, f'it is {width} x {height}, {said}', True
     if not is_turned:
         return None
     exif = f'EXIF orientation {picture.orientation} turns it when it is loaded'
     if picture.loaded_wh != wh:
         message = f'{exif} to {width} x {height}, {said}: the labels are those of the unturned image'
-        return 'EXIF orientation', message, True
+        return rules.TURNED, message, True
     if picture.loaded_wh == picture.stored_wh:
         message = f'{exif} and nothing tells whether the labels are those of the turned image; save it upright'
-        return 'EXIF orientation', message, True
-    return 'EXIF orientation', f'{exif} to {width} x {height}, which is what {what} says', False
+        return rules.TURNED, message, True
+    return rules.TURNED, f'{exif} to {width} x {height}, which is what {what} says', False
 
 
 def missing_files(paths: Sequence[str]) -> set[str]:
@@ -184,7 +185,7 @@ def same_pictures(pictures: Sequence[Picture]) -> list[Finding]:
         if not picture.error:
             files[picture.digest].setdefault(picture.path)
     return [
-        Finding('same picture twice', other, f'the content is that of {paths[0]}', False)
+        Finding(rules.SAME_PICTURE, other, f'the content is that of {paths[0]}', False)
         for paths in map(list, files.values())
         for other in paths[1:]
     ]

@@ -2,35 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
-SHOWN = 5
-
-
-class DataError(ValueError):
-    """Data that a run would stumble over, or learn from wrongly in silence."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth a remark.
-
-    Attributes:
-        kind: what it is; findings of a kind are counted together.
-        where: annotation, image or file, with ids.
-        message: what was found there, and what was expected.
-        fatal: whether a run has to stop for it.
-        remedy: what leaves it out: 'annotation', 'image' (removed), 'id' (a new one), 'area' (that of the box) or
-            'classes' (the file gets those of the config); empty if nothing does.
-        index: position of the annotation or image in its file, -1 for others.
-    """
-
-    kind: str
-    where: str
-    message: str
-    fatal: bool = True
-    remedy: str = ''
-    index: int = -1
+from vitdense.findings import Finding, RunError, describe
 
 
 @dataclass
@@ -81,39 +54,30 @@ class SplitReport:
         return report
 
 
-def by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """Findings of each kind, in the order in which the kinds first appear."""
-    kinds = {finding.kind: i for i, finding in reversed(list(enumerate(findings)))}
-    ordered = sorted(findings, key=lambda finding: kinds[finding.kind])
-    return {kind: list(group) for kind, group in groupby(ordered, key=lambda finding: finding.kind)}
-
-
-def raise_findings(reports: Sequence[SplitReport]) -> None:
+def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = ()) -> None:
     """Stop if there is something to stop for.
 
+    Args:
+        others: findings about several data sets, or about what reads them.
+
     Raises:
-        DataError: there are fatal findings; the message counts them by kind, with the first cases of each.
+        RunError: there are fatal findings; the message counts them by kind, with the first cases of each.
     """
     reports = [report for report in reports if report.fatal]
-    if not reports:
+    others = [finding for finding in others if finding.fatal]
+    findings = [*others, *(finding for report in reports for finding in report.fatal)]
+    if not findings:
         return
-    findings = [finding for report in reports for finding in report.fatal]
     remedies = []
-    if any(finding.remedy for finding in findings):
+    if any(finding.leave_out for finding in findings):
         remedies.append('--lenient leaves them out of the run and counts them in the log; no file of yours is changed')
-    if not all(finding.remedy for finding in findings):
-        kinds = by_kind([finding for finding in findings if not finding.remedy])
-        remedies.append(f'has to be mended by hand: {", ".join(kinds)}')
+    by_hand = dict.fromkeys(finding.kind for finding in findings if not finding.leave_out)
+    if by_hand:
+        remedies.append(f'has to be mended by hand: {", ".join(by_hand)}')
     title = f'{len(findings)} fault{"s" if len(findings) > 1 else ""} in the data:'
-    raise DataError('\n'.join([title, *map(_describe, reports), *remedies]))
+    raise RunError('\n'.join([title, *map(_describe, reports), *describe(others), *remedies]))
 
 
 def _describe(report: SplitReport) -> str:
-    lines = [f'{report.key} ({report.dataset}{", " + report.ann_file if report.ann_file else ""})']
-    for kind, cases in by_kind(report.fatal).items():
-        lines.append(f'  {kind}: {len(cases)}')
-        lines += [f'    {case.where}: {case.message}' for case in cases[:SHOWN]]
-        if len(cases) > SHOWN:
-            lines.append(f'    and {len(cases) - SHOWN} more')
-    lines += [f'  {line}' for line in report.histogram]
-    return '\n'.join(lines)
+    title = f'{report.key} ({report.dataset}{", " + report.ann_file if report.ann_file else ""})'
+    return '\n  '.join([title, *describe(report.fatal), *report.histogram])

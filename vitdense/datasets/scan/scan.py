@@ -5,9 +5,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from . import cache, coco, seg
+from vitdense.findings import Finding
+
+from . import cache, coco, rules, seg
 from .coco_file import FileFault
-from .report import Finding, SplitReport
+from .report import SplitReport
 from .resolve import Leaf, find_leaves, is_remote
 
 MOST_OPENED = 500
@@ -67,7 +69,7 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         if check == 'off':
             report.note = f'not checked: {fault}'
         else:
-            report.findings.append(Finding('annotation file', leaf.key, str(fault)))
+            report.findings.append(Finding(rules.ANNOTATION_FILE, leaf.key, str(fault)))
         return report
     cache.store(key, report, paths)
     return report
@@ -99,7 +101,7 @@ def _find_leaks(reports: list[SplitReport]) -> None:
     for report in reports:
         if not report.key.startswith('train_'):
             report.findings += [
-                Finding('leak', path, f'the same picture is in the training data: {trained[digest]}', False)
+                Finding(rules.LEAK, path, f'the same picture is in the training data: {trained[digest]}', False)
                 for path, digest in report.digests.items()
                 if digest in trained
             ]

@@ -4,16 +4,18 @@ import os
 from collections import defaultdict
 
 from vitdense.config.datasets import positions
+from vitdense.findings import Finding
 from vitdense.names import listed
 
+from . import rules
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, histogram, look_at_map
 from .pictures import Loader, Picture, in_threads, look, missing_files, same_pictures, size_fault, spread
-from .report import Finding, SplitReport
+from .report import SplitReport
 from .resolve import Leaf
 
-NO_CLASS, NOTHING = 'value that is no class', 'nothing to learn'
+rules.NO_CLASS, rules.NOTHING = rules.NO_CLASS, rules.NOTHING
 
 
 def read(leaf: Leaf) -> bytes:
@@ -46,7 +48,7 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     missing = missing_files(paths)
     bad = set()
     for i, info in entries.items():
-        for kind, key in (('missing image', 'img_path'), ('missing semantic map', 'seg_map_path')):
+        for kind, key in ((rules.MISSING_IMAGE, 'img_path'), (rules.MISSING_MAP, 'seg_map_path')):
             if info.get(key) in missing:
                 bad.add(i)
                 report.findings.append(Finding(kind, info[key], 'there is no such file', True, 'image', i))
@@ -72,7 +74,7 @@ def _entries(leaf: Leaf) -> dict[int, dict]:
 def _empty(leaf: Leaf) -> Finding:
     folder, suffix = leaf.dataset.data_prefix.get('img_path') or '.', leaf.dataset.img_suffix
     there = sorted(os.listdir(folder))[:3] if os.path.isdir(folder) else 'no such folder'
-    return Finding('empty data set', leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
+    return Finding(rules.EMPTY, leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
 
 
 def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int, dict]) -> None:
@@ -91,7 +93,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
     values: set[int] = set()
     for (i, info), image in zip(entries.items(), images, strict=True):
         if image.error:
-            report.findings.append(Finding('unreadable image', image.path, image.error, True, 'image', i))
+            report.findings.append(Finding(rules.UNREADABLE_IMAGE, image.path, image.error, True, 'image', i))
             continue
         if i in maps:
             report.findings += _map_findings(image, maps[i], info['seg_map_path'], rule, i)
@@ -106,7 +108,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
     if maps:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
         report.findings += _absent(leaf, report, images_of, values, len(maps))
-        if {finding.kind for finding in report.findings} & {NO_CLASS, NOTHING}:
+        if {finding.kind for finding in report.findings} & {rules.NO_CLASS, rules.NOTHING}:
             report.histogram = histogram([found for found in maps.values() if not found.error], rule, report.classes)
             other = LabelRule.of(leaf.dataset, not rule.reduce_zero_label)
             if not other.wrong(values) and len(other.labels(values)) > 1:
@@ -115,7 +117,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
 
 def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule, index: int) -> list[Finding]:
     if found.error:
-        return [Finding('unreadable semantic map', path, found.error, True, 'image', index)]
+        return [Finding(rules.UNREADABLE_MAP, path, found.error, True, 'image', index)]
     findings = []
     fault = size_fault(image, found.wh, path)
     if fault:
@@ -123,7 +125,7 @@ def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule
         findings.append(Finding(kind, image.path, message, fatal, 'image' if fatal else '', index))
     wrong = rule.wrong(found.values)
     if wrong:
-        findings.append(Finding(NO_CLASS, path, f'found {listed(wrong, 8)}; {rule}', True, 'image', index))
+        findings.append(Finding(rules.NO_CLASS, path, f'found {listed(wrong, 8)}; {rule}', True, 'image', index))
     return findings
 
 
@@ -137,7 +139,7 @@ def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: 
     only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
     if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
         rule = LabelRule.of(leaf.dataset)
-        return [Finding(NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
+        return [Finding(rules.NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
     if LabelRule.of(leaf.dataset).reduce_zero_label and 0 in values and report.classes[-1] in absent:
         message += f'; 0 is ignored: if it stands for {report.classes[0]}, reduce_zero_label has to be False'
-    return [Finding('class without pixels', where, message, False)]
+    return [Finding(rules.NO_PIXELS, where, message, False)]

@@ -14,9 +14,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from vitdense.console import say
-from vitdense.datasets.scan import SplitReport, by_kind
+from vitdense.datasets.scan import SplitReport
 from vitdense.engine.log_processor import batch_size
 from vitdense.files import replacing
+from vitdense.findings import by_kind
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import HOOKS
 from vitdense.version import __version__
@@ -87,7 +88,7 @@ def data_lines(report: SplitReport) -> Iterator[str]:
         parts.append(f'{report.opened} files checked{" before" if report.cached else ""}')
     yield f'data       {report.key.split("_")[0]}: {", ".join(parts)}'
     for kind, cases in by_kind([finding for finding in report.findings if not finding.fatal]).items():
-        yield f'remark     {kind}: {len(cases)}, first {cases[0].where}: {cases[0].message}'
+        yield f'remark     {kind}: {len(cases)}, first {cases[0].where}: {cases[0].found}'
 
 
 def class_table(reports: Sequence[SplitReport], most: int) -> Iterator[str]:

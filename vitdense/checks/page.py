@@ -1,0 +1,59 @@
+"""docs/checks.md, written from the rules: ``python -m vitdense.checks.page docs/checks.md``."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from vitdense.checks import CHECKS, STAGES
+from vitdense.findings import RULES, Rule
+
+HEAD = """# What is checked
+
+`tools/check.py` asks all rules of this page. Training and tests ask those that concern them, before the first step. A
+fault stops the run; a remark is a line of the log. Each is told in the same form: the rule, where it was broken (key of
+the config, file, annotation), what is there, what was expected, and what to do about it.
+
+```
+setting for workers that are not there: train_dataloader.persistent_workers: True with num_workers=0; expected
+num_workers of 1 or more, or none of these settings: PyTorch refuses them
+  --cfg-options train_dataloader.persistent_workers=False
+```
+
+This page is written from the rules: `python -m vitdense.checks.page docs/checks.md`.
+"""
+
+TITLES = {
+    'config': ('The config', 'Asked before any file of the data is opened.'),
+    'data': ('Data and config together', 'Asked when the annotation files are read and some images are opened.'),
+    'model': ('Model, data and config together', 'Asked when the model is built.'),
+}
+
+FILES = (
+    'Files of the data',
+    '`--lenient` leaves out single images and annotations with a fault, and counts them. Annotation files are read '
+    'whole. Images and maps are opened as `--check` says: 500 of each data set, `full` all, `off` none.',
+)
+
+
+def page() -> str:
+    """The whole page."""
+    of_stage = {stage: [RULES[name] for needs, name, *_ in CHECKS if needs == stage] for stage in STAGES}
+    others = [rule for rule in RULES.values() if not any(rule in rules for rules in of_stage.values())]
+    sections = [_section(*TITLES['config'], of_stage['config']), _section(*FILES, others)]
+    sections += [_section(*TITLES[stage], of_stage[stage]) for stage in ('data', 'model')]
+    return '\n'.join([HEAD, *filter(None, sections)])
+
+
+def _section(title: str, text: str, rules: Iterable[Rule]) -> str:
+    rows = [
+        f'| {rule.name} | {rule.looks_at} | {rule.expected} | {rule.remedy} | {"stops" if rule.fatal else "remark"} |'
+        for rule in rules
+    ]
+    if not rows:
+        return ''
+    head = ['| rule | looks at | expected | remedy | |', '| --- | --- | --- | --- | --- |']
+    return '\n'.join([f'## {title}', '', text, '', *head, *rows, ''])
+
+
+if __name__ == '__main__':
+    Path(sys.argv[1]).write_text(page())

@@ -1,0 +1,99 @@
+"""What the scan looks for in files, see :class:`vitdense.findings.Rule`."""
+
+from vitdense.findings import declare
+
+IMAGES_OF_A_FILE = '`images` of a COCO file'
+BOXES = '`bbox` of each annotation, and the size of its image'
+OPENED = 'the opened images'
+
+ANNOTATION_FILE = declare(
+    'annotation file', '`ann_file`, or the list of a data set', 'a file of the format that the data set reads', ''
+)
+CLASS_NAMES = declare(
+    'class names',
+    '`metainfo.classes`, and the categories of the file',
+    'names, each once, that are those of the file in any order',
+    'name them in metainfo=dict(classes=(...)); --lenient takes those of the config',
+)
+CLASS_ORDER = declare(
+    'class order',
+    '`metainfo.classes` and the categories of the file, for data sets whose labels follow the file',
+    'the order of the file',
+    "type='vitdense.CocoDataset' goes by name",
+)
+NO_FIELDS = declare(
+    'image without needed fields',
+    IMAGES_OF_A_FILE,
+    'an id, a file name and a positive width and height',
+    'mend the file, or --lenient leaves the image out',
+)
+SAME_IMAGE_ID = declare('duplicate image id', IMAGES_OF_A_FILE, 'another id for each image', 'mend the file')
+SAME_FILE_NAME = declare('duplicate file name', IMAGES_OF_A_FILE, 'another file for each image', 'mend the file')
+UNKNOWN_IMAGE = declare(
+    'annotation of an unknown image', '`image_id` of each annotation', 'the id of an image of the file', 'mend the file'
+)
+UNKNOWN_CATEGORY = declare(
+    'annotation of an unknown category', '`category_id` of each annotation', 'the id of a category', 'mend the file'
+)
+NO_ID = declare('annotation without id', '`id` of each annotation', 'a number', '--lenient gives a new one')
+SAME_ID = declare(
+    'duplicate annotation id', '`id` of each annotation', 'another number each', '--lenient gives new ones'
+)
+NO_BOX = declare('box that is no four numbers', BOXES, 'x, y, width and height', 'mend the file')
+NOT_FINITE = declare('box with NaN or infinity', BOXES, 'finite numbers', 'mend the file')
+NEGATIVE = declare('box of negative size', BOXES, 'x, y, width and height, not two corners', 'mend the file')
+EMPTY_BOX = declare('empty box', BOXES, 'a width and a height above 0', 'mend the file')
+ABSURD = declare('absurd box', BOXES, 'no side longer than twice that of the image', 'mend the file')
+OUTSIDE = declare('box outside the image', BOXES, 'a box that meets its image', 'mend the file')
+BEYOND = declare(
+    'box beyond the edge of the image', BOXES, 'to the edge, give or take a pixel or 1 % of the side', 'mend the file'
+)
+THIN = declare(
+    'box thinner than a pixel', BOXES, 'a pixel or more each way, mmdet leaves out the others', '', fatal=False
+)
+NO_AREA = declare(
+    'annotation without area',
+    '`area` of each annotation',
+    'the area in pixels; mmdet fails without and leaves out 0',
+    '--lenient takes the area of the box',
+)
+TWICE = declare('box given twice', BOXES, 'each object once', '', fatal=False)
+FAULTY_MASK = declare(
+    'faulty mask',
+    '`segmentation` of each annotation, where the pipeline loads masks; else a remark',
+    'polygons of three points or more, or RLE of the size of the image',
+    'mend the file',
+)
+MISSING_IMAGE = declare('missing image', 'files of the images', 'a file', 'mend data_prefix or the file')
+MISSING_MAP = declare('missing semantic map', 'files of the maps', 'a file', 'mend data_prefix or seg_map_suffix')
+UNREADABLE_IMAGE = declare('unreadable image', OPENED, 'a whole file that the pipeline can load', 'replace the file')
+UNREADABLE_MAP = declare(
+    'unreadable semantic map', 'the opened maps', 'one channel of class numbers, a palette is fine', 'replace the file'
+)
+WRONG_SIZE = declare(
+    'wrong image size', f'{OPENED}, and the sizes of their annotations or maps', 'the same size', 'mend the file'
+)
+TURNED = declare(
+    'EXIF orientation', f'{OPENED}, and the sizes of their annotations or maps', 'upright images', 'save them upright'
+)
+SAME_PICTURE = declare('same picture twice', f'{OPENED}, by their bytes', 'each picture once', '', fatal=False)
+LEAK = declare('leak', f'{OPENED}, by their bytes', 'no picture of the training in another split', '', fatal=False)
+EMPTY = declare(
+    'empty data set',
+    'what `filter_cfg`, `indices` and the other findings leave',
+    'images, and objects to train on',
+    'mend data_prefix, img_suffix, filter_cfg or the classes',
+)
+NO_CLASS = declare(
+    'value that is no class',
+    'values of the opened maps, `reduce_zero_label`, `ignore_index`, and the classes',
+    'classes and what is ignored',
+    'mend the maps, the classes or reduce_zero_label',
+)
+NOTHING = declare(
+    'nothing to learn',
+    'values of the opened maps of the training',
+    'pixels of the classes',
+    'mend reduce_zero_label or the maps',
+)
+NO_PIXELS = declare('class without pixels', 'values of the opened maps', 'pixels of each class', '', fatal=False)
