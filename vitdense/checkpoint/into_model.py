@@ -53,8 +53,8 @@ class Changes:
 def adapt(checkpoint: Mapping, model: nn.Module) -> tuple[dict, Changes]:
     """Bring a checkpoint of a whole model into our layout, and to the classes of ``model``.
 
-    Parameters are renamed where their keys are those of somebody else's layout, known to the family of a head or a
-    neck; those of the backbone where it is one of ours and has not all of the keys and shapes. The rest stays.
+    Parameters are renamed where their keys belong to another layout that the family of a head or a neck knows. The
+    backbone's are renamed where it is one of ours and lacks some of the keys and shapes. The rest stays.
 
     Args:
         checkpoint: what the file holds, wrappers included.
@@ -130,7 +130,7 @@ def _rename(state: State, layout: Layout, changes: Changes, prefix: str = '') ->
 def _fit_classes(state: State, own: State, family: Family, changes: Changes) -> State:
     """Select the logits of the 80 classes from those of all COCO ids; others of another number are left out.
 
-    In the first of two stages only the first logit is ever right, that of any object: it is kept.
+    In the first of two stages the first logit stands for any object. It is kept.
     """
     fitted, proposals = {}, family.proposals(own)
     for key, value in state.items():

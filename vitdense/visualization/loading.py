@@ -14,7 +14,7 @@ from .labels import Labels, loaded_labels
 def load(dataset: BaseDataset, index: int, bgr: bool) -> tuple[Tensor, Labels]:
     """Image ``index`` of a data set, (3, H, W) uint8 RGB, and its labels, as its pipeline loads them, before all else.
 
-    A pipeline without a transform that loads labels gets that of mmdet or mmseg.
+    A pipeline without a transform that loads labels gets the one of mmdet or mmseg.
     """
     while not hasattr(dataset, 'pipeline'):
         inner = dataset._get_ori_dataset_idx(index)

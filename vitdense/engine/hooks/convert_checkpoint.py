@@ -17,7 +17,7 @@ class ConvertCheckpointHook(Hook):
     It knows the layouts of ``checkpoint/layouts``: the official files, those of ``transformers``, and those of mmdet's
     and mmseg's zoos. It resizes tables, takes the 80 classes out of the 91 ids of COCO, and leaves heads with other
     classes fresh. A file that does not fit is an error (see :func:`check_fit`). So is one that would have to be
-    converted to be resumed: the state of its optimizer is that of another model.
+    converted to be resumed: the state of its optimizer belongs to another model.
 
     Args:
         allow_partial: for ``load_from``: load what fits, however little it is.

@@ -44,7 +44,7 @@ class PicturesHook(Hook):
 
     Args:
         num_train_batches: training batches to draw.
-        num_val_images: validation or test images; in a distributed run these are among those of the first process.
+        num_val_images: validation or test images; in a distributed run the first process draws its own.
         score_thr: lowest score of a drawn detection.
         max_images_per_batch: images drawn of one training batch.
 

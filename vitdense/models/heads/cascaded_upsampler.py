@@ -22,8 +22,8 @@ class CascadedUpsamplerHead(BaseDecodeHead):
     with the only map of a plain :class:`ViT` the cascaded upsampler without skips that the paper compares.
 
     Args:
-        in_channels: channels of the maps, the last of which is that of the ViT; before it the skip maps, the first
-            with the largest sides. The last skip map goes to the first block, and so on; blocks may be left over.
+        in_channels: channels of the maps, first the skip maps from the largest on, then the
+            ViT's map. The last skip map goes to the first block, and so on; blocks may be left over.
         in_index: their places among the inputs.
         hidden_channels: channels after the first convolution.
         block_channels: channels of each block.
@@ -61,7 +61,7 @@ class CascadedUpsamplerHead(BaseDecodeHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps (B, C, H, W), of which ``in_index`` counts, to logits (B, K, H', W').
 
-        A block upsamples to the sides of its skip map, or without one to twice those of its input. From stride 16 and
+        A block upsamples to the sides of its skip map, or by two where it has none. From stride 16 and
         with three skip maps, the logits have the sides of the image, or one more where these are odd.
         """
         *skips, x = self._transform_inputs(inputs)

@@ -179,8 +179,8 @@ class DeformableTransformer(nn.Module):
         Args:
             pyramid: tokens with position encodings, to which the embedding of the level is added here.
             query_embed: learned positions and content of queries (Q, 2C); None in two stages.
-            classes_of: what predicts the classes of each layer, and last those of proposals.
-            boxes_of: what predicts boxes of each layer relative to their references, and last those of proposals.
+            classes_of: what predicts the classes of each layer, and last of the proposals.
+            boxes_of: what predicts boxes of each layer relative to their references, and last of the proposals.
         """
         counts = [height * width for height, width in pyramid.shapes]
         levels = torch.cat([row.expand(n, -1) for row, n in zip(self.level_embed, counts, strict=True)])

@@ -33,7 +33,7 @@ class Trans2SegHead(BaseDecodeHead):
         depth: blocks of the encoder, and of the decoder.
         num_heads: attention heads M.
         mlp_ratio: hidden channels of the MLPs of tokens and queries, in ``embed_dim``.
-        map_size: side of the square map of which there are learned positions, and which ``mlp3`` sees: that of C4 in
+        map_size: side of the square map that has learned positions and that ``mlp3`` sees, the side of C4 in
             training.
         in_index: of C1 and C4.
         align_corners: of the resizing of the logits; within the head all maps are resized with aligned corners.
@@ -88,7 +88,7 @@ class Trans2SegHead(BaseDecodeHead):
         self.conv_seg = nn.Conv2d(channels, 1, 1)
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Maps (B, C, H, W), of which those of ``in_index`` count, to logits (B, K, H, W) of the size of C1."""
+        """Maps (B, C, H, W) to logits (B, K, H, W) of the size of C1."""
         c1, c4 = self._transform_inputs(inputs)
         features, attention = self.transformer(c4)
         batch, classes = attention.shape[:2]
@@ -186,7 +186,7 @@ class DecoderBlock(nn.Module):
 class ClassAttention(nn.Module):
     """Attention of queries over features, without biases.
 
-    The official code splits the heads of queries, and joins those of the result, as if a head were some of the classes
+    The official code splits heads of the queries and joins heads of the result as if a head were some of the classes
     with all of their channels, which :func:`rows_as_heads` says in full.
     """
 

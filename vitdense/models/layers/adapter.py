@@ -55,7 +55,7 @@ class Geometry(NamedTuple):
 class SpatialPrior(nn.Module):
     """Maps of strides 4, 8, 16 and 32, by 3 x 3 convolutions with ``norm`` and ReLU, projected to ``channels``.
 
-    ``finest`` says whether there is that of stride 4.
+    ``finest`` adds a map of stride 4.
     """
 
     def __init__(self, in_channels: int, hidden_channels: int, channels: int, norm: Norm, finest: bool) -> None:
@@ -75,7 +75,7 @@ class SpatialPrior(nn.Module):
         self.apply(init_conv_fan_out_)
 
     def forward(self, image: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Image (B, 3, H, W) to the map of stride 4, or None, and those of strides 8, 16 and 32."""
+        """Image (B, 3, H, W) to maps of strides 4 (or None), 8, 16 and 32."""
         x = self.stem(image)
         finest = None if self.fc1 is None else self.fc1(x)
         maps = []

@@ -30,7 +30,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Attention of all tokens over each other, or of those of each window (ViT; ViTDet, section 3).
+    """Attention of all tokens over each other, or within windows (ViT; ViTDet, section 3).
 
     A window has ``window_size`` tokens a side, 0 for no windows. A map that they do not divide is padded at the right
     and the bottom with zeros, before ``qkv`` and unmasked. Only that which ``qkv`` makes of a zero is ever computed

@@ -36,7 +36,7 @@ def pad_to_multiple(image: Tensor, size: int) -> Tensor:
 
 
 def to_windows(tokens: Tensor, hw: tuple[int, int], window: int, fill: Tensor | None = None) -> Tensor:
-    """Tokens (B, N, C) of a map ``hw`` to those of its windows (B * windows, window ** 2, C).
+    """Tokens (B, N, C) of a map ``hw`` to tokens of its windows (B * windows, window ** 2, C).
 
     A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros.
     """
@@ -51,7 +51,7 @@ def to_windows(tokens: Tensor, hw: tuple[int, int], window: int, fill: Tensor | 
 
 
 def from_windows(windows: Tensor, hw: tuple[int, int], window: int) -> Tensor:
-    """Tokens of windows (B * windows, window ** 2, C) to those of the map ``hw`` (B, N, C), without the padding."""
+    """Tokens of windows (B * windows, window ** 2, C) to tokens of the map ``hw`` (B, N, C), without the padding."""
     rows, columns = (-(-side // window) for side in hw)
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * window, columns * window, x.shape[-1])

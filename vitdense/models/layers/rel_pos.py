@@ -18,7 +18,7 @@ def by_offset(table: Tensor, dim: int) -> Tensor:
 class DecomposedRelPosAttention(SelfAttention):
     """Adds to each logit the products of its query with a row of ``rel_pos_h`` and one of ``rel_pos_w``.
 
-    The rows are those of the vertical and the horizontal offset of query and key (MViTv2, section 4.1; ViTDet). The
+    The rows belong to the vertical and the horizontal offset of query and key (MViTv2, section 4.1; ViTDet). The
     query is not scaled. The tables (2H - 1, D) and (2W - 1, D) are resized linearly to maps of another size.
 
     No N x N bias is made. CPUs attend a few rows of queries at a time. Elsewhere the products of a query with all

@@ -14,8 +14,8 @@ from vitdense.registry import MODELS
 class MLANeck(BaseModule):
     """Maps of a plain ViT, projected and summed from the deepest up (section 3.3, decoder "MLA").
 
-    Each map passes a LayerNorm (eps 1e-6) and a 1 x 1 convolution; then each has those of deeper blocks added, and
-    passes a 3 x 3 convolution. Sizes stay as they are.
+    Each map passes a LayerNorm (eps 1e-6) and a 1 x 1 convolution. Then the maps of deeper blocks are added to it, and
+    the sum passes a 3 x 3 convolution. Sizes stay as they are.
 
     Args:
         in_channels: channels of each map, the shallowest first.

@@ -13,7 +13,7 @@ class HungarianMatcher(nn.Module):
     """Gives every ground truth a query of its own, in each decoder layer, at the least total cost.
 
     The cost of a pair is the weighted sum of the L1 distance of the boxes, their negated generalised IoU, and of the
-    class: the negated probability (``softmax``), or the focal loss of the class being right minus that of it being
+    class: the negated probability (``softmax``), or the focal loss of the class being right minus the loss of it being
     wrong (https://arxiv.org/abs/2010.04159, the released code). Costs are computed in float32, for all layers and
     images in one tensor that is copied to the host once.
 
