@@ -25,6 +25,11 @@ NOISE = (
     'The draw is False',
     'Default ``avg_non_ignore`` is False',
     'The model and loaded state dict do not match exactly',  # our own line says what does not
+    'Setting OMP_NUM_THREADS environment variable for each process',
+    'Setting MKL_NUM_THREADS environment variable for each process',
+    'Grad strides do not match bucket view strides',  # of 1 x 1 convolutions, whatever the config
+    'Warning: The bbox is out of bounds,',
+    'Warning: The polygon is out of bounds,',
     'Unnecessary conv bias before batch/instance norm',  # of official releases
 )
 """Beginnings of warnings that mmengine, mmdet and mmseg give at every run, whatever the user does."""

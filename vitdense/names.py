@@ -10,6 +10,11 @@ def listed(items: Collection, most: int) -> str:
     return ', '.join(map(str, list(items)[:most])) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
 def nearest(name: str, valid: Iterable[str]) -> list[str]:
     """Return all ``valid`` names, the most similar to ``name`` first; case does not count, and the beginning most."""
     wanted = str(name).lower()

@@ -88,7 +88,7 @@ def test_a_batch_that_it_is_for(batch, processes, accumulated):
     [
         (
             'setr/setr_naive_vit-l_8xb1-80k_cityscapes-768x768.py',
-            'lr: 0.01, and 1 images.*expected 8 .*lr=0.00125',
+            'lr: 0.01, and 1 image a.*expected 8 .*lr=0.00125',
         ),
         (
             'setr/setr_mla_vit-l_8xb2-160k_ade20k-512x512.py',

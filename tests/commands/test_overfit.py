@@ -298,7 +298,7 @@ def advise_on(first: float = 10.0, model: nn.Module | None = None, objects: int 
 
 
 REASONS = {
-    'the loss did not fall': dict(loss=9.0),
+    'the loss fell by': dict(loss=9.0),
     'training and prediction differ': dict(map=0.0, ap50=0.0, boxes=0.0),
     'classes do not': dict(boxes=0.9),
     'boxes are not precise': dict(ap50=0.9),

@@ -261,6 +261,13 @@ def test_curves_skip_what_is_missing_and_keep_percent_apart():
     assert percent.get_xlabel() == 'iteration'
 
 
+def test_a_poor_percentage_stays_with_the_others():
+    rows = rows_of(2, **{'val/mIoU': [0.5, 0.6], 'val/aAcc': [1.8, 2.4], 'val/AP': [0.2, 0.3]})
+    fraction, percent = draw_curves(rows).axes
+    assert [line.get_ydata()[-1] for line in fraction.lines if len(line.get_ydata()) == 2] == [0.3]
+    assert [line.get_ydata()[-1] for line in percent.lines if len(line.get_ydata()) == 2] == [0.6, 2.4]
+
+
 def test_all_of_a_picture_of_curves_is_within_it():
     columns = {f'val/metric_with_a_long_name_{i}': [0.05 * i, 0.2] for i in range(12)}
     figure = draw_curves(rows_of(2, **columns, **{'train/loss': [1, 2]}), 'title')

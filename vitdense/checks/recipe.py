@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vitdense.config.tree import look_up
+from vitdense.names import counted
 from vitdense.registry import bare_type
 
 from .rules import Case, rule
@@ -62,15 +63,16 @@ def batch(run: Run) -> Iterator[Case]:
     recipe, wrapper = cfg.get('auto_scale_lr') or {}, cfg.get('optim_wrapper') or {}
     base, steps = recipe.get('base_batch_size'), wrapper.get('accumulative_counts', 1)
     images = run.split('train').loader.get('batch_size', 1) * run.processes * steps
+    found = f'{counted(images, "image")} a step'
     if not run.trains or base is None or recipe.get('enable') or images == base:
         return
     rate = look_up(wrapper, 'optimizer.lr')
     if rate is None:
-        yield Case('train_dataloader', f'{images} images a step', f'{base}, for which the learning rates are')
+        yield Case('train_dataloader', found, f'{base}, for which the learning rates are')
         return
     yield Case(
         'optim_wrapper.optimizer.lr',
-        f'{rate:g}, and {images} images a step',
+        f'{rate:g}, and {found}',
         f'{base} images a step',
         f'--cfg-options optim_wrapper.optimizer.lr={rate * images / base:.3g} goes by the linear rule, as '
         '--auto-scale-lr does',

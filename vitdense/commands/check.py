@@ -15,6 +15,7 @@ from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
 from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
 from vitdense.engine.log_processor import peak_memory
+from vitdense.names import counted
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,4 +81,4 @@ def val_step(runner: Runner) -> str:
     start = time.perf_counter()
     with torch.no_grad():
         outputs = runner.model.val_step(batch)
-    return f'{len(outputs)} images in {time.perf_counter() - start:.1f} s'
+    return f'{counted(len(outputs), "image")} in {time.perf_counter() - start:.1f} s'

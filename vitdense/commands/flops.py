@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the counts of the model of a config."""
     result = complexity(load_config(args.config), tuple(args.shape))
     print(f'parameters  {result.parameters / 1e6:.2f} M')
-    print(f'FLOPs       {result.flops / 1e9:.1f} G, of which attention {result.attention_flops / 1e9:.1f} G')
+    print(f'FLOPs       {result.flops / 1e9:.2f} G, of which attention {result.attention_flops / 1e9:.2f} G')
 
 
 @dataclass(frozen=True)

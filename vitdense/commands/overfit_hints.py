@@ -82,9 +82,9 @@ def _losses(last: Evaluation, first_loss: float, model: nn.Module, cfg: Config) 
     rate = cfg.optim_wrapper.optimizer.lr
     if share > 0.7:
         yield (
-            f'the loss did not fall ({first_loss:.4g} at the start, {last.loss:.4g} at the end): another learning '
-            f'rate, --lr {3 * rate:g} or --lr {rate / 3:g}; or labels that do not belong to the images '
-            '(look at train_batch_0.jpg)'
+            f'the loss fell by {max(0.0, 1 - share):.0%} only ({first_loss:.4g} at the start, {last.loss:.4g} at the '
+            f'end): more steps than {last.step}; another learning rate, --lr {3 * rate:g} or --lr {rate / 3:g}; or '
+            'labels that do not belong to the images (look at train_batch_0.jpg)'
         )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())

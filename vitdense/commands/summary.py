@@ -9,6 +9,7 @@ from rich.table import Table
 
 from vitdense.console import CONSOLE
 from vitdense.engine.hooks.evaluation_files import per_class_table
+from vitdense.registry import bare_type
 
 
 def print_summary(runner: Runner, split: str) -> None:
@@ -21,11 +22,11 @@ def print_summary(runner: Runner, split: str) -> None:
         if key.startswith(f'{split}/') and not key.endswith('time')
     }
     if metrics:
-        table = Table(title=f'{runner.cfg.model.type} on the {split} set', show_lines=False)
+        table = Table(title=f'{bare_type(runner.cfg.model)} on the {split} set', show_lines=False)
         table.add_column('metric')
         table.add_column('value', justify='right')
         for key, value in metrics.items():
-            table.add_row(key, f'{value:.3f}')
+            table.add_row(key, '-' if value == -1 else f'{value:.3f}')  # as COCO says 'undefined'
         CONSOLE.print(table)
         evaluator = runner.val_evaluator if split == 'val' else runner.test_evaluator
         for metric in evaluator.metrics:

@@ -89,5 +89,5 @@ def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
         if 'seg_map_path' in (dataset.get('data_prefix') or {})
         else ' (and ann_file in val_evaluator for COCO metrics)'
     )
-    lines.append(f'Another place: --cfg-options {key}.data_root=PATH{also}')
+    lines.append(f'Another place: --cfg-options {key}.data_root=PATH{also}, for each split')
     return '\n'.join(lines)

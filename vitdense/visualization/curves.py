@@ -15,6 +15,9 @@ from .palette import distinct_colors, oklab
 MOST = 8
 """Curves in one panel."""
 
+PERCENT = ('aAcc', 'mIoU', 'mAcc', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
+"""Metrics of mmseg, which are percentages: a small one is no fraction."""
+
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -37,11 +40,14 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
         for key, curve in curves.items()
         if key.startswith('val/') and 'loss' not in key and len(curve[0]) and (curve[1] != -1).any()
     }
+    large = {key for key, (_, values) in metrics.items() if values.max() > 1}
+    percent = {key for key in metrics if key.rpartition('/')[2] in PERCENT}
+    large |= percent if large & percent else set()
     panels = {
         'loss': {key: curve for key, curve in curves.items() if 'loss' in key and len(curve[0])},
         'learning rate': {key: curve for key, curve in curves.items() if key.endswith('lr') and len(curve[0])},
-        'validation': {key: curve for key, curve in metrics.items() if curve[1].max() <= 1},
-        'validation, above 1': {key: curve for key, curve in metrics.items() if curve[1].max() > 1},
+        'validation': {key: curve for key, curve in metrics.items() if key not in large},
+        'validation, above 1': {key: curve for key, curve in metrics.items() if key in large},
     }
     panels = {name: panel for name, panel in panels.items() if panel}
     lines = max((min(len(panel), MOST + 1) for panel in panels.values()), default=0)

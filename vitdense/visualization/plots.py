@@ -168,7 +168,7 @@ def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], wh
 
     Args:
         counts: split -> class -> (images, instances); all splits have the same classes.
-        what: the instances are, 'objects' or 'pixels'.
+        what: the instances are, 'objects' or 'pixels'; 'images' where there are none.
     """
     splits = list(counts)
     classes = list(counts[splits[0]])
@@ -185,15 +185,18 @@ def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], wh
             places = np.arange(len(rows)) + (i - (len(splits) - 1) / 2) * height
             values = np.array(bars[split])[rows]
             axes.barh(places, values, height * 0.92, color=COLORS[i])
-            axes.plot(np.array(marks[split])[rows], places, '|', color='white', ms=5 if len(splits) > 1 else 8, mew=1.4)
+            if what != 'images':
+                size = 5 if len(splits) > 1 else 8
+                axes.plot(np.array(marks[split])[rows], places, '|', color='white', ms=size, mew=1.4)
             for place, value in zip(places, values.tolist(), strict=True):
                 text, color = (f' {value:,}', 'black') if value else (' none', RED)
                 axes.text(max(value, 0.8), place, text, va='center', fontsize=7.5, color=color)
         axes.xaxis.set_major_formatter('{x:,.0f}')
         axes.set_xlabel(f'{what} (logarithmic)')
-    keys = [Patch(color=COLORS[i], label=f'{split}: {what}') for i, split in enumerate(splits)]
-    mark = Line2D([], [], ls='', marker='|', color='black', ms=9, mew=1.4, label='line in the bar: images')
-    _legend(figure, [*keys, mark])
+    keys: list[Artist] = [Patch(color=COLORS[i], label=f'{split}: {what}') for i, split in enumerate(splits)]
+    if what != 'images':
+        keys.append(Line2D([], [], ls='', marker='|', color='black', ms=9, mew=1.4, label='line in the bar: images'))
+    _legend(figure, keys)
     _title(figure, f'Labels of {len(classes)} classes{note}')
     return figure
 

@@ -19,6 +19,7 @@ from vitdense.engine.log_processor import batch_size
 from vitdense.files import replacing
 from vitdense.findings import by_kind
 from vitdense.models.wrappers import unwrap_model
+from vitdense.names import counted
 from vitdense.registry import HOOKS
 from vitdense.version import __version__
 from vitdense.visualization.plots import draw_label_histogram
@@ -74,7 +75,7 @@ def device() -> str:
         memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
         return f'{processes} x {torch.cuda.get_device_name()}, {memory:.0f} GB'
     shares = f'{processes} processes of ' if processes > 1 else ''
-    return f'CPU, {shares}{torch.get_num_threads()} threads'
+    return f'CPU, {shares}{counted(torch.get_num_threads(), "thread")}'
 
 
 def data_lines(report: SplitReport) -> Iterator[str]:
@@ -168,7 +169,7 @@ def batch_line(runner: Runner) -> str:
     steps = getattr(wrapper, '_accumulative_counts', 1)
     batch = each * processes * steps
     shares = [f'{n} {what}' for n, what in ((processes, 'processes'), (steps, 'accumulated')) if n > 1]
-    line = f'{batch} images a step' + (f' ({" x ".join([str(each), *shares])})' if shares else '')
+    line = f'{counted(batch, "image")} a step' + (f' ({" x ".join([str(each), *shares])})' if shares else '')
     recipe = runner.auto_scale_lr or {}
     base = recipe.get('base_batch_size')
     if base is None:
@@ -182,9 +183,9 @@ def schedule_line(runner: Runner) -> str:
     """Length of the training, and the validations in it."""
     steps = len(runner.train_dataloader)
     if runner.log_processor.by_epoch:
-        line = f'{runner.max_epochs} epochs of {steps} steps'
+        line = f'{counted(runner.max_epochs, "epoch")} of {counted(steps, "step")}'
     else:
-        line = f'{runner.max_iters} steps'
+        line = counted(runner.max_iters, 'step')
     if runner._val_loop is None:
         return f'{line}, no validation'
     return f'{line}, validation every {runner.train_loop.val_interval}'
