@@ -1,20 +1,13 @@
 # RetinaNet + PVTv2-b0 from scratch on generated shapes: less than five minutes on two CPU cores.
 _base_ = [
-    '../_base_/models/retinanet_pvtv2-b0_fpn128.py',
+    '../_base_/models/retinanet_pvtv2-b0_fpn64.py',
     '../_base_/datasets/shapes_detection.py',
     '../_base_/schedules/adamw_scratch.py',
     '../_base_/runtime/default.py',
 ]
 
-# Small images: three levels of 64 channels with group norm, anchors from 16 pixels.
 max_epochs = 16
-small = dict(num_classes=_base_.num_classes, in_channels=64, feat_channels=64, stacked_convs=2)
-norm_cfg = dict(type='GN', num_groups=16)
-model = dict(
-    backbone=dict(drop_path_rate=0.0),
-    neck=dict(out_channels=64, num_outs=3, norm_cfg=norm_cfg),
-    bbox_head=dict(small, norm_cfg=norm_cfg, anchor_generator=dict(octave_base_scale=2, strides=[8, 16, 32])),
-)
+model = dict(bbox_head=dict(num_classes=_base_.num_classes))
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.95)))
 param_scheduler = [
