@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
-from vitdense.datasets.missing_files import check_files
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
@@ -28,8 +27,8 @@ class Preparation:
         changes: what was changed about the data, a line each.
     """
 
-    def __init__(self, cfg: Config, args: argparse.Namespace, splits: tuple[str, ...], name: str) -> None:
-        self.cfg, self.args, self.splits, self.name = cfg, args, splits, name
+    def __init__(self, cfg: Config, args: argparse.Namespace, name: str) -> None:
+        self.cfg, self.args, self.name = cfg, args, name
         self.folder: RunFolder | None = None
 
     def __enter__(self) -> 'Preparation':
@@ -43,26 +42,24 @@ class Preparation:
 
     def _prepare(self) -> tuple[list[SplitReport], list[str], dict]:
         cfg, args = self.cfg, self.args
-        reports = scan(cfg, args, self.splits)
+        reports = scan(cfg, args)
         self.folder = take_folder(cfg, args, self.name)
         cfg.work_dir = str(self.folder.path)
         changes = drop_findings(cfg, reports, self.folder.path / 'clean') if args.lenient else []
         return reports, changes, cfg._cfg_dict
 
 
-def scan(cfg: Config, args: argparse.Namespace, splits: tuple[str, ...]) -> list[SplitReport]:
-    """Scan the data as ``--check`` and ``--lenient`` say.
+def scan(cfg: Config, args: argparse.Namespace) -> list[SplitReport]:
+    """Scan the data of ``args.splits`` as ``--check`` and ``--lenient`` say.
 
     Raises:
-        FileNotFoundError: files of the data are missing.
         DataError: something is wrong with the data, and it is not to be left out.
     """
-    check_files(cfg, splits)
-    reports = scan_data(cfg, splits, args.check)
+    reports = scan_data(cfg, args.splits, args.check)
     if not args.lenient:
         raise_findings(reports)
     elif args.check == 'sample' and any(report.fatal for report in reports):
-        reports = scan_data(cfg, splits, 'full')  # what is wrong in the sample is wrong elsewhere as well
+        reports = scan_data(cfg, args.splits, 'full')  # what is wrong in the sample is wrong elsewhere as well
     return reports
 
 
@@ -77,18 +74,11 @@ def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
         folder = RunFolder.latest(wanted)
         cfg.load_from = str(folder.path / 'last.pth')
         return folder
-    cfg.load_from = existing(resume, '--resume')
+    cfg.load_from = resume
     home = Path(resume).parent
     if args.work_dir or not (home / LOCK).is_file():
         return RunFolder.fresh(wanted, args.overwrite)
     return RunFolder(home)
-
-
-def existing(path: str, option: str) -> str:
-    """``path``, which has to be a file unless it is a URL."""
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'{option}: no file {path!r}')
-    return path
 
 
 def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:

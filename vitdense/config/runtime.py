@@ -1,7 +1,6 @@
 """Configs of mmdet and mmseg with the hooks, the logging and the data sets of vitdense."""
 
 import argparse
-import importlib.util
 
 from mmengine.config import Config, ConfigDict
 
@@ -71,13 +70,7 @@ def replace_types(node: ConfigDict | list) -> None:
 
 
 def log_to(cfg: Config, names: list[str]) -> None:
-    """Send the scalars of a run to TensorBoard or Weights & Biases as well.
-
-    Raises:
-        ImportError: the package is not installed.
-    """
+    """Send the scalars of a run to TensorBoard or Weights & Biases as well."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f'--log {name}: the package is missing, pip install {name}')
         if all(backend.type != LOGS[name]['type'] for backend in cfg.visualizer.vis_backends):
             cfg.visualizer.vis_backends = [*cfg.visualizer.vis_backends, ConfigDict(LOGS[name])]
