@@ -25,10 +25,13 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: nothing reads one of the options.
+        ValueError: it cannot be read, or nothing reads one of the options.
     """
     cfg = load_config(args.config)
-    use_runtime(cfg)
+    try:
+        use_runtime(cfg)
+    except ImportError as error:  # a config in Python style imports its classes when they are looked at
+        raise ValueError(f'config {args.config!r}: {error}') from error
     for warning in merge_options(cfg, args.cfg_options or {}):
         warn(warning)
     return cfg
