@@ -26,6 +26,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = run(command, args)
     except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
         code = INTERRUPTED
     except Exception as error:
         from vitdense.commands.errors import is_for_users, tell

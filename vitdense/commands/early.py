@@ -26,11 +26,11 @@ def check_arguments(args: argparse.Namespace) -> None:
     if 'config' in args:
         config_path(args.config)
     if 'checkpoint' in args:
-        check_checkpoint('checkpoint', args.checkpoint)
+        check_checkpoint(args.checkpoint)
     if given.get('resume') not in (None, 'auto'):
-        check_checkpoint('--resume', args.resume)
+        check_checkpoint(args.resume)
     if 'source' in args and Path(args.source).suffix:  # without, it is the name of a release
-        check_checkpoint('SRC', args.source)
+        check_checkpoint(args.source)
     for folder in given.get('runs', []):
         if not (folder / 'results.csv').is_file():
             raise FileNotFoundError(f'{folder} is not the work dir of a run: it has no results.csv')
@@ -41,14 +41,15 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ImportError(f'--log {name}: the package is missing, pip install {name}')
 
 
-def check_checkpoint(option: str, path: str) -> None:
+def check_checkpoint(name: str) -> None:
     """Look whether a checkpoint is there, unless it is a URL.
 
     Raises:
         FileNotFoundError: it is not; the message lists the checkpoints beside it, nearest first.
     """
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'{option}: no file {path!r}{checkpoints_in(Path(path).parent, Path(path).name)}')
+    path = Path(name).expanduser()
+    if '://' not in name and not path.is_file():
+        raise FileNotFoundError(f'no checkpoint file {name!r}{checkpoints_in(path.parent, path.name)}')
 
 
 def read_early(args: argparse.Namespace) -> Config:

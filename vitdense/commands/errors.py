@@ -6,7 +6,7 @@ import time
 
 from vitdense.console import is_first_process, to_log_file
 
-GRACE = 5
+GRACE = 30
 """Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run."""
 
 BUGS = (AssertionError, AttributeError)

@@ -15,12 +15,11 @@ REPAIRS: dict[str, Repair] = {}
 class RepairFinder(MetaPathFinder):
     """Imports the modules of ``REPAIRS`` as they are, and then repairs them."""
 
-    @staticmethod
-    def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         repair = REPAIRS.get(fullname)
         if repair is None:
             return None
-        others = (finder for finder in sys.meta_path if finder is not RepairFinder)
+        others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None:
             loader: Any = spec.loader
@@ -34,10 +33,14 @@ class RepairFinder(MetaPathFinder):
         return spec
 
 
+FINDER = RepairFinder()
+
+
 def after_import(name: str, repair: Repair) -> None:
     """Let ``repair`` have the module ``name``: now if it is imported already, else when it will be. Idempotent."""
     REPAIRS[name] = repair
-    if RepairFinder not in sys.meta_path:
-        sys.meta_path.insert(0, RepairFinder)
-    if name in sys.modules:
-        repair(sys.modules[name])
+    if FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, FINDER)
+    module = sys.modules.get(name)
+    if module is not None:
+        repair(module)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RUNNER_KEYS = frozenset(
     f"""
     model work_dir load_from resume launcher env_cfg log_processor log_level visualizer default_scope randomness
-    optim_wrapper param_scheduler auto_scale_lr default_hooks custom_hooks custom_imports
+    optim_wrapper param_scheduler auto_scale_lr default_hooks custom_hooks
     {' '.join(f'{split}_{part}' for split in ('train', 'val', 'test') for part in ('dataloader', 'cfg', 'evaluator'))}
     """.split()
 ) - {'train_evaluator'}

@@ -21,6 +21,10 @@ class StandInFinder(MetaPathFinder, Loader):
             return None
         return ModuleSpec(NAME, StandInFinder(), origin=__name__)
 
+    @staticmethod
+    def invalidate_caches() -> None:
+        """There are none; ``importlib.invalidate_caches`` calls this of the class, which is what ``sys.meta_path`` has."""
+
     def create_module(self, spec: ModuleSpec) -> None:
         return None
 
