@@ -1,12 +1,13 @@
 """What people see while a tool runs: warnings, and what :func:`say` is told. The log file gets everything."""
 
+import io
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -99,6 +100,13 @@ def quiet_console(logger: MMLogger) -> None:
     LOGGERS.append(logger)
     while EARLY:
         logger.warning(EARLY.pop(0), extra={'to_console': False})
+
+
+@contextmanager
+def silent_imports() -> Iterator[None]:
+    """For imports of OpenMMLab packages: onedl's print which optional parts they lack."""
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager

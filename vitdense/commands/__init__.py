@@ -51,7 +51,7 @@ def run(command: str, args: Namespace) -> int | None:
 
     check_arguments(args)
     configured = [read_early(args)] if 'cfg_options' in args else []
-    import_module('vitdense.engine')  # first: it keeps quiet what onedl's packages print
+    import_module('vitdense.engine')  # first: it silences what onedl's packages print
     return import_module(f'{__name__}.{command}').run(args, *configured)
 
 

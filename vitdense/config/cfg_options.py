@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mmengine.config import Config
 
 from vitdense.config.tree import look_up, nested, places
+from vitdense.console import silent_imports
 from vitdense.names import listed, unknown
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ class _Check:
     @cached_property
     def readers(self) -> 'Readers':
         """Who reads what; it imports the classes of the config."""
-        from vitdense.config.known_keys import Readers
+        with silent_imports():
+            from vitdense.config.known_keys import Readers
 
-        return Readers(self.tree, self.new)
+            return Readers(self.tree, self.new)
 
     def walk(self, place: str, node: object, new: object) -> None:
         """Check the keys that ``new`` has beyond those of ``node``, which is what the config has at ``place``."""

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from vitdense.config.cfg_options import merge_options
 from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
-from vitdense.console import warn
+from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
@@ -29,7 +29,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """
     cfg = load_config(args.config)
     try:
-        use_runtime(cfg)
+        with silent_imports():
+            use_runtime(cfg)
     except ImportError as error:  # a config in Python style imports its classes when they are looked at
         raise ValueError(f'config {args.config!r}: {error}') from error
     for warning in merge_options(cfg, args.cfg_options or {}):

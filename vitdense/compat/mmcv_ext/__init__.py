@@ -23,7 +23,7 @@ class StandInFinder(MetaPathFinder, Loader):
 
     @staticmethod
     def invalidate_caches() -> None:
-        """There are none; ``importlib.invalidate_caches`` calls this of the class, which is what ``sys.meta_path`` has."""
+        """``importlib.invalidate_caches`` calls it, and what ``sys.meta_path`` has is the class."""
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None
