@@ -7,7 +7,8 @@ Importing the package checks that the stack is there, and prepares it for curren
 - ``torch.load`` trusts the log history, plain numbers, that mmengine keeps in its checkpoints;
 - ``mmseg::`` in configs finds onedl-mmsegmentation, and Python 3.14 has ``pkgutil.find_loader`` for mmcv.
 
-It imports torch, mmengine and OpenCV, and neither mmdet nor mmseg; it registers nothing and builds nothing.
+The import takes a fraction of a second: it loads OpenCV, to see whether that works, and neither torch nor a package of
+the stack. It registers nothing and builds nothing.
 """
 
 from vitdense import compat

@@ -1,12 +1,13 @@
 """What people see while a tool runs: warnings, and what :func:`say` is told. The log file gets everything."""
 
+import io
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -55,15 +56,31 @@ def say(message: str) -> None:
     MMLogger.get_current_instance().info(message, extra={'to_console': True})
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a launcher, which they need not have joined yet."""
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next(filter(None, ranks), '0') == '0'
+
+
 EARLY: list[str] = []
 """Warnings that were given before there was a log file."""
 
 
 def warn(message: str) -> None:
     """A warning for the console before there is a runner, and for its log file, once it has one."""
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         CONSOLE.print(f'warning: {message}', style='yellow')
     EARLY.append(message)
+
+
+LOGGERS: list[MMLogger] = []
+"""Those with a log file."""
+
+
+def to_log_file(message: str, error: BaseException) -> None:
+    """An error with its traceback for the log file alone, where there is one."""
+    for logger in LOGGERS[-1:]:
+        logger.error(message, exc_info=error, extra={'to_console': False})
 
 
 class SayHandler(logging.Handler):
@@ -85,8 +102,16 @@ def quiet_console(logger: MMLogger) -> None:
             ours = ConsoleHandler(handler.level)
             ours.filters = handler.filters
             logger.handlers[i] = ours
+    LOGGERS.append(logger)
     while EARLY:
         logger.warning(EARLY.pop(0), extra={'to_console': False})
+
+
+@contextmanager
+def silent_imports() -> Iterator[None]:
+    """For imports of OpenMMLab packages: onedl's print which optional parts they lack."""
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager

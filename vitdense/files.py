@@ -5,10 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitdense.names import nearest
+
+WEIGHTS = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.pkl')
+"""Suffixes of checkpoints."""
+
 
 def cache_folder(part: str) -> Path:
     """``part`` in ``$VITDENSE_CACHE``, else in ``~/.cache/vitdense``; need not exist."""
     return Path(os.environ.get('VITDENSE_CACHE') or '~/.cache/vitdense').expanduser() / part
+
+
+def checkpoints_in(folder: Path, name: str) -> str:
+    """For the end of a message about a checkpoint ``name`` that is not there: those in ``folder``, nearest first."""
+    there = [file.name for file in folder.glob('*') if file.suffix in WEIGHTS]
+    return f'; checkpoints in {folder}: {", ".join(nearest(name, there)[:5])}' if there else ''
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from support import CONFIGS
 from support.layouts import model_of
 from torch import nn
 
-from vitdense.commands import overfit, parser_of
+from vitdense import commands
+from vitdense.commands import parser_of
 from vitdense.commands.overfit import (
     choose_images,
     overfit_config,
@@ -53,7 +54,7 @@ def tool(shapes: Path, home: Path, *extra: str, config: Path = DETR, options: tu
 
 
 def run(*args, **kwargs) -> bool:
-    return not overfit.run(parser_of('overfit').parse_args(tool(*args, **kwargs)))
+    return not commands.run('overfit', parser_of('overfit').parse_args(tool(*args, **kwargs)))
 
 
 @pytest.mark.slow
@@ -100,18 +101,24 @@ def test_out_of_time(shapes, tmp_path, capsys):
     assert 'not reached in 50 steps, which took 0 minutes' in capsys.readouterr().out
 
 
+def test_more_images_than_there_are(shapes, tmp_path):
+    with pytest.raises(ValueError, match='--images 63: only 62 training images have objects'):
+        run(shapes, tmp_path, '--images', '63')
+
+
 @pytest.mark.parametrize(
     ('extra', 'message'),
     [
-        (('--images', '63'), '--images 63: only 62 training images have objects'),
-        (('--images', '0'), '--images: 0 is out of range'),
-        (('--target', '95'), '--target: 95.0 is out of range'),
-        (('--steps', '-1'), '--steps: -1 is out of range'),
+        (('--images', '0'), '--images: expected a number above 0, found 0'),
+        (('--images', 'x'), "--images: invalid int value: 'x'"),
+        (('--target', '95'), '--target: expected a number above 0 and up to 1, found 95'),
+        (('--steps', '-1'), '--steps: expected a number above 0, found -1'),
     ],
 )
-def test_bad_arguments(shapes, tmp_path, extra, message):
-    with pytest.raises(ValueError, match=message):
-        run(shapes, tmp_path, *extra)
+def test_bad_arguments(extra, message, capsys):
+    with pytest.raises(SystemExit):
+        parser_of('overfit').parse_args(['config', *extra])
+    assert f'error: argument {message}\n' in capsys.readouterr().err
 
 
 def test_segmentation_is_refused():

@@ -15,7 +15,8 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from support import ROOT
 
-from vitdense.commands import parser_of, train
+from vitdense.commands import parser_of
+from vitdense.commands import run as run_command
 from vitdense.config.load import config_path
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
@@ -213,5 +214,5 @@ def test_wrong_input_is_named_before_anything_is_built(args, error, message, tmp
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        train.run(parser_of('train').parse_args(args))
+        run_command('train', parser_of('train').parse_args(args))
     assert [path.name for path in tmp_path.iterdir()] == ['configs']

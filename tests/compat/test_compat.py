@@ -1,5 +1,6 @@
 """What compat makes of the installed OpenMMLab packages: the import of mmcv's operators, its errors, the repairs."""
 
+import importlib
 import os
 import pkgutil
 import re
@@ -19,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils import package_utils
 from support import ROOT
 
-from vitdense.compat import install, patches, requirements
+from vitdense.compat import after_import, install, patches, requirements
 from vitdense.compat.mmcv_ext.unavailable import OpNotAvailableError
 
 
@@ -79,6 +80,7 @@ def test_install_twice_adds_one_finder():
     before = list(sys.meta_path)
     install()
     assert sys.meta_path == before
+    importlib.invalidate_caches()  # asks every finder
 
 
 def test_an_operator_that_is_not_there_says_how_to_get_it():
@@ -144,6 +146,42 @@ def test_mask_rcnn_with_deformable_convolutions_trains_and_predicts(dtype):
         found = sample.pred_instances
         assert found.masks.shape == (5, *image.shape[1:])
         assert (found.scores[:-1] >= found.scores[1:]).all()
+
+
+# --- when ---
+
+
+def test_the_import_is_light_and_repairs_what_is_imported_later():
+    code = """
+import sys, vitdense
+print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'}))
+import torch
+print('mmengine.logging.history_buffer.HistoryBuffer' in str(torch.serialization.get_safe_globals()))
+"""
+    assert output_of(code).splitlines() == ['[]', 'True']
+
+
+def test_a_module_is_repaired_once_it_is_whole(tmp_path, monkeypatch):
+    (tmp_path / 'spoilt.py').write_text('import json\nwhole = True\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(after_import, 'REPAIRS', {})
+    found = []
+    after_import.after_import('spoilt', lambda module: found.append(module.whole))
+    assert found == []
+    import spoilt
+
+    assert found == [True]
+    assert spoilt.__spec__.origin == str(tmp_path / 'spoilt.py')
+    after_import.after_import('spoilt', lambda module: found.append(module))
+    assert found == [True, spoilt]
+    del sys.modules['spoilt']
+
+
+def test_vitdense_first_or_torch_first_is_the_same(tmp_path):
+    torch.save({'history': HistoryBuffer([0.5], [1])}, tmp_path / 'a.pth')
+    load = f'print(torch.load({str(tmp_path / "a.pth")!r})["history"].data[0])'
+    for order in ('vitdense, torch', 'torch, vitdense'):
+        assert output_of(f'import {order}; {load}') == '[0.5]'
 
 
 # --- what is said when a package is missing ---

@@ -1,22 +1,21 @@
 """``--cfg-options``: what something reads is accepted, the rest is an error or a warning with the nearest keys."""
 
-import argparse
 import inspect
 import re
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from support import ROOT
 from torch.utils.data import DataLoader
 
-from vitdense.commands.arguments import add_config
 from vitdense.config.cfg_options import check_options, merge_options
 from vitdense.config.known_keys import PLACES, arguments, hands_on, resolve
 from vitdense.config.load import config_path
+from vitdense.config.option_values import read_value
 from vitdense.config.tree import look_up
 
 OURS = sorted(str(p) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
@@ -66,7 +65,7 @@ def parsed(options: list[str]) -> dict:
     found = {}
     for option in options:
         key, value = option.split('=', 1)
-        found[key] = DictAction._parse_iterable(value)
+        found[key] = read_value(value)
     return found
 
 
@@ -236,27 +235,6 @@ def test_values_with_keys_are_merged():
     assert cfg.model.test_cfg == dict(mode='slide', crop_size=(8, 8), stride=(2, 2))
     assert cfg.param_scheduler == options['param_scheduler']
     assert cfg.model.auxiliary_head == dict(type='FCNHead', in_channels=3, channels=2, num_classes=2)
-
-
-@pytest.mark.parametrize(
-    ('text', 'value'), [('1,2,3', [1, 2, 3]), ('[(1,2)]', [(1, 2)]), ("'a=b'", 'a=b'), ('None', None), ('f(x)', 'f(x)')]
-)
-def test_values_of_the_command_line(text, value):
-    parser = argparse.ArgumentParser()
-    add_config(parser)
-    assert parser.parse_args(['c.py', '--cfg-options', 'a=1', f'b.c={text}']).cfg_options == {'a': 1, 'b.c': value}
-
-
-@pytest.mark.parametrize('setting', ['a', 'a=dict(b=1,c=2)', 'a={"b":1,"c":2}', 'a=[dict(b=1)]', 'a=[1,(2'])
-def test_what_is_no_value_is_answered_in_a_line(setting, capsys):
-    """mmengine recurses for ever into dict(b=1,c=2), and takes {"b":1} for a text."""
-    parser = argparse.ArgumentParser()
-    add_config(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(['c.py', '--cfg-options', setting])
-    [line] = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
-    expected = 'KEY=VALUE, and the keys of a dict one by one (a.a=1 a.b=2)'
-    assert line.endswith(f'argument --cfg-options: expected {expected}, found {setting!r}')
 
 
 def test_mmengine_alone_accepts_a_mistyped_key():

@@ -18,7 +18,7 @@ from support import CONFIGS
 from vitdense.commands.flops import complexity
 from vitdense.config.channels import check_channels
 from vitdense.config.load import load_config
-from vitdense.datasets.missing_files import check_files
+from vitdense.config.missing_files import check_files
 from vitdense.models.backbones import Backbone
 
 ROOT = CONFIGS

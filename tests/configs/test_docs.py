@@ -13,9 +13,10 @@ from support import CONFIGS, ROOT
 from support.scan import coco_content, write_picture
 
 from vitdense.commands import parser_of
-from vitdense.commands.prepare import scan
+from vitdense.commands.prepare import describe_run, scan
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
+from vitdense.config.missing_files import check_files
 from vitdense.config.runtime import read_config
 
 
@@ -58,7 +59,10 @@ def test_own_classes(tmp_path, monkeypatch, page, words, folder, write, images):
     write(tmp_path / folder)
     args = parser_of('check').parse_args(['mine.py', '--check', 'full'])
     cfg = read_config(args)
-    reports = scan(cfg, args, ('train', 'val'))
+    check_files(cfg, args.splits)
+    run = describe_run(cfg, args.splits)
+    scan(run, args)
+    reports = run.reports
     assert [report.images for report in reports] == images
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):

@@ -17,7 +17,7 @@ FILES = sorted(CONFIGS.rglob('*.py'))
 LEAVES = [path for path in FILES if '_base_' not in path.parts]
 BASES = [path for path in FILES if '_base_' in path.parts]
 ONE_LEAF = {'shapes_segmentation.py', 'retinanet_pvtv2-b0_fpn64.py'}
-"""Bases of one config: a data set, to whose file the number of classes belongs, and a model for small images of your own."""
+"""Bases of one config: a data set, to whose file the number of classes belongs; a model for small images of anybody."""
 
 
 def name(path: Path) -> str:

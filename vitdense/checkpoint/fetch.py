@@ -9,10 +9,8 @@ from filelock import FileLock
 
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.checkpoint.read import UnfitError, reader_of
-from vitdense.files import replacing
+from vitdense.files import checkpoints_in, replacing
 from vitdense.names import nearest
-
-SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.pkl')
 
 HASH = re.compile(r'-(?!20\d{6}\.)([0-9a-f]{8,})\.')
 """The start of its SHA-256 in the name of a file, as ``torch.hub`` has it; eight digits from 20 on are a date."""
@@ -58,19 +56,14 @@ def _existing(path: Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ValueError(f'checkpoint {path} is a folder, expected a file{_beside(path, path.name)}')
+        raise ValueError(f'checkpoint {path} is a folder, expected a file{checkpoints_in(path, path.name)}')
     bare = len(path.parts) == 1
-    hint = _beside(path.absolute().parent, path.name)
+    hint = checkpoints_in(path.absolute().parent, path.name)
     if bare:
         hint += f'; official releases, nearest first: {", ".join(nearest(path.stem, RELEASES)[:4])}, ...'
     elif 'work_dirs' in path.parts and not hint:
         hint = f'; the run {path.parent.name!r} writes it and has to come first'
     raise FileNotFoundError(f'no checkpoint file {str(path if bare else path.absolute())!r}{hint}')
-
-
-def _beside(folder: Path, name: str) -> str:
-    there = [file.name for file in folder.glob('*') if file.suffix in SUFFIXES]
-    return f'; checkpoints in {folder}: {", ".join(nearest(name, there)[:5])}' if there else ''
 
 
 def _download(url: str, path: Path) -> None:

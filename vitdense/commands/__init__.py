@@ -1,25 +1,58 @@
-"""What ``tools/`` run: a command is a file with ``add_options`` and ``run``; the other files are parts of them."""
+"""What ``tools/`` run: ``arguments.py`` has their command lines, each has a file with ``run``, the others are parts.
 
-import argparse
+Importing this package loads neither PyTorch nor the OpenMMLab packages. What is wrong with the arguments, the config
+file or the files of the data is answered before a command's own file is imported, which takes some seconds.
+"""
+
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
+from typing import NoReturn
+
+from vitdense.commands.arguments import parser_of
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The command line of a ``command``, the name of a file in this folder."""
-    parser = argparse.ArgumentParser()
-    _load(command).add_options(parser)
-    return parser
+def main(command: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit.
 
-
-def main(command: str, arguments: Sequence[str] | None = None) -> None:
-    """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit."""
+    The code is that of the command, or 0; 2 after an error that is for users, which is told without a traceback; 130
+    after Ctrl-C; and 1 after anything else, with its traceback.
+    """
     args = parser_of(command).parse_args(arguments)
-    sys.exit(_load(command).run(args))
+    try:
+        code = run(command, args)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        code = INTERRUPTED
+    except Exception as error:
+        from vitdense.commands.errors import is_for_users, tell
+
+        if args.traceback or not is_for_users(error):
+            raise
+        tell(error)
+        code = 2
+    sys.exit(code)
 
 
-def _load(command: str) -> ModuleType:
-    import_module('vitdense.engine')  # first: it keeps quiet what onedl's packages print
-    return import_module(f'{__name__}.{command}')
+def run(command: str, args: Namespace) -> int | None:
+    """Run a ``command``, the name of a file in this folder with a ``run``.
+
+    Returns:
+        The exit code, None for 0.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
+    """
+    from vitdense.commands.early import check_arguments, read_early
+
+    check_arguments(args)
+    configured = [read_early(args)] if 'cfg_options' in args else []
+    import_module('vitdense.engine')  # first: it silences what onedl's packages print
+    return import_module(f'{__name__}.{command}').run(args, *configured)
+
+
+__all__ = ['main', 'parser_of', 'run']

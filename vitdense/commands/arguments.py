@@ -1,30 +1,178 @@
-"""Options that several commands have."""
+"""The command lines of all tools. Nothing here needs PyTorch or the OpenMMLab packages: ``--help`` is there at once."""
 
 import argparse
-import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from mmengine.config import DictAction
+from vitdense.config.option_values import read_value
+from vitdense.names import unknown
+
+LR = 3e-4
+"""Learning rate of ``overfit.py``, of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth
+of it for the backbone leaves that nearly as it is within the hundreds of steps that are enough here; 1e-4 of DETR's is
+trebled, which few images and clipped gradients stand."""
 
 
-class Settings(DictAction):
-    """mmengine's ``KEY=VALUE``; what it cannot read, or takes for a text, is an error of one line."""
+class Parser(argparse.ArgumentParser):
+    """Answers what it does not understand with one line, and a mistyped option with the nearest right one."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Add the settings one by one to those of ``namespace``."""
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            option = rest[0].partition('=')[0]
+            known = option.startswith('-') and unknown('option', option, self._option_string_actions, 3)
+            self.error(known or f'unexpected argument {rest[0]!r}')
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message}\nAll options: {self.prog} --help\n')
+
+
+class Settings(argparse.Action):
+    """``KEY=VALUE``, see :mod:`vitdense.config.option_values`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Sequence[str] | Any, option_string: Any = None) -> None:
+        """Add the settings to those of ``namespace``."""
+        settings = dict(getattr(namespace, self.dest) or {})
         for setting in values:
-            key, _, text = setting.partition('=')
+            key, equals, text = setting.partition('=')
+            if not key or not equals:
+                raise argparse.ArgumentError(self, f'expected KEY=VALUE, found {setting!r}')
             try:
-                if re.match(r'[\[(\s]*(\{|dict\()', text):
-                    raise ValueError
-                super().__call__(parser, namespace, [setting], option_string)
-            except (ValueError, AssertionError) as error:
-                hint = f'KEY=VALUE, and the keys of a dict one by one ({key}.a=1 {key}.b=2)'
-                raise argparse.ArgumentError(self, f'expected {hint}, found {setting!r}') from error
+                settings[key] = read_value(text)
+            except ValueError as error:
+                hint = f'the keys of a dict one by one ({key}.a=1 {key}.b=2), a text with such signs in quotes'
+                raise argparse.ArgumentError(self, f'{key}: {error}; expected a value, {hint}') from error
+        setattr(namespace, self.dest, settings)
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """The config and what is changed in it, and how its data are checked."""
+def parser_of(command: str) -> Parser:
+    """The command line of a ``command``, one of ``COMMANDS``."""
+    parser = Parser()
+    COMMANDS[command](parser)
+    parser.add_argument('--traceback', action='store_true', help='show where in the code an error was raised')
+    return parser
+
+
+def train(parser: Parser) -> None:
+    """Options of ``tools/train.py``."""
+    parser.description = 'Train a detector or a segmentor, and evaluate it.'
+    add_config(parser, 'train', 'val')
+    add_work_dir(parser, 'work_dirs/CONFIG')
+    add_launcher(parser)
+    add_backbone(parser)
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='go on from it, or from the last one'
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run'
+    )
+    parser.add_argument('--seed', type=int, help='of weights, data order and augmentation')
+    parser.add_argument('--deterministic', action='store_true', help='no operators whose result varies, where possible')
+    parser.add_argument(
+        '--log', nargs='+', default=[], choices=['tensorboard', 'wandb'], help='send the scalars there as well'
+    )
+
+
+def test(parser: Parser) -> None:
+    """Options of ``tools/test.py``."""
+    parser.description = 'Evaluate a checkpoint.'
+    add_config(parser, 'test')
+    add_work_dir(parser, 'work_dirs/CONFIG_test')
+    add_launcher(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
+    parser.add_argument('--show-dir', metavar='DIR', help='save the images with their predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
+
+
+def check(parser: Parser) -> None:
+    """Options of ``tools/check.py``."""
+    parser.description = 'Scan the data of a config, build its model and take one training step; nothing is written.'
+    add_config(parser, 'train', 'val')
+
+
+def overfit(parser: Parser) -> None:
+    """Options of ``tools/overfit.py``."""
+    parser.description = (
+        'Train a detector on a few of its training images until it knows them by heart: the first thing to try when '
+        'the mAP stays at 0. Exits with 0 if it does, with 1 and what to look at if it does not.'
+    )
+    add_config(parser, 'train')
+    add_work_dir(parser, 'work_dirs/CONFIG_overfit')
+    add_backbone(parser)
+    count = number(int, 'above 0', lambda n: n > 0)
+    share = number(float, 'above 0 and up to 1', lambda n: 0 < n <= 1)
+    parser.add_argument(
+        '--images', type=count, default=8, metavar='N', help='training images with objects (default %(default)s)'
+    )
+    parser.add_argument('--steps', type=count, default=2000, metavar='N', help='steps at most (default %(default)s)')
+    parser.add_argument('--minutes', type=float, default=60, metavar='N', help='minutes at most (default %(default)s)')
+    parser.add_argument(
+        '--target', type=share, default=0.95, metavar='MAP', help='COCO mAP to reach (default %(default)s)'
+    )
+    parser.add_argument('--lr', type=float, default=LR, help='learning rate (default %(default)s)')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the choice of images and of the weights (default %(default)s)'
+    )
+
+
+def flops(parser: Parser) -> None:
+    """Options of ``tools/get_flops.py``."""
+    parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
+    parser.add_argument('config', help='config file, or one of an installed package: mmdet::retinanet/...')
+    parser.add_argument('--shape', type=int, nargs=2, default=[800, 1280], metavar=('H', 'W'), help='image size')
+
+
+def convert(parser: Parser) -> None:
+    """Options of ``tools/convert_checkpoint.py``."""
+    parser.description = (
+        'Rewrite a checkpoint in another layout. Training and testing convert what they load by themselves.'
+    )
+    parser.add_argument('source', metavar='SRC', help='weights in any layout that vitdense reads: a file or a URL')
+    parser.add_argument('target', type=Path, metavar='DST', help='.safetensors, or else a file of torch.save')
+    parser.add_argument(
+        '--to',
+        default='vitdense',
+        metavar='LAYOUT',
+        help='%(default)s (default), official, timm, mmdet, mmseg, transformers, detectron2: where the model exists '
+        'there',
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace DST')
+
+
+def compare_runs(parser: Parser) -> None:
+    """Options of ``tools/compare_runs.py``."""
+    parser.description = 'Draw a metric of several runs against epoch and time.'
+    parser.add_argument('runs', nargs='+', type=Path, help='work dirs; their names are those of the curves')
+    parser.add_argument('--metric', default='val/coco/bbox_mAP', help='column of results.csv (default %(default)s)')
+    parser.add_argument('--out', type=Path, default='comparison.png', help='picture (default %(default)s)')
+
+
+COMMANDS: dict[str, Callable[[Parser], None]] = {
+    command.__name__: command for command in (train, test, check, overfit, flops, convert, compare_runs)
+}
+"""The options of each command, by the name of its file in this folder."""
+
+
+def number(kind: Callable[[str], Any], expected: str, valid: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """The type of an option whose value is a number within limits."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not valid(value):
+            raise argparse.ArgumentTypeError(f'expected a number {expected}, found {text}')
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number
+    return read
+
+
+def add_config(parser: argparse.ArgumentParser, *splits: str) -> None:
+    """The config and what is changed in it, and how the data of ``splits`` are checked."""
+    parser.set_defaults(splits=splits)
     parser.add_argument('config', help='config file, or one of an installed package: mmdet::retinanet/...')
     parser.add_argument(
         '--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE', help='override settings of the config'

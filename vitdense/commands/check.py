@@ -6,11 +6,10 @@ import tempfile
 import time
 
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from vitdense.commands.arguments import add_config
 from vitdense.commands.prepare import build_runner, describe_run, scan
-from vitdense.config.runtime import read_config
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
 from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
@@ -18,20 +17,13 @@ from vitdense.engine.log_processor import peak_memory
 from vitdense.names import counted
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``tools/check.py``."""
-    parser.description = 'Scan the data of a config, build its model and take one training step; nothing is written.'
-    add_config(parser)
-
-
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, cfg: Config) -> None:
     """Scan the data, build the model, take one training step and evaluate one batch. Nothing of it is kept.
 
     Raises:
         FileNotFoundError, ValueError, KeyError: what is wrong.
     """
-    cfg = read_config(args)
-    run = describe_run(cfg, ('train', 'val'))
+    run = describe_run(cfg, args.splits)
     CONSOLE.print(versions())
     CONSOLE.print(f'device     {device()}')
     scan(run, args)

@@ -19,13 +19,6 @@ _CPU_LINEAR = getattr(torch.ops.mkldnn, '_linear_pointwise', None)  # not on eve
 _ATTENTION = ('bmm', 'baddbmm', 'scaled_dot_product')
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``tools/get_flops.py``."""
-    parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
-    parser.add_argument('config', help='config file, or one of an installed package: mmdet::retinanet/...')
-    parser.add_argument('--shape', type=int, nargs=2, default=[800, 1280], metavar=('H', 'W'), help='image size')
-
-
 def run(args: argparse.Namespace) -> None:
     """Print the counts of the model of a config."""
     result = complexity(load_config(args.config), tuple(args.shape))

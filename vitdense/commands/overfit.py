@@ -15,11 +15,9 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from vitdense.commands.arguments import add_backbone, add_config, add_work_dir
 from vitdense.commands.overfit_hints import Evaluation, hints
 from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
 from vitdense.config.datasets import leaf_datasets, positions
-from vitdense.config.runtime import read_config
 from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
 from vitdense.engine.hooks import InvalidLossError
@@ -28,11 +26,6 @@ from vitdense.engine.log_processor import duration
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import bare_type
 
-LR = 3e-4
-"""Learning rate of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth of it for the
-backbone leaves that nearly as it is within the hundreds of steps that are enough here; 1e-4 of DETR's is trebled, which
-few images and clipped gradients stand."""
-
 WARMUP, INTERVAL = 50, 50
 """Steps of the warm-up, and between two evaluations."""
 
@@ -40,37 +33,16 @@ FOUND = 0.9
 """AP50 from which on only the precision of boxes is wanting."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``tools/overfit.py``."""
-    parser.description = (
-        'Train a detector on a few of its training images until it knows them by heart: the first thing to try when '
-        'the mAP stays at 0. Exits with 0 if it does, with 1 and what to look at if it does not.'
-    )
-    add_config(parser)
-    add_work_dir(parser, 'work_dirs/CONFIG_overfit')
-    add_backbone(parser)
-    parser.add_argument('--images', type=int, default=8, metavar='N', help='training images with objects (default 8)')
-    parser.add_argument('--steps', type=int, default=2000, metavar='N', help='steps at most (default 2000)')
-    parser.add_argument('--minutes', type=float, default=60, metavar='N', help='minutes at most (default 60)')
-    parser.add_argument('--target', type=float, default=0.95, metavar='MAP', help='COCO mAP to reach (default 0.95)')
-    parser.add_argument('--lr', type=float, help=f'learning rate (default {LR:g})')
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of images and of the weights (default 0)')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Train as ``tools/overfit.py`` was told, see :func:`add_options`: 0 if the mAP was reached, else 1.
+def run(args: argparse.Namespace, cfg: Config) -> int:
+    """Train ``cfg`` as ``tools/overfit.py`` was told: 0 if the mAP was reached, else 1.
 
     Raises:
         FileNotFoundError, ValueError, KeyError: the config cannot be run as it is, is not one of detection, or has too
             few images with objects; raised before the first step.
     """
-    for name, valid in dict(images=args.images > 0, steps=args.steps > 0, target=0 < args.target <= 1).items():
-        if not valid:
-            raise ValueError(f'--{name}: {getattr(args, name)} is out of range')
-    cfg = read_config(args)
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
-    run = describe_run(cfg, ('train',))
+    run = describe_run(cfg, args.splits)
     with Preparation(run, args, f'{Path(args.config).stem}_overfit') as ready:
         dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
         overfit_config(cfg, dataset, args)
@@ -182,7 +154,7 @@ def overfit_config(cfg: Config, dataset: ConfigDict, args: argparse.Namespace) -
         test_cfg=None,
         optim_wrapper=dict(
             **wrapper,
-            optimizer=dict(type='AdamW', lr=args.lr or LR, weight_decay=0.0),
+            optimizer=dict(type='AdamW', lr=args.lr, weight_decay=0.0),
             clip_grad=dict(max_norm=1.0),
         ),
         param_scheduler=[dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=WARMUP)],

@@ -14,7 +14,6 @@ from vitdense.checks import Run, check
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
-from vitdense.datasets.missing_files import check_files
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
@@ -70,11 +69,9 @@ def scan(run: Run, args: argparse.Namespace) -> None:
     """Scan the data as ``--check`` and ``--lenient`` say; the reports are in ``run`` afterwards.
 
     Raises:
-        FileNotFoundError: files of the data are missing.
         RunError: something is wrong with the data, and it is not to be left out.
     """
     cfg = run.cfg
-    check_files(cfg, run.names)
     run.reports = scan_data(cfg, run.names, args.check)
     if args.lenient and args.check == 'sample' and any(report.fatal for report in run.reports):
         run.reports = scan_data(cfg, run.names, 'full')  # what is wrong in the sample is wrong elsewhere as well
@@ -94,18 +91,11 @@ def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
         folder = RunFolder.latest(wanted)
         cfg.load_from = str(folder.path / 'last.pth')
         return folder
-    cfg.load_from = existing(resume, '--resume')
+    cfg.load_from = resume
     home = Path(resume).parent
     if args.work_dir or not (home / LOCK).is_file():
         return RunFolder.fresh(wanted, args.overwrite)
     return RunFolder(home)
-
-
-def existing(path: str, option: str) -> str:
-    """``path``, which has to be a file unless it is a URL."""
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'{option}: no file {path!r}')
-    return path
 
 
 def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:

@@ -8,43 +8,28 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
-from vitdense.commands.arguments import add_config, add_launcher, add_work_dir
-from vitdense.commands.prepare import Preparation, build_runner, describe_run, existing
+from vitdense.commands.prepare import Preparation, build_runner, describe_run
 from vitdense.commands.summary import print_summary
-from vitdense.config.runtime import read_config
 from vitdense.console import say
 from vitdense.engine.hooks.start_report import data_lines, versions
 from vitdense.engine.processes import join, leave
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``tools/test.py``."""
-    parser.description = 'Evaluate a checkpoint.'
-    add_config(parser)
-    add_work_dir(parser, 'work_dirs/CONFIG_test')
-    add_launcher(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
-    parser.add_argument('--show-dir', metavar='DIR', help='save the images with their predictions')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
-
-
-def run(args: argparse.Namespace) -> None:
-    """Evaluate a checkpoint as ``tools/test.py`` was told, see :func:`add_options`.
+def run(args: argparse.Namespace, cfg: Config) -> None:
+    """Evaluate a checkpoint of ``cfg`` as ``tools/test.py`` was told.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, KeyError: the config cannot be run as it is; raised before the
             first image.
     """
-    cfg = read_config(args)
-    cfg.load_from, cfg.resume = existing(args.checkpoint, 'checkpoint'), False
+    cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.model.get('backbone', {}).pop('init_cfg', None)
     if args.show_dir:
         draw_to(cfg, args.show_dir)
     if args.tta:
         use_tta(cfg)
     join(cfg, args.launcher)
-    run = describe_run(cfg, ('test',))
+    run = describe_run(cfg, args.splits)
     with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
         runner = build_runner(run)
         if args.out:

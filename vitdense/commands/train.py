@@ -7,46 +7,25 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from vitdense.commands.arguments import add_backbone, add_config, add_launcher, add_work_dir
 from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
 from vitdense.commands.summary import print_summary
-from vitdense.config.runtime import LOGS, log_to, read_config
+from vitdense.config.runtime import log_to
 from vitdense.console import say
 from vitdense.engine.processes import join, leave
 from vitdense.models.wrappers import unwrap_model
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``tools/train.py``."""
-    parser.description = 'Train a detector or a segmentor, and evaluate it.'
-    add_config(parser)
-    add_work_dir(parser, 'work_dirs/CONFIG')
-    add_launcher(parser)
-    add_backbone(parser)
-    parser.add_argument(
-        '--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='go on from it, or from the last one'
-    )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run'
-    )
-    parser.add_argument('--seed', type=int, help='of weights, data order and augmentation')
-    parser.add_argument('--deterministic', action='store_true', help='no operators whose result varies, where possible')
-    parser.add_argument('--log', nargs='+', default=[], choices=sorted(LOGS), help='send the scalars there as well')
-
-
-def run(args: argparse.Namespace) -> None:
-    """Train as ``tools/train.py`` was told, see :func:`add_options`.
+def run(args: argparse.Namespace, cfg: Config) -> None:
+    """Train ``cfg`` as ``tools/train.py`` was told.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: the config cannot be run as it is;
             raised before the first step.
     """
-    cfg = read_config(args)
     changes = choose_backbone(cfg, args)
     set_options(cfg, args)
     join(cfg, args.launcher)
-    run = describe_run(cfg, ('train', 'val'))
+    run = describe_run(cfg, args.splits)
     name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
     with Preparation(run, args, name) as ready:
         runner = build_runner(run)

@@ -6,12 +6,14 @@ from importlib import metadata
 from importlib.abc import Loader
 from typing import Any
 
+from vitdense.compat.after_import import after_import
+
 
 def apply() -> None:
-    """Apply every repair; safe to call again."""
+    """Apply every repair, or have it applied when its package is imported; safe to call again."""
     restore_find_loader()
-    trust_checkpoint_classes()
-    find_renamed_mmseg()
+    after_import('torch', trust_checkpoint_classes)
+    after_import('mmengine.config.utils', find_renamed_mmseg)
 
 
 def restore_find_loader() -> None:
@@ -25,13 +27,12 @@ def _find_loader(fullname: str) -> Loader | None:
     return spec.loader if spec else None
 
 
-def trust_checkpoint_classes() -> None:
+def trust_checkpoint_classes(torch: Any) -> None:
     """mmengine's checkpoints hold its log history, which ``torch.load`` refuses to read since PyTorch 2.6.
 
     Entries have explicit names because onedl-mmengine forgets the plain ones whenever it has loaded a checkpoint.
     """
     import numpy as np
-    import torch
     from mmengine.logging import HistoryBuffer
 
     build_array, build_scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
@@ -55,15 +56,13 @@ def _history_method(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-def find_renamed_mmseg() -> None:
+def find_renamed_mmseg(utils: Any) -> None:
     """For ``mmseg::`` in a config, mmengine looks for, or even pip installs, the distribution mmsegmentation.
 
     The continuation is called onedl-mmsegmentation, so mmengine is told to look for the module instead.
     """
-    from mmengine.config.utils import MODULE2PACKAGE
-
     try:
-        metadata.distribution(MODULE2PACKAGE['mmseg'])
+        metadata.distribution(utils.MODULE2PACKAGE['mmseg'])
     except metadata.PackageNotFoundError:
         if importlib.util.find_spec('mmseg'):
-            MODULE2PACKAGE['mmseg'] = 'mmseg'
+            utils.MODULE2PACKAGE['mmseg'] = 'mmseg'

@@ -1,12 +1,27 @@
 """``--cfg-options``: a key that nothing reads is an error, and one that nothing known reads gives a warning."""
 
 from copy import deepcopy
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 
-from vitdense.config.known_keys import HOOKS, Keys, Readers
 from vitdense.config.tree import look_up, nested, places
+from vitdense.console import silent_imports
 from vitdense.names import listed, unknown
+
+if TYPE_CHECKING:
+    from vitdense.config.known_keys import Keys, Readers
+
+RUNNER_KEYS = frozenset(
+    f"""
+    model work_dir load_from resume launcher env_cfg log_processor log_level visualizer default_scope randomness
+    optim_wrapper param_scheduler auto_scale_lr default_hooks custom_hooks
+    {' '.join(f'{split}_{part}' for split in ('train', 'val', 'test') for part in ('dataloader', 'cfg', 'evaluator'))}
+    """.split()
+) - {'train_evaluator'}
+"""Top-level keys that mmengine's runner reads: of settings below them that a config has, that is all one has to know,
+and neither PyTorch nor the classes of the config are imported."""
 
 
 def merge_options(cfg: Config, options: dict) -> list[str]:
@@ -56,8 +71,15 @@ class _Check:
 
     def __init__(self, tree: dict, options: dict) -> None:
         self.tree, self.options, self.new = tree, options, nested(deepcopy(options))
-        self.readers = Readers(tree, self.new)
         self.warnings: list[str] = []
+
+    @cached_property
+    def readers(self) -> 'Readers':
+        """Who reads what; it imports the classes of the config."""
+        with silent_imports():
+            from vitdense.config.known_keys import Readers
+
+            return Readers(self.tree, self.new)
 
     def walk(self, place: str, node: object, new: object) -> None:
         """Check the keys that ``new`` has beyond those of ``node``, which is what the config has at ``place``."""
@@ -102,8 +124,10 @@ class _Check:
         self.refuse(f'{option}: {unknown(name, part, refusal.names | node.keys())}{hint}', refusal.complete)
         return False
 
-    def hook(self, new: dict, part: str) -> Keys | None:
+    def hook(self, new: dict, part: str) -> 'Keys | None':
         """A new default hook needs a type; None switches one of mmengine's off."""
+        from vitdense.config.known_keys import HOOKS, Keys
+
         off = part in HOOKS and new[part] is None
         return None if off or look_up(new, f'{part}.type') else Keys(frozenset(), complete=True)
 
@@ -112,7 +136,7 @@ class _Check:
         key = option.removeprefix('--cfg-options ')
         if name == 'data_preprocessor' and name in (self.tree.get('model') or {}):
             raise ValueError(f'{option}: the model has its own data_preprocessor, which counts: model.{key}')
-        if name not in self.tree or self.readers.at_top(name):
+        if name not in self.tree or name in RUNNER_KEYS or self.readers.at_top(name):
             return
         read = self.read_places()
         holders = [place for place, node in read.items() if _holds(place.split('.')[-1], node, name, self.tree[name])]

@@ -1,11 +1,17 @@
 """Reading configs, with answers to wrong names."""
 
 import importlib.util
+import os
+from itertools import islice
 from pathlib import Path
+from traceback import walk_tb
 
 from mmengine.config import Config
 
 from vitdense.names import nearest
+
+MOST_FOLDERS = 500
+"""That are looked through for the nearest names to a wrong one."""
 
 
 def config_path(name: str) -> Path:
@@ -18,6 +24,8 @@ def config_path(name: str) -> Path:
     if not package:
         path = Path(name)
         root = next((p for p in path.parents if p.is_dir()), Path('.'))
+        if root == Path('.') and Path('configs').is_dir():
+            root = Path('configs')
         return _existing(path, root, name)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -32,11 +40,17 @@ def config_path(name: str) -> Path:
 def _existing(path: Path, root: Path, name: str) -> Path:
     if path.is_file():
         return path
-    there = {p.relative_to(root).as_posix() for p in root.rglob('*.py') if '_base_' not in p.parts}
+    there = {p.relative_to(root).as_posix() for p in _python_files(root) if '_base_' not in p.parts}
     wanted = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
     candidates = nearest(wanted, there)[:5]
     found = f'; nearest in {root}: ' + ', '.join(candidates) if candidates else ''
     raise FileNotFoundError(f'no config {name!r}{found}')
+
+
+def _python_files(root: Path) -> list[Path]:
+    """Those below ``root``, of its first folders: where there are more, they are of data."""
+    folders = islice(os.walk(root), MOST_FOLDERS)
+    return [Path(folder, name) for folder, _, names in folders for name in names if name.endswith('.py')]
 
 
 def load_config(name: str) -> Config:
@@ -44,10 +58,28 @@ def load_config(name: str) -> Config:
 
     Raises:
         FileNotFoundError: see :func:`config_path`.
+        ValueError: something in the file or in its base files does not work; the message has the place.
     """
-    cfg = Config.fromfile(config_path(name))
+    path = config_path(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config in Python can raise whatever it likes
+        raise ValueError(f'config {name!r}: {_fault(error)}') from error
     import_vitdense(cfg)
     return cfg
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong in a config file, and if it can be told, in which file and line."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # of an import: which module
+    text = cause.args[0] if isinstance(cause, KeyError | SyntaxError) and cause.args else cause
+    message = f'{type(cause).__name__}: {text}'
+    frames = list(walk_tb(error.__traceback__))
+    lines = [(frame.f_code.co_filename, line) for frame, line in frames if '__name__' not in frame.f_globals]
+    if isinstance(error, SyntaxError):  # mmengine parses files without their names
+        files = [str(frame.f_locals.get('filename')) for frame, _ in frames]
+        lines = [(file, error.lineno or 1) for file in files if os.path.isfile(file)]
+    return f'{lines[-1][0]}, line {lines[-1][1]}: {message}' if lines else message
 
 
 def import_vitdense(cfg: Config) -> None:

@@ -1,14 +1,13 @@
 """Configs of mmdet and mmseg with the hooks, the logging and the data sets of vitdense."""
 
 import argparse
-import importlib.util
 
 from mmengine.config import Config, ConfigDict
 
 from vitdense.config.cfg_options import merge_options
 from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
-from vitdense.console import warn
+from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
@@ -26,10 +25,14 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: nothing reads one of the options.
+        ValueError: it cannot be read, or nothing reads one of the options.
     """
     cfg = load_config(args.config)
-    use_runtime(cfg)
+    try:
+        with silent_imports():
+            use_runtime(cfg)
+    except ImportError as error:  # a config in Python style imports its classes when they are looked at
+        raise ValueError(f'config {args.config!r}: {error}') from error
     for warning in merge_options(cfg, args.cfg_options or {}):
         warn(warning)
     return cfg
@@ -71,13 +74,7 @@ def replace_types(node: ConfigDict | list) -> None:
 
 
 def log_to(cfg: Config, names: list[str]) -> None:
-    """Send the scalars of a run to TensorBoard or Weights & Biases as well.
-
-    Raises:
-        ImportError: the package is not installed.
-    """
+    """Send the scalars of a run to TensorBoard or Weights & Biases as well."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f'--log {name}: the package is missing, pip install {name}')
         if all(backend.type != LOGS[name]['type'] for backend in cfg.visualizer.vis_backends):
             cfg.visualizer.vis_backends = [*cfg.visualizer.vis_backends, ConfigDict(LOGS[name])]

@@ -1,9 +1,8 @@
 """Running a config: the runner, its processes and its folder; hooks/ is what happens around the steps."""
 
-import io
-from contextlib import redirect_stdout
+from vitdense.console import silent_imports
 
-with redirect_stdout(io.StringIO()):  # onedl's packages print at import which optional parts they lack
+with silent_imports():
     from . import hooks
     from .layer_decay import LayerDecayOptimWrapperConstructor
     from .log_processor import LogProcessor

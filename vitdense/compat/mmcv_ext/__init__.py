@@ -21,6 +21,10 @@ class StandInFinder(MetaPathFinder, Loader):
             return None
         return ModuleSpec(NAME, StandInFinder(), origin=__name__)
 
+    @staticmethod
+    def invalidate_caches() -> None:
+        """``importlib.invalidate_caches`` calls it, and what ``sys.meta_path`` has is the class."""
+
     def create_module(self, spec: ModuleSpec) -> None:
         return None
 

@@ -10,9 +10,9 @@ from mmengine.registry import DefaultScope, init_default_scope
 from vitdense.checkpoint.layouts import RELEASES, family_of
 from vitdense.config.channels import channel_fields, check_channels
 from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
+from vitdense.config.swap.names import check_name
 from vitdense.config.swap.neck import fit_column, remove_pyramid, set_channels
 from vitdense.models.backbones import Backbone
-from vitdense.names import unknown
 from vitdense.registry import bare_type
 
 
@@ -30,8 +30,7 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     Raises:
         ValueError: unknown ``name``; or a model whose use of its backbone cannot be told from its config.
     """
-    if name not in BACKBONES:
-        raise ValueError(unknown('--backbone', name, BACKBONES))
+    check_name(name)
     model = cfg.get('model', {})
     if 'backbone' not in model:
         raise ValueError('--backbone: the config has no model.backbone to swap')

@@ -5,8 +5,8 @@ import pytest
 from mmengine.config import Config
 
 from vitdense.config.load import load_config
+from vitdense.config.missing_files import check_files
 from vitdense.datasets import ShapesDataset
-from vitdense.datasets.missing_files import check_files
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""What can be wrong with arguments, config file and data files, answered before PyTorch is imported."""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config
+
+from vitdense.config.load import config_path
+from vitdense.config.missing_files import check_files
+from vitdense.config.runtime import read_config
+from vitdense.config.swap.names import check_name
+from vitdense.console import CONSOLE, is_first_process
+from vitdense.files import checkpoints_in
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Look for the files, folders, packages and the backbone that are named on the command line.
+
+    Raises:
+        FileNotFoundError: no such file, see also :func:`vitdense.config.load.config_path`.
+        ValueError: no backbone of this name.
+        ImportError: a package that an option needs is missing.
+    """
+    given = vars(args)
+    if 'config' in args:
+        config_path(args.config)
+    if 'checkpoint' in args:
+        check_checkpoint(args.checkpoint)
+    if given.get('resume') not in (None, 'auto'):
+        check_checkpoint(args.resume)
+    if 'source' in args and Path(args.source).suffix:  # without, it is the name of a release
+        check_checkpoint(args.source)
+    for folder in given.get('runs', []):
+        if not (folder / 'results.csv').is_file():
+            raise FileNotFoundError(f'{folder} is not the work dir of a run: it has no results.csv')
+    if given.get('backbone'):
+        check_name(args.backbone)
+    for name in given.get('log', []):
+        if find_spec(name) is None:
+            raise ImportError(f'--log {name}: the package is missing, pip install {name}')
+
+
+def check_checkpoint(name: str) -> None:
+    """Look whether a checkpoint is there, unless it is a URL.
+
+    Raises:
+        FileNotFoundError: it is not; the message lists the checkpoints beside it, nearest first.
+    """
+    path = Path(name).expanduser()
+    if '://' not in name and not path.is_file():
+        raise FileNotFoundError(f'no checkpoint file {name!r}{checkpoints_in(path.parent, path.name)}')
+
+
+def read_early(args: argparse.Namespace) -> Config:
+    """The config of a command that loads data, whose files are there.
+
+    Raises:
+        FileNotFoundError: files of the data are missing.
+        ValueError: the config cannot be read, or an option does not fit to it.
+    """
+    if is_first_process():
+        CONSOLE.print(f'config     {args.config}')
+    cfg = read_config(args)
+    check_files(cfg, args.splits)
+    return cfg

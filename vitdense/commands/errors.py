@@ -1,0 +1,42 @@
+"""How an error ends a command: those that vitdense raises for its users by their message, all others by a traceback."""
+
+import dis
+import sys
+import time
+
+from vitdense.console import is_first_process, to_log_file
+
+GRACE = 30
+"""Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run."""
+
+BUGS = (AssertionError, AttributeError)
+
+
+def is_for_users(error: BaseException) -> bool:
+    """Is the message meant for users?
+
+    It is where a ``raise`` in vitdense ended the call, be it on purpose of a check or of a class that was given what it
+    does not take; and where the system refused a file, which its error names. What goes wrong by itself, in vitdense or
+    in any other package, is a bug.
+    """
+    if isinstance(error, OSError) and error.filename:
+        return True
+    if isinstance(error, BUGS) or error.__traceback__ is None:
+        return False
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    raised = dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == 'RAISE_VARARGS'
+    return raised and last.tb_frame.f_globals.get('__name__', '').split('.')[0] == 'vitdense'
+
+
+def tell(error: Exception) -> None:
+    """Print the message of an error that is for users; its traceback goes into the log file, where there is one.
+
+    Of several processes the first one tells. The others wait for what mostly follows: that their launcher ends them.
+    """
+    if not is_first_process():
+        time.sleep(GRACE)
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text
+    print(f'error: {text}', file=sys.stderr, flush=True)
+    to_log_file(f'error: {text}', error)
