@@ -41,7 +41,7 @@ def heads_of(run: Run) -> list[Head]:
     found = []
     for name, module in classifying_heads(model):
         if hasattr(module, 'ignore_index'):
-            key = f'model.{place_of(name, run.cfg.model)}'
+            key = f'model.{place_of(name, run.cfg.get("model"))}'
             losses = getattr(module, 'loss_decode', None)
             if isinstance(losses, nn.ModuleList):
                 found.append(Head(key, module, [(f'{key}.loss_decode.{i}', loss) for i, loss in enumerate(losses)]))
@@ -159,16 +159,22 @@ def untrained(run: Run) -> Iterator[Case]:
     main, classes = _main_head(run)
     if main is None:
         return
-    skipped = {k: f'{main.key}.ignore_index' for k in range(len(classes)) if k == main.ignores}
-    weighed = [(key, loss.class_weight) for key, loss in main.losses if getattr(loss, 'class_weight', None)]
-    if weighed and len(weighed) == len(main.losses):
-        zero = set.intersection(*({k for k, weight in enumerate(given) if not weight} for _, given in weighed))
-        skipped |= {k: f'{weighed[0][0]}.class_weight' for k in zero if k < len(classes)}
+    skipped = _untrained(main, len(classes))
     for split in run.splits:
         for metric, node in counts(run, split, 'IoUMetric') if split.name != 'train' else []:
             for k, key in skipped.items():
                 if k != node.get('ignore_index', 255):
                     yield Case(key, f'class {k} ({classes[k]!r}) is never trained on, and {metric} counts it')
+
+
+def _untrained(head: Head, classes: int) -> dict[int, str]:
+    """Classes that a head does not learn, and the keys that say so."""
+    found = {k: f'{head.key}.ignore_index' for k in range(classes) if k == head.ignores}
+    weights = [(key, getattr(loss, 'class_weight', None) or []) for key, loss in head.losses]
+    for k in range(classes):
+        if weights and all(k < len(given) and not given[k] for _, given in weights):
+            found[k] = f'{weights[0][0]}.class_weight'
+    return found
 
 
 @rule(
@@ -183,7 +189,7 @@ def not_evaluated(run: Run) -> Iterator[Case]:
     for split in run.splits if main else []:
         for metric, node in counts(run, split, 'IoUMetric') if split.name != 'train' else []:
             k = node.get('ignore_index', 255)
-            if main and k in range(len(classes)) and k != main.ignores:
+            if main and k in range(len(classes)) and k not in _untrained(main, len(classes)):
                 yield Case(f'{metric}.ignore_index', f'class {k} ({classes[k]!r}), which {main.key} is trained on')
 
 

@@ -147,7 +147,7 @@ def _folder(node: ConfigDict, key: str) -> str:
 )
 def one_class(run: Run) -> Iterator[Case]:
     for _, _, report, _ in of_maps(run):
-        if len(report.classes) == 1 and run.is_a(run.cfg.model, 'BaseSegmentor'):
+        if len(report.classes) == 1 and run.is_a(run.cfg.get('model'), 'BaseSegmentor'):
             yield Case(f'{report.key}.metainfo.classes', f'one class, {report.classes[0]!r}')
 
 
@@ -200,7 +200,7 @@ def reduced_here_only(run: Run) -> Iterator[Case]:
     'ignored label that the metric counts',
     looks_at='labels in the opened maps of validation and test, `ignore_index` of data set and metric',
     expected='what the maps have where there is no class; the metric counts these pixels as mistakes',
-    needs='data',
+    needs='model',
 )
 def metric_counts(run: Run) -> Iterator[Case]:
     for split, node, report, facts in of_maps(run):

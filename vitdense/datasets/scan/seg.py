@@ -65,9 +65,6 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         opened = {i: entries[i] for i in spread([i for i in entries if i not in bad], most)}
         _look_at(leaf, leaf.loader, report, facts, opened)
     report.images -= len({finding.index for finding in report.fatal if finding.index >= 0})
-    if not report.images:
-        found = f'none of the {len(entries)} images is free of faults'
-        report.findings.append(Finding(rules.EMPTY, leaf.key, found))
     folders += {os.path.dirname(path) for path in paths}
     return [*folders, *(info[key] for info in opened.values() for key in PATHS if info.get(key))]
 
