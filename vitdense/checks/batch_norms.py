@@ -26,10 +26,10 @@ SMALL = 128
 )
 def one_value(run: Run) -> Iterator[Case]:
     single = _batch_of_one(run)
-    norms = _norms_of_one_value(run.model, run.processes) if single else []
-    if single and norms:
+    norm = _norm_of_one_value(run.model, run.processes) if single else None
+    if single and norm:
         key, why, remedy = single
-        yield Case(key, f'{why}, and model.{norms[0]} gets one value a channel', remedy=f'--cfg-options {remedy}')
+        yield Case(key, f'{why}, and model.{norm} gets one value a channel', remedy=f'--cfg-options {remedy}')
 
 
 def _batch_of_one(run: Run) -> tuple[str, str, str] | None:
@@ -61,27 +61,29 @@ def _length(node: ConfigDict | None, key: str, images: dict[str, int]) -> int:
     return node.get('times', 1) * _length(node.get('dataset'), f'{key}.dataset', images) if known else 0
 
 
-def _norms_of_one_value(model: Any, processes: int) -> list[str]:
-    """Batch norms that get one value a channel from one image in training, by forward passes that change nothing."""
+class _OneValue(Exception):
+    """Ends a forward pass: the batch norm of this name got one value a channel."""
+
+
+def _norm_of_one_value(model: Any, processes: int) -> str | None:
+    """A batch norm that gets one value a channel from one image in training, by forward passes that change nothing."""
     if not hasattr(model, 'encode_decode'):
-        return []
+        return None
     modes = {module: module.training for module in model.modules()}
     model.train()
     norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     norms = {name: norm for name, norm in norms.items() if norm.training and not _is_shared(norm, processes)}
-    found: list[str] = []
-    hooks = [norm.register_forward_pre_hook(_noting(name, found)) for name, norm in norms.items()]
+    hooks = [norm.register_forward_pre_hook(_stopping(name)) for name, norm in norms.items()]
     hw = tuple(getattr(model.data_preprocessor, 'size', None) or (512, 512))
-    small = tuple(min(SMALL, side) for side in hw)
+    found = None
     try:
         model.eval()
-        for size in dict.fromkeys([small, hw]) if norms else []:
-            found.clear()
-            _pass(model, size)
+        for size in dict.fromkeys([tuple(min(SMALL, side) for side in hw), hw]) if norms else []:
+            found = _pass(model, size)
             if not found:
                 break
     except Exception:  # a model that cannot be asked this way fails or not in its first step
-        found.clear()
+        return None
     finally:
         for hook in hooks:
             hook.remove()
@@ -90,8 +92,8 @@ def _norms_of_one_value(model: Any, processes: int) -> list[str]:
     return found
 
 
-def _pass(model: Any, hw: tuple[int, ...]) -> None:
-    """A grey image through the model and its auxiliary heads."""
+def _pass(model: Any, hw: tuple[int, ...]) -> str | None:
+    """A grey image through the model and its auxiliary heads, as far as the first batch norm of one value."""
     weight = next(model.parameters())
     mean = getattr(model.data_preprocessor, 'mean', None)
     channels = 3 if mean is None or mean.numel() == 1 else mean.numel()
@@ -100,19 +102,23 @@ def _pass(model: Any, hw: tuple[int, ...]) -> None:
     heads = auxiliary if isinstance(auxiliary, nn.ModuleList) else [auxiliary]
     with torch.no_grad(), torch.random.fork_rng():
         image = torch.zeros(1, channels, *hw, dtype=weight.dtype, device=weight.device)
-        model.encode_decode(image, metas)
-        features = model.extract_feat(image)
-        for head in filter(None, heads):
-            head(features)
+        try:
+            model.encode_decode(image, metas)
+            features = model.extract_feat(image)
+            for head in filter(None, heads):
+                head(features)
+        except _OneValue as norm:
+            return str(norm)
+    return None
 
 
 def _is_shared(norm: _BatchNorm, processes: int) -> bool:
     return isinstance(norm, nn.SyncBatchNorm) and processes > 1
 
 
-def _noting(name: str, found: list[str]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _stopping(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def stop(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if inputs[0].numel() == inputs[0].shape[1]:
-            found.append(name)
+            raise _OneValue(name)
 
-    return note
+    return stop
