@@ -133,6 +133,13 @@ def test_another_label_than_the_head_ignores(node):
     ]
 
 
+def test_an_ignored_value_of_16_bits_is_a_label_of_8():
+    """mmseg casts 65535 to 255, whatever the data set says."""
+    assert found(head(), ignore_index=65535) == []
+    findings = found(head(ignore_index=65535), ignore_index=65535, seg_pad_val=65535)
+    assert keys(findings) == [('label that a head does not ignore', 'model.decode_head.ignore_index')]
+
+
 def test_a_metric_that_counts_what_is_ignored():
     [finding] = [one for one in found(head(ignore_index=250), others=(250,)) if one.fatal]
     assert keys([finding]) == [('ignored label that the metric counts', 'val_evaluator.ignore_index')]

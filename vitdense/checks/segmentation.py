@@ -99,7 +99,7 @@ def no_maps(run: Run) -> Iterator[Case]:
 @rule(
     'file left out',
     looks_at='files in the folders of images and maps, `img_suffix` and `seg_map_suffix`',
-    expected='each image and each map is read by a data set',
+    expected='data sets that read each image and each map',
     remedy='give the files one suffix, capitals count; or a ConcatDataset has one data set a suffix',
     fatal=False,
     needs='data',
@@ -221,4 +221,6 @@ ONE_LABEL = 'losses and metrics of mmseg ignore one label: give the pixels witho
 def ignored_labels(node: ConfigDict, classes: Sequence[str], facts: MapFacts) -> set[int]:
     """Labels of pixels without a class: those seen in the maps, and what the config of the data set says."""
     said = node.get('ignore_index')
-    return {*facts.others, *([said] if said is not None and said not in (255, *range(len(classes))) else [])}
+    if said is None or said in (0xFF, *range(len(classes))):
+        return set(facts.others)
+    return {*facts.others, said & 0xFF}

@@ -83,16 +83,17 @@ def test_unreadable_images_are_all_that_is_told(seg):
     assert kinds(seg.scan()) == {'unreadable image': 5}
 
 
-@pytest.mark.parametrize('kind', [np.int32, np.float32])
-def test_numbers_of_any_type_are_read_as_mmseg_does(seg, kind):
-    """Whole ones, and -1, of which the cast to 8 bits makes 255."""
+@pytest.mark.parametrize(('kind', 'void'), [(np.int32, -1), (np.float32, -1), (np.uint16, 65535), (np.int32, 255)])
+def test_numbers_of_any_type_are_read_as_mmseg_does(seg, kind, void):
+    """Whole ones, and those of which the cast to 8 bits makes 255."""
     values = VALUES.astype(kind)
-    values[values == 255] = -1
+    values[values == 255] = void
     save_tiffs(seg, values)
     np.testing.assert_array_equal(loaded(seg, **WITH_TIFF), VALUES)
     report = seg.scan(**WITH_TIFF)
     assert report.findings == []
     assert report.maps.others == [255]
+    assert kinds(seg.scan(**WITH_TIFF, ignore_index=250)) == {'value that is no class': 5}
 
 
 @pytest.mark.parametrize('value', [0.5, np.nan, np.inf])

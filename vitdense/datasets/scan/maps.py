@@ -15,6 +15,9 @@ from .pictures import Loader
 IGNORED = 255
 """What mmseg's loader makes of 0 with ``reduce_zero_label``, and of classes that a config leaves out."""
 
+ALL_BITS = (-1, 0xFFFF, 0xFFFFFFFF)
+"""Values that stand for no class in maps of more bits; a cast to 8 bits makes 255 of them."""
+
 
 @dataclass(frozen=True)
 class SemanticMap:
@@ -94,9 +97,12 @@ class LabelRule:
         return range(first, first + self.number)
 
     def wrong(self, values: Iterable[int]) -> list[int]:
-        """Those of the ``values`` that are neither a class nor ignored; -1 is 255 after the cast to 8 bits."""
-        read = ((value, IGNORED if value == -1 else value) for value in values)
-        return [value for value, label in read if label not in self.valid and label not in self.ignored]
+        """Those of the ``values`` that are neither a class nor ignored, as themselves or cast to 8 bits."""
+
+        def known(value: int) -> bool:
+            return value in self.valid or value in self.ignored
+
+        return [value for value in values if not known(value) and not (value in ALL_BITS and known(IGNORED))]
 
     def labels(self, values: Iterable[int]) -> set[int]:
         """The labels among the ``values``."""
@@ -126,9 +132,9 @@ def loads_8_bits(kind: Any) -> bool:
     return str(kind) in ('LoadAnnotations', 'mmseg.LoadAnnotations')
 
 
-def beyond_8_bits(values: Iterable[int], rule: LabelRule) -> list[int]:
-    """Those of the ``values`` that a cast to 8 bits makes another class of; -1 becomes 255, which is mostly ignored."""
-    return [value for value in values if not 0 <= value <= 255 and not (value == -1 and IGNORED in rule.ignored)]
+def beyond_8_bits(values: Iterable[int]) -> list[int]:
+    """Those of the ``values`` that a cast to 8 bits makes another class of."""
+    return [value for value in values if not 0 <= value <= 0xFF and value not in ALL_BITS]
 
 
 def histogram(maps: Sequence[SemanticMap], rule: LabelRule, classes: Sequence[str], most: int = 16) -> list[str]:

@@ -105,7 +105,7 @@ NO_CLASS = declare(
     'value that is no class',
     'values of the opened maps, `reduce_zero_label`, `ignore_index`, and the classes',
     'classes and what is ignored',
-    'mend the maps, the classes or reduce_zero_label',
+    'mend the maps, the classes, reduce_zero_label or ignore_index of the data set',
 )
 NOTHING = declare(
     'nothing to learn',

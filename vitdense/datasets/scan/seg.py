@@ -122,7 +122,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, e
     if readable:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
         report.findings += _absent(leaf, report, images_of, values, len(readable))
-        wrong = {*rule.wrong(values), *(beyond_8_bits(values, rule) if casts else [])}
+        wrong = {*rule.wrong(values), *(beyond_8_bits(values) if casts else [])}
         facts.others = sorted(rule.others(values - wrong))
         if {finding.kind for finding in report.findings} & {rules.NO_CLASS, rules.NOTHING}:
             report.histogram = histogram(readable, rule, report.classes)
@@ -141,7 +141,7 @@ def _map_findings(
     if fault:
         kind, message, fatal = fault
         findings.append(Finding(kind, image.path, message, fatal, 'image' if fatal else '', index))
-    deep = beyond_8_bits(found.values, rule) if casts else []
+    deep = beyond_8_bits(found.values) if casts else []
     if deep:
         findings.append(Finding(rules.TOO_DEEP, path, f'found {listed(deep, 8)}', True, 'image', index))
     wrong = [value for value in rule.wrong(found.values) if value not in deep]
