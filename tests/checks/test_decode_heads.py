@@ -192,6 +192,13 @@ def test_class_weights_of_another_number():
     assert keys([finding]) == [('class weights of another number', 'model.decode_head.loss_decode.class_weight')]
 
 
+def test_losses_of_masks_are_not_asked_about_pixels():
+    """A head as that of SAN, whose first loss is of the classes of masks and of no object."""
+    module = head(loss_decode=[dict(CE, class_weight=[1.0, 1.0, 1.0, 0.1]), dict(type='DiceLoss')])
+    module.match_masks = nn.Module()
+    assert found(module) == []
+
+
 def test_dice_learns_from_ignored_pixels():
     """The gradient of mmseg's loss is not 0 there."""
     module = head(loss_decode=[CE, dict(type='DiceLoss')])

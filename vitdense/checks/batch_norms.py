@@ -14,7 +14,7 @@ from vitdense.registry import bare_type
 from .rules import Case, rule
 from .run import Run
 
-SMALL = 128
+SMALL = 64
 """Sides of the image with which they are tried first; what is found is asked again at the size of the training."""
 
 

@@ -16,7 +16,7 @@ from .segmentation import ONE_LABEL, counts, ignored_labels, of_maps, steps
 
 
 class Head(NamedTuple):
-    """A head of a segmentor: its key in the config, and the losses that get its logits, with their keys."""
+    """A head of a segmentor: its key in the config, and the losses that get logits of pixels, with their keys."""
 
     key: str
     module: Any
@@ -42,7 +42,8 @@ def heads_of(run: Run) -> list[Head]:
     for name, module in classifying_heads(model):
         if hasattr(module, 'ignore_index'):
             key = f'model.{place_of(name, run.cfg.get("model"))}'
-            losses = getattr(module, 'loss_decode', None)
+            matches = hasattr(module, 'match_masks')  # its losses are of masks, each with its class
+            losses = None if matches else getattr(module, 'loss_decode', None)
             if isinstance(losses, nn.ModuleList):
                 found.append(Head(key, module, [(f'{key}.loss_decode.{i}', loss) for i, loss in enumerate(losses)]))
             else:
