@@ -105,7 +105,9 @@ def no_maps(run: Run) -> Iterator[Case]:
     needs='data',
 )
 def left_out(run: Run) -> Iterator[Case]:
-    later = [node for name in {'train', 'val', 'test'} - {*run.names} for _, node in leaf_datasets(run.cfg, name)]
+    scanned = [_source(node) for _, node, _, _ in of_maps(run)]
+    others = [node for name in {'train', 'val', 'test'} - {*run.names} for _, node in leaf_datasets(run.cfg, name)]
+    later = [node for node in others if _source(node) not in scanned]
     for key in ('img_path', 'seg_map_path'):
         found = [(report, facts) for _, _, report, facts in of_maps(run) if key in facts.folders]
         read = [_reads(facts, key) for _, facts in found]
@@ -131,6 +133,11 @@ def _reads(facts: MapFacts, key: str) -> Callable[[str], bool]:
     """Tells whether a data set reads a file."""
     folder, unread = os.path.abspath(facts.folders[key]), set(_unread(facts, key))
     return lambda path: path not in unread and PurePath(path).is_relative_to(folder)
+
+
+def _source(node: ConfigDict) -> list:
+    """What says which files a data set reads."""
+    return [node.get(key) for key in ('data_root', 'data_prefix', 'img_suffix', 'seg_map_suffix', 'ann_file')]
 
 
 def _folder(node: ConfigDict, key: str) -> str:

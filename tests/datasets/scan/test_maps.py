@@ -137,6 +137,20 @@ def test_labels_that_are_no_class_are_known(seg, changes, others):
     assert seg.scan(**changes).maps == report.maps, 'from the cache'
 
 
+@pytest.mark.parametrize('reduced', [False, True])
+def test_a_label_that_the_heads_ignore_is_no_fault(seg, reduced):
+    """mmseg goes by its heads and metrics, and not by ``ignore_index`` of the data set."""
+    for i in range(5):
+        seg.save_map(i, np.where(VALUES == 255, 250 + reduced, VALUES + reduced))
+    cfg = seg.config(reduce_zero_label=reduced)
+    assert kinds(scan_data(cfg, ('train',))[0]) == {'value that is no class': 5}
+    cfg.model = dict(decode_head=[dict(ignore_index=250), dict()], auxiliary_head=dict(ignore_index=0))
+    [report] = scan_data(cfg, ('train',))
+    assert report.findings == []
+    assert report.maps.others == [250]
+    assert report.per_class == dict.fromkeys(CLASSES, (5, 0)), 'a class that a head ignores is one all the same'
+
+
 def left_out(cfg: Config, splits: tuple[str, ...] = ('train',)) -> dict[str, str]:
     """What the remarks about files that are not read say, by their keys."""
     reports = scan_data(cfg, splits)
@@ -209,6 +223,8 @@ def test_what_another_data_set_reads_is_not_left_out(seg):
     cfg.val_dataloader = dict(dataset=dict(node, img_suffix='.png'))
     assert left_out(cfg, ('train', 'val')) == {}
     assert left_out(cfg) == {}, 'of the validation, which is not scanned, nothing is known'
+    cfg.val_dataloader = cfg.train_dataloader
+    assert len(left_out(cfg)) == 2, 'except if it is the training over again'
 
 
 def test_a_file_added_later_is_noticed(seg):

@@ -82,12 +82,13 @@ class LabelRule:
     label_map: dict[int, int] | None
 
     @classmethod
-    def of(cls, dataset: Any, reduce_zero_label: bool | None = None) -> 'LabelRule':
-        """The rule of ``dataset``, or what it would be if its ``reduce_zero_label`` were as given."""
+    def of(cls, dataset: Any, by_heads: Iterable[int] = (), reduce_zero_label: bool | None = None) -> 'LabelRule':
+        """The rule of ``dataset`` and of labels that heads ignore; ``reduce_zero_label`` may be another one."""
         reduce_zero_label = bool(dataset.reduce_zero_label if reduce_zero_label is None else reduce_zero_label)
         label_map = dataset.label_map
         ignored = {dataset.ignore_index} | ({0, IGNORED} if reduce_zero_label else set())
         number = len(label_map) if label_map else len(dataset.metainfo['classes'])
+        ignored |= {label + reduce_zero_label for label in by_heads if label >= number}
         return cls(number, reduce_zero_label, frozenset(ignored), label_map)
 
     @property

@@ -99,7 +99,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, e
         of_maps = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
         found = in_threads(lambda path: look_at_map(path, of_maps), list(with_maps.values()), f'{leaf.key}: maps')
         maps = dict(zip(with_maps, found, strict=True))
-    rule = LabelRule.of(leaf.dataset)
+    rule = LabelRule.of(leaf.dataset, leaf.ignored)
     casts = bool(steps) and loads_8_bits(steps[0].get('type'))
     images_of: dict[int, int] = defaultdict(int)
     values: set[int] = set()
@@ -126,7 +126,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, e
         facts.others = sorted(rule.others(values - wrong))
         if {finding.kind for finding in report.findings} & {rules.NO_CLASS, rules.NOTHING}:
             report.histogram = histogram(readable, rule, report.classes)
-            other = LabelRule.of(leaf.dataset, not rule.reduce_zero_label)
+            other = LabelRule.of(leaf.dataset, leaf.ignored, not rule.reduce_zero_label)
             if not other.wrong(values) and len(other.labels(values)) > 1:
                 report.histogram.append(f'with reduce_zero_label={other.reduce_zero_label} each is a class or ignored')
 
@@ -159,8 +159,8 @@ def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: 
     message = f'no pixel of {absent} in the {opened} maps opened'
     only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
     if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
-        rule = LabelRule.of(leaf.dataset)
+        rule = LabelRule.of(leaf.dataset, leaf.ignored)
         return [Finding(rules.NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
-    if LabelRule.of(leaf.dataset).reduce_zero_label and 0 in values and report.classes[-1] in absent:
+    if leaf.dataset.reduce_zero_label and 0 in values and report.classes[-1] in absent:
         message += f'; 0 is ignored: if it stands for {report.classes[0]}, reduce_zero_label has to be False'
     return [Finding(rules.NO_PIXELS, where, message, False)]
