@@ -35,9 +35,9 @@ def one_value(run: Run) -> Iterator[Case]:
 def _batch_of_one(run: Run) -> tuple[str, str, str] | None:
     """Key, description and remedy of a batch of one image, if there is one."""
     train = run.split('train')
-    if not run.trains:
-        return None
     batch, key = train.loader.get('batch_size', 1), f'{train.key}.batch_size'
+    if not run.trains or not isinstance(batch, int) or batch < 1 or train.loader.get('batch_sampler'):
+        return None
     if batch == 1:
         return key, '1 image for each process', f'{key}=2'
     images = _length(train.loader.get('dataset'), f'{train.key}.dataset', {r.key: r.images for r in train.reports})

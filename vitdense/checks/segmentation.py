@@ -228,6 +228,6 @@ ONE_LABEL = 'losses and metrics of mmseg ignore one label: give the pixels witho
 def ignored_labels(node: ConfigDict, classes: Sequence[str], facts: MapFacts) -> set[int]:
     """Labels of pixels without a class: those seen in the maps, and what the config of the data set says."""
     said = node.get('ignore_index')
-    if said is None or said in (0xFF, *range(len(classes))):
+    if not isinstance(said, int) or said in (0xFF, *range(len(classes))):
         return set(facts.others)
     return {*facts.others, said & 0xFF}
