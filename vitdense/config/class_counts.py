@@ -39,11 +39,11 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
     """
     if isinstance(classes, str):
         raise TypeError(f'{key}: classes is the string {classes!r}, expected a tuple: ({classes!r},)')
-    heads = dict(_heads(model))
+    heads = dict(classifying_heads(model))
     split = next((head for head in heads.values() if _is_split(head)), None)
     problems, options = [], []
     for name, head in heads.items():
-        place = f'model.{_place(name, config)}'
+        place = f'model.{place_of(name, config)}'
         if _is_split(head):
             things, stuff = (getattr(head, f'num_{kind}_classes') for kind in ('things', 'stuff'))
             if things + stuff != len(classes):
@@ -65,7 +65,7 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
         )
 
 
-def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def classifying_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Heads that classify into the data's classes, by their place in the config."""
     for name, module in model.named_modules():
         if not re.search(r'head(\.\d+)?$', name) or not isinstance(getattr(module, 'num_classes', None), int):
@@ -78,7 +78,7 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield (f'detector.{rest}' if first == 'student' else name), module
 
 
-def _place(name: str, config: ConfigDict | None) -> str:
+def place_of(name: str, config: ConfigDict | None) -> str:
     """Where the config has the head ``name``: cascades repeat a head that is not listed."""
     owner, _, stage = name.rpartition('.')
     repeated = config is not None and stage.isdigit() and isinstance(look_up(config, owner), dict)

@@ -14,16 +14,14 @@ pytest.importorskip('mmseg')
 
 import mmseg.datasets.transforms  # noqa: F401
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS
 from support.scan import kinds, only, picture
+from support.seg import CLASSES, LOAD, SegFolder, build, names
 
 from vitdense.datasets.scan import drop_findings, raise_findings, scan, scan_data
 from vitdense.datasets.scan.maps import LabelRule
 from vitdense.findings import RunError
 from vitdense.registry import DATASETS
-
-CLASSES = ['road', 'car', 'sky']
-LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 
 
 @pytest.fixture(autouse=True)
@@ -31,53 +29,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
 
 
-class SegFolder:
-    """Images 0 to 4 and maps with the values 0, 1, 2 and 255, in the folders of ADE20K."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for kind in ('images', 'maps'):
-            (root / kind).mkdir(parents=True)
-        for i in range(5):
-            Image.fromarray(picture(i)).save(self.image(i))
-            self.save_map(i, np.tile(np.array([0, 1, 2, 255], np.uint8), (60, 20)))
-
-    def image(self, i: int) -> Path:
-        return self.root / f'images/{i}.jpg'
-
-    def map(self, i: int) -> Path:
-        return self.root / f'maps/{i}.png'
-
-    def save_map(self, i: int, values: np.ndarray) -> None:
-        Image.fromarray(values).save(self.map(i))
-
-    def config(self, pipeline: list = LOAD, split: str = 'train', **changes) -> Config:
-        dataset = dict(
-            type='BaseSegDataset',
-            data_root=str(self.root),
-            data_prefix=dict(img_path='images', seg_map_path='maps'),
-            metainfo=dict(classes=CLASSES),
-            pipeline=pipeline,
-        )
-        return Config(dict(default_scope='mmseg', **{f'{split}_dataloader': dict(dataset=dict(dataset, **changes))}))
-
-    def scan(self, check: str = 'full', split: str = 'train', **changes):
-        return scan_data(self.config(split=split, **changes), (split,), check)[0]
-
-
 @pytest.fixture
 def seg(tmp_path) -> SegFolder:
     return SegFolder(tmp_path / 'data')
-
-
-def build(node):
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return DATASETS.build(node)
-
-
-def names(node) -> list[str]:
-    dataset = build(dict(node, pipeline=[]))
-    return [Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))]
 
 
 def test_clean_data_has_no_finding(seg):
@@ -198,8 +152,8 @@ def test_modes_of_maps(seg, mode, ok):
         np.testing.assert_array_equal(loaded, values)
     else:
         finding = only(report)
-        assert (finding.kind, finding.where) == ('unreadable semantic map', str(seg.map(1)))
-        assert 'channels' in finding.found
+        assert (finding.kind, finding.where) == ('semantic map of several channels', str(seg.map(1)))
+        assert finding.found.startswith(f'{loaded.shape[2]} channels')
 
 
 def test_palettes_become_colours_with_opencv(seg):

@@ -94,6 +94,8 @@ def _clean_list(leaf: Leaf, report: SplitReport, path: Path) -> tuple[Path, str]
     dataset = leaf.dataset
     everything = dataset.load_data_list()
     kept = _without(everything, _indices(report.fatal)['image'])
+    if not kept:
+        raise RunError(f'{report.key}: --lenient would leave out all {len(everything)} images')
     folder, suffix = dataset.data_prefix.get('img_path') or '', dataset.img_suffix
     names = [os.path.relpath(info['img_path'], folder or '.').removesuffix(suffix) for info in kept]
     return write(path.with_suffix('.txt'), ''.join(f'{name}\n' for name in names)), (

@@ -7,6 +7,27 @@ from vitdense.findings import Finding, RunError, describe
 
 
 @dataclass
+class MapFacts:
+    """What a scan found about the semantic maps of a data set, for rules that compare it with the rest of a run.
+
+    Attributes:
+        number: images that have a map, whether its file is there or not.
+        reduce_zero_label: of the data set.
+        img_suffix: of the data set.
+        others: labels that are ignored in the opened maps, as they are loaded.
+        folders: of images and maps by their keys, 'img_path' and 'seg_map_path'.
+        unread: by the same keys, images of other suffixes and maps without an image in these folders.
+    """
+
+    number: int = 0
+    reduce_zero_label: bool = False
+    img_suffix: str = ''
+    others: list[int] = field(default_factory=list)
+    folders: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
 class SplitReport:
     """One data set of a config.
 
@@ -24,6 +45,7 @@ class SplitReport:
         ann_file: annotation file, or empty.
         digests: hash of the content of each opened image file.
         histogram: lines about the values of semantic maps, where some of them are wrong.
+        maps: about the semantic maps of a data set that has some.
     """
 
     key: str
@@ -38,6 +60,7 @@ class SplitReport:
     ann_file: str = ''
     digests: dict[str, str] = field(default_factory=dict)
     histogram: list[str] = field(default_factory=list)
+    maps: MapFacts | None = None
 
     @property
     def fatal(self) -> list[Finding]:
@@ -51,6 +74,7 @@ class SplitReport:
         report.classes = tuple(report.classes)
         report.per_class = {name: (images, instances) for name, (images, instances) in report.per_class.items()}
         report.findings = [Finding(**finding) for finding in content['findings']]
+        report.maps = MapFacts(**content['maps']) if content['maps'] else None
         return report
 
 

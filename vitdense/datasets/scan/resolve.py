@@ -25,6 +25,7 @@ class Leaf:
         kind: 'coco', 'seg', or '' for one that is not scanned.
         dataset: the data set, not initialised; ``None`` without a kind.
         loader: how images are decoded, ``None`` if by something unknown.
+        ignored: labels that the config tells heads of a segmentor to ignore.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Leaf:
     kind: str = ''
     dataset: Any = None
     loader: Loader | None = field(default_factory=Loader)
+    ignored: tuple[int, ...] = ()
 
     @property
     def is_test(self) -> bool:
@@ -64,9 +66,17 @@ def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
         if leaf.kind or cls is None:
             leaf.dataset = DATASETS.build({**node, 'pipeline': [], 'lazy_init': True})
     leaf.loader = find_loader(node.get('pipeline') or [])
+    if leaf.kind == 'seg':
+        leaf.ignored = _ignored_by_heads(cfg.get('model') or {})
     if isinstance(getattr(leaf.dataset, 'spec', None), ShapesSpec):
         ensure_shapes(leaf.dataset.data_root, leaf.dataset.spec)
     return leaf
+
+
+def _ignored_by_heads(model: dict) -> tuple[int, ...]:
+    heads = [model.get(name) or [] for name in ('decode_head', 'auxiliary_head')]
+    nodes = [node for head in heads for node in ([head] if isinstance(head, dict) else head)]
+    return tuple(sorted({node['ignore_index'] for node in nodes if isinstance(node.get('ignore_index'), int)}))
 
 
 def _kind(cls: type | None) -> str:

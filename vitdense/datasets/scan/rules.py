@@ -5,6 +5,7 @@ from vitdense.findings import declare
 IMAGES_OF_A_FILE = '`images` of a COCO file'
 BOXES = '`bbox` of each annotation, and the size of its image'
 OPENED = 'the opened images'
+MAPS = 'the opened maps'
 
 ANNOTATION_FILE = declare(
     'annotation file', '`ann_file`, or the list of a data set', 'a file of the format that the data set reads', ''
@@ -67,8 +68,24 @@ FAULTY_MASK = declare(
 MISSING_IMAGE = declare('missing image', 'files of the images', 'a file', 'mend data_prefix or the file')
 MISSING_MAP = declare('missing semantic map', 'files of the maps', 'a file', 'mend data_prefix or seg_map_suffix')
 UNREADABLE_IMAGE = declare('unreadable image', OPENED, 'a whole file that the pipeline can load', 'replace the file')
-UNREADABLE_MAP = declare(
-    'unreadable semantic map', 'the opened maps', 'one channel of class numbers, a palette is fine', 'replace the file'
+UNREADABLE_MAP = declare('unreadable semantic map', MAPS, 'a whole file that the pipeline can load', 'replace the file')
+CHANNELS = declare(
+    'semantic map of several channels',
+    MAPS,
+    'one channel of class numbers; a palette is fine',
+    'save the number of the class of each pixel, not its colour',
+)
+FRACTIONS = declare(
+    'semantic map of fractions',
+    MAPS,
+    'whole numbers: the cast to 8 bits cuts off the rest',
+    'save the number of the class of each pixel',
+)
+TOO_DEEP = declare(
+    'value beyond 8 bits',
+    'values of the opened maps, where LoadAnnotations of mmseg loads them',
+    '0 to 255: the cast to 8 bits makes 0 of 256 and 44 of 300',
+    'mend the maps, or load them with a transform of yours that keeps 16 bits',
 )
 WRONG_SIZE = declare(
     'wrong image size', f'{OPENED}, and the sizes of their annotations or maps', 'the same size', 'mend the file'
@@ -88,7 +105,7 @@ NO_CLASS = declare(
     'value that is no class',
     'values of the opened maps, `reduce_zero_label`, `ignore_index`, and the classes',
     'classes and what is ignored',
-    'mend the maps, the classes or reduce_zero_label',
+    'mend the maps, the classes, reduce_zero_label or ignore_index of the data set',
 )
 NOTHING = declare(
     'nothing to learn',

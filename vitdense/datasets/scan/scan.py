@@ -87,6 +87,7 @@ def _settings(leaf: Leaf) -> dict[str, Any]:
         'default_classes': type(dataset).METAINFO.get('classes'),
         'loads': [dict(step) for kind in ('LoadImageFromFile', 'LoadAnnotations') for step in leaf.steps(kind)],
         'loader': leaf.loader,
+        'ignored': leaf.ignored,
         'split': leaf.key.split('_')[0],
         **{name: getattr(dataset, name, None) for name in names},
     }

@@ -10,12 +10,13 @@ from vitdense.names import listed
 from . import rules
 from .classes import check_names
 from .coco_file import FileFault
-from .maps import LabelRule, SemanticMap, histogram, look_at_map
+from .maps import LabelRule, SemanticMap, beyond_8_bits, histogram, loads_8_bits, look_at_map
 from .pictures import Loader, Picture, in_threads, look, missing_files, same_pictures, size_fault, spread
-from .report import SplitReport
+from .report import MapFacts, SplitReport
 from .resolve import Leaf
+from .unread import Neighbours, unread_files
 
-rules.NO_CLASS, rules.NOTHING = rules.NO_CLASS, rules.NOTHING
+PATHS = ('img_path', 'seg_map_path')
 
 
 def read(leaf: Leaf) -> bytes:
@@ -33,7 +34,9 @@ def read(leaf: Leaf) -> bytes:
 
 def count(leaf: Leaf, report: SplitReport, content: bytes) -> None:
     """The number of images."""
-    report.images = len(_entries(leaf))
+    entries = _entries(leaf)
+    report.images = len(entries)
+    report.maps = _facts(leaf, entries)
 
 
 def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -> list[str]:
@@ -41,28 +44,29 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     report.findings += check_names(leaf.dataset.metainfo.get('classes'), leaf.key)
     entries = _entries(leaf)
     report.images = len(entries)
+    report.maps = facts = _facts(leaf, entries)
+    facts.unread, folders = unread_files(leaf.dataset)
     if report.findings or not entries:
         report.findings += [] if entries else [_empty(leaf)]
-        return []
-    paths = [path for info in entries.values() for path in (info['img_path'], info.get('seg_map_path')) if path]
+        return folders
+    paths = [path for info in entries.values() for path in map(info.get, PATHS) if path]
     missing = missing_files(paths)
+    near = Neighbours().tell
     bad = set()
     for i, info in entries.items():
-        for kind, key in ((rules.MISSING_IMAGE, 'img_path'), (rules.MISSING_MAP, 'seg_map_path')):
+        for kind, key in zip((rules.MISSING_IMAGE, rules.MISSING_MAP), PATHS, strict=True):
             if info.get(key) in missing:
                 bad.add(i)
-                report.findings.append(Finding(kind, info[key], 'there is no such file', True, 'image', i))
+                report.findings.append(Finding(kind, info[key], near(info[key]), True, 'image', i))
     opened = {}
     if leaf.loader is None:
         report.note = 'images not opened: the pipeline loads them in another way'
     else:
         opened = {i: entries[i] for i in spread([i for i in entries if i not in bad], most)}
-        _look_at(leaf, leaf.loader, report, opened)
-    report.images -= len({finding.index for finding in report.fatal})
-    if not report.images:
-        report.findings.append(_empty(leaf))
-    folders = {os.path.dirname(path) for path in paths}
-    return [*folders, *(info[key] for info in opened.values() for key in ('img_path', 'seg_map_path') if info.get(key))]
+        _look_at(leaf, leaf.loader, report, facts, opened)
+    report.images -= len({finding.index for finding in report.fatal if finding.index >= 0})
+    folders += {os.path.dirname(path) for path in paths}
+    return [*folders, *(info[key] for info in opened.values() for key in PATHS if info.get(key))]
 
 
 def _entries(leaf: Leaf) -> dict[int, dict]:
@@ -71,13 +75,20 @@ def _entries(leaf: Leaf) -> dict[int, dict]:
     return {i: everything[i] for i in positions(len(everything), leaf.dataset._indices)}
 
 
+def _facts(leaf: Leaf, entries: dict[int, dict]) -> MapFacts:
+    dataset = leaf.dataset
+    number = sum(bool(info.get('seg_map_path')) for info in entries.values())
+    folders = {key: dataset.data_prefix[key] for key in PATHS if dataset.data_prefix.get(key) is not None}
+    return MapFacts(number, bool(dataset.reduce_zero_label), dataset.img_suffix, folders=folders)
+
+
 def _empty(leaf: Leaf) -> Finding:
     folder, suffix = leaf.dataset.data_prefix.get('img_path') or '.', leaf.dataset.img_suffix
     there = sorted(os.listdir(folder))[:3] if os.path.isdir(folder) else 'no such folder'
     return Finding(rules.EMPTY, leaf.key, f'no image is left: *{suffix} in {folder}, where there is {there}')
 
 
-def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int, dict]) -> None:
+def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, entries: dict[int, dict]) -> None:
     """Open images and maps."""
     title = f'{leaf.key}: images'
     images = list(in_threads(lambda info: look(info['img_path'], loader), list(entries.values()), title))
@@ -88,15 +99,18 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
         of_maps = Loader('unchanged', steps[0].get('imdecode_backend', 'pillow'))
         found = in_threads(lambda path: look_at_map(path, of_maps), list(with_maps.values()), f'{leaf.key}: maps')
         maps = dict(zip(with_maps, found, strict=True))
-    rule = LabelRule.of(leaf.dataset)
+    rule = LabelRule.of(leaf.dataset, leaf.ignored)
+    casts = bool(steps) and loads_8_bits(steps[0].get('type'))
     images_of: dict[int, int] = defaultdict(int)
     values: set[int] = set()
+    readable = []
     for (i, info), image in zip(entries.items(), images, strict=True):
         if image.error:
             report.findings.append(Finding(rules.UNREADABLE_IMAGE, image.path, image.error, True, 'image', i))
             continue
         if i in maps:
-            report.findings += _map_findings(image, maps[i], info['seg_map_path'], rule, i)
+            report.findings += _map_findings(image, maps[i], info['seg_map_path'], rule, i, casts)
+            readable += [] if maps[i].error else [maps[i]]
             values |= set(maps[i].values)
             for label in rule.labels(maps[i].values):
                 images_of[label] += 1
@@ -105,25 +119,32 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, entries: dict[int,
     report.opened = len(images)
     report.digests = {image.path: image.digest for image in images if image.digest}
     report.findings += same_pictures(images)
-    if maps:
+    if readable:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
-        report.findings += _absent(leaf, report, images_of, values, len(maps))
+        report.findings += _absent(leaf, report, images_of, values, len(readable))
+        wrong = {*rule.wrong(values), *(beyond_8_bits(values) if casts else [])}
+        facts.others = sorted(rule.others(values - wrong))
         if {finding.kind for finding in report.findings} & {rules.NO_CLASS, rules.NOTHING}:
-            report.histogram = histogram([found for found in maps.values() if not found.error], rule, report.classes)
-            other = LabelRule.of(leaf.dataset, not rule.reduce_zero_label)
+            report.histogram = histogram(readable, rule, report.classes)
+            other = LabelRule.of(leaf.dataset, leaf.ignored, not rule.reduce_zero_label)
             if not other.wrong(values) and len(other.labels(values)) > 1:
                 report.histogram.append(f'with reduce_zero_label={other.reduce_zero_label} each is a class or ignored')
 
 
-def _map_findings(image: Picture, found: SemanticMap, path: str, rule: LabelRule, index: int) -> list[Finding]:
+def _map_findings(
+    image: Picture, found: SemanticMap, path: str, rule: LabelRule, index: int, casts: bool
+) -> list[Finding]:
     if found.error:
-        return [Finding(rules.UNREADABLE_MAP, path, found.error, True, 'image', index)]
+        return [Finding(found.kind, path, found.error, True, 'image', index)]
     findings = []
     fault = size_fault(image, found.wh, path)
     if fault:
         kind, message, fatal = fault
         findings.append(Finding(kind, image.path, message, fatal, 'image' if fatal else '', index))
-    wrong = rule.wrong(found.values)
+    deep = beyond_8_bits(found.values) if casts else []
+    if deep:
+        findings.append(Finding(rules.TOO_DEEP, path, f'found {listed(deep, 8)}', True, 'image', index))
+    wrong = [value for value in rule.wrong(found.values) if value not in deep]
     if wrong:
         findings.append(Finding(rules.NO_CLASS, path, f'found {listed(wrong, 8)}; {rule}', True, 'image', index))
     return findings
@@ -138,8 +159,8 @@ def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: 
     message = f'no pixel of {absent} in the {opened} maps opened'
     only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
     if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
-        rule = LabelRule.of(leaf.dataset)
+        rule = LabelRule.of(leaf.dataset, leaf.ignored)
         return [Finding(rules.NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
-    if LabelRule.of(leaf.dataset).reduce_zero_label and 0 in values and report.classes[-1] in absent:
+    if leaf.dataset.reduce_zero_label and 0 in values and report.classes[-1] in absent:
         message += f'; 0 is ignored: if it stands for {report.classes[0]}, reduce_zero_label has to be False'
     return [Finding(rules.NO_PIXELS, where, message, False)]
