@@ -24,7 +24,8 @@ from vitdense.config.runtime import LOGS
 from vitdense.config.swap.choices import BACKBONES
 from vitdense.config.swap.names import NAMES
 from vitdense.console import quiet_console
-from vitdense.datasets.scan import DataError, Finding, SplitReport, raise_findings
+from vitdense.datasets.scan import SplitReport, raise_findings
+from vitdense.findings import Finding, RunError
 from vitdense.names import listed
 from vitdense.registry import nearest_type_names
 
@@ -146,7 +147,7 @@ def test_a_package_that_an_option_needs(tmp_path, monkeypatch):
 
 
 def raised_by_vitdense() -> None:
-    raise_findings([SplitReport('train', 'X', findings=[Finding('kind', 'where', 'text')])])
+    raise_findings([SplitReport('train', 'X', findings=[Finding('leak', 'where', 'text')])])
 
 
 def raised_for_a_registry() -> None:
@@ -174,7 +175,7 @@ def raised_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ('call', 'kind'),
-    [(raised_by_vitdense, DataError), (raised_for_a_registry, KeyError), (refused_by_the_system, FileNotFoundError)],
+    [(raised_by_vitdense, RunError), (raised_for_a_registry, KeyError), (refused_by_the_system, FileNotFoundError)],
 )
 def test_errors_for_users_have_a_line_and_code_2(call, kind, monkeypatch, capsys):
     text = ends_with(call, 2, monkeypatch, capsys)
@@ -199,7 +200,7 @@ def test_bugs_have_their_traceback(call, kind, message, monkeypatch):
 
 def test_traceback_shows_all(monkeypatch):
     monkeypatch.setattr(commands, 'run', lambda *args: raised_by_vitdense())
-    with pytest.raises(DataError):
+    with pytest.raises(RunError):
         commands.main('check', ['config', '--traceback'])
 
 
