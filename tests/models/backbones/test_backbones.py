@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.analysis import get_model_complexity_info
 from support.backbones import image, products
 from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitdense.models.backbones import PVT, YOLOS, HybridViT, PVTv2, Swin, SwinV2, ViT, ViTAdapter
 from vitdense.models.backbones.base import Backbone
@@ -269,6 +271,51 @@ def test_compiles_without_graph_breaks(case):
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend='eager')(image((64, 80)))
         torch.testing.assert_close(compiled, model(image((64, 80))))
+
+
+@every_case
+def test_a_trace_is_that_of_its_image_size_whatever_ran_before(case):
+    """At another size it computes the same, or fails."""
+    model, size = case.build().eval(), (64, 80)
+    with torch.no_grad():
+        model(image(size))
+        traced = torch.jit.trace(model, image(size), check_trace=False)
+        torch.testing.assert_close(traced(2 * image(size)), model(2 * image(size)))
+        for other in [(96, 64), (70, 50), (33, 31)]:
+            try:
+                found = traced(image(other))
+            except RuntimeError:
+                continue
+            torch.testing.assert_close(found, model(image(other)))
+
+
+@every_case
+def test_mmengine_counts_the_products_with_weights(case):
+    """And norms, which PyTorch does not count; neither of them counts the attention of :func:`torch.nn.functional`."""
+    model = case.build().eval().requires_grad_(False)
+    found = get_model_complexity_info(model, (3, 64, 80), show_table=False, show_arch=False)
+    assert found['params'] == sum(p.numel() for p in model.parameters())
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.to('meta')(image((64, 80)).to('meta'))
+    counts = {str(op): flops // 2 for op, flops in counter.get_flop_counts()['Global'].items()}
+    products = sum(flops for op, flops in counts.items() if re.search(r'conv|addmm|\bmm\b', op))
+    assert products <= found['flops'] < 1.2 * products
+
+
+@every_case
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2), (torch.float64, 1e-5)])
+def test_weights_of_other_types_compute_and_learn_the_same_but_for_rounding(case, dtype, tolerance):
+    size = (70, 50)  # nothing fits into whole windows
+    with torch.no_grad():
+        exact = case.build().eval()(image(size))
+    model = case.build().to(dtype).eval()
+    outputs = model(image(size).to(dtype))
+    assert {x.dtype for x in outputs} == {dtype}
+    for found, expected in zip(outputs, exact, strict=True):
+        assert (found.double() - expected).norm() / expected.double().norm() < tolerance
+    loss_of([x.double() for x in outputs]).backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
 
 
 @every_case

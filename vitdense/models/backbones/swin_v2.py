@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.layers.fast.linear import linear
+from vitdense.models.layers.precision import widened
 from vitdense.models.layers.window import Pair, Windows, cached, cut_windows, position_bias, window_attention
 from vitdense.registry import MODELS
 
@@ -56,12 +56,23 @@ class CosineAttention(WindowAttention):
         return linear(x, self.qkv.weight, bias)
 
     def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
-        coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device)
+        coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device).to(self.logit_scale.dtype)
         bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), windows.size)
         q, k, v = qkv.unbind(2)  # (W, n, M, D)
-        scale = self.logit_scale.clamp(max=math.log(self.MAX_SCALE)).exp().flatten(1)
-        q, k = F.normalize(q, dim=3) * scale, F.normalize(k, dim=3)
+        scale = widened(self.logit_scale).clamp(max=math.log(self.MAX_SCALE)).exp().flatten(1)
+        q, k = normalised(q) * scale, normalised(k)
         return window_attention(torch.stack([q.to(v.dtype), k.to(v.dtype), v], 2), bias, windows, 1.0, dropout)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Vectors (..., D) of length 1, in float32 at least; zeros stay.
+
+    The gradient at zero, where keys of the padding are, is that of the identity: PyTorch's ``normalize`` has 1e12 times
+    as much, which float16 does not hold.
+    """
+    x = widened(x)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / norm.masked_fill(norm == 0, 1)
 
 
 @cached

@@ -272,7 +272,7 @@ class ViT(Backbone):
     def place(self, patches: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of patches to (B, P + N, C), the prefix tokens in front, with position embeddings."""
         prefix = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
-        x = torch.cat([*(t.expand(len(patches), -1, -1) for t in prefix), patches], dim=1)
+        x = torch.cat([*(t.expand(patches.shape[0], -1, -1) for t in prefix), patches], dim=1)
         if self.pos_embed is not None:
             table = resize_positions(self.pos_embed, self.prefix_positions, self.grid, hw, self.arch.pos_resize)
             x = x + F.pad(table, (0, 0, x.shape[1] - table.shape[1], 0))

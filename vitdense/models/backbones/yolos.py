@@ -130,7 +130,7 @@ class YOLOS(ViT):
 
     def place(self, patches: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of patches to (B, 1 + N + Q, C), the other tokens around, with position embeddings."""
-        first, last = (t.expand(len(patches), -1, -1) for t in (self.cls_token, self.det_token))
+        first, last = (t.expand(patches.shape[0], -1, -1) for t in (self.cls_token, self.det_token))
         x = torch.cat([first, patches, last], dim=1) + self.fit(self.pos_embed, hw)
         return self.patch_embed.drop(x)
 

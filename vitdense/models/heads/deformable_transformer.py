@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.pos_embed import sines
+from vitdense.models.layers.precision import widened
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .detr_transformer import Encoder, Layer, multi_head_attention
@@ -195,7 +196,7 @@ class DeformableTransformer(nn.Module):
             embedded = self.pos_trans_norm(self.pos_trans(positions.to(memory.dtype)))
         else:
             embedded = query_embed.expand(len(memory), -1, -1)
-            references = self.reference_points(embedded.chunk(2, dim=2)[0]).float().sigmoid()
+            references = widened(self.reference_points(embedded.chunk(2, dim=2)[0])).sigmoid()
         query_pos, queries = embedded.chunk(2, dim=2)
         layers = len(self.decoder.layers)
         return *self.decoder(queries, query_pos, references, memory, pyramid, boxes_of[:layers]), proposals
@@ -221,7 +222,7 @@ class DeformableTransformer(nn.Module):
         x = self.enc_output_norm(self.enc_output(memory.masked_fill(outside[..., None], 0)))
         logits = classes_of(x)
         base = torch.logit(anchors).masked_fill(outside[..., None], torch.inf)
-        boxes = (boxes_of(x).float() + base).sigmoid()
+        boxes = (widened(boxes_of(x)) + base).sigmoid()
         ranks = logits[..., 0].masked_fill(outside, -torch.inf).sort(dim=1, descending=True, stable=True).indices
         return Proposals(logits, boxes, ranks[:, : self.two_stage])
 

@@ -8,6 +8,7 @@ from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import padding_mask, to_tokens, valid_sizes
 from vitdense.models.layers.mlp import PredictionMlp
 from vitdense.models.layers.pos_embed import sine_positions
+from vitdense.models.layers.precision import widened
 from vitdense.models.set_prediction import Predictions
 from vitdense.registry import MODELS
 
@@ -86,4 +87,4 @@ class DETRHead(QueryHead):
         queries = self.transformer(
             tokens, pos.to(tokens.dtype), mask, self.query_embed.weight.expand(len(tokens), -1, -1)
         )
-        return Predictions(self.class_embed(queries), self.bbox_embed(queries).float().sigmoid())
+        return Predictions(self.class_embed(queries), widened(self.bbox_embed(queries)).sigmoid())

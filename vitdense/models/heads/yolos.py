@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vitdense.models.layers.mlp import PredictionMlp
+from vitdense.models.layers.precision import widened
 from vitdense.models.set_prediction import Predictions
 from vitdense.registry import MODELS
 
@@ -34,4 +35,4 @@ class YOLOSHead(QueryHead):
     def forward(self, feats: Sequence[Tensor], img_metas: Sequence[dict] | None = None) -> Predictions:
         """Detection tokens (B, Q, C), the only element of ``feats``, to predictions of a single layer."""
         tokens = feats[-1][None]
-        return Predictions(self.class_embed(tokens), self.bbox_embed(tokens).float().sigmoid())
+        return Predictions(self.class_embed(tokens), widened(self.bbox_embed(tokens)).sigmoid())

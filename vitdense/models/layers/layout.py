@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitdense.ops.ms_deform_attn.module import sizes_tensor
+
 
 def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Map (B, C, H, W) to tokens (B, N, C), N = H * W in row order, and ``hw``. A view for channels-last maps."""
@@ -30,7 +32,7 @@ def pad_to_minimum(image: Tensor, size: int) -> Tensor:
 def pad_to_multiple(image: Tensor, size: int) -> Tensor:
     """Zero-pad an image (B, C, H, W) at the right and the bottom until both sides are multiples of ``size``."""
     height, width = image.shape[2:]
-    if height % size == 0 and width % size == 0:
+    if not torch.jit.is_tracing() and height % size == 0 and width % size == 0:  # a trace is of other images, too
         return image
     return F.pad(image, (0, -width % size, 0, -height % size))
 
@@ -111,7 +113,7 @@ def pyramid_mask(
 
 def cell_centres(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor:
     """Centres xy (B, N, 2) of the cells of a map ``hw``, relative to the rows and columns that show the image."""
-    valid = torch.tensor(valid_hws, dtype=torch.float32, device=device)
+    valid = sizes_tensor(valid_hws, torch.float32, device)
     rows, columns = (
         (torch.arange(side, dtype=torch.float32, device=device) + 0.5) / valid[:, [axis]]
         for axis, side in enumerate(hw)

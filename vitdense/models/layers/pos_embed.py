@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitdense.ops.ms_deform_attn.module import sizes_tensor
+
 from .layout import to_map, to_tokens
+from .precision import widened
 
 
 def resize_grid(
@@ -16,12 +19,15 @@ def resize_grid(
 ) -> Tensor:
     """Resize a learned grid of embeddings (1, H*W, C) from ``old_hw`` to ``new_hw``, as (1, H'*W', C).
 
-    The grid is compared by its two sides, never by its number of tokens: 28 x 112 and 56 x 56 differ.
+    The grid is compared by its two sides, never by its number of tokens: 28 x 112 and 56 x 56 differ. Half types are
+    computed in float32.
     """
     if old_hw == new_hw:
         return table
-    grid = F.interpolate(to_map(table, old_hw), size=new_hw, mode=mode, align_corners=False, antialias=antialias)
-    return to_tokens(grid)[0]
+    grid = F.interpolate(
+        to_map(widened(table), old_hw), size=new_hw, mode=mode, align_corners=False, antialias=antialias
+    )
+    return to_tokens(grid)[0].to(table.dtype)
 
 
 RESIZE_RULES: dict[str, dict[str, Any]] = {
@@ -56,7 +62,7 @@ def sine_positions(
     Row and column are counted from 1, moved by ``offset`` (-0.5 in Deformable DETR), and divided by the number of those
     that show the image, ``valid_hws``; a full side is 2 pi (DETR, supplementary material).
     """
-    valid = torch.tensor(valid_hws, dtype=torch.float32, device=device)
+    valid = sizes_tensor(valid_hws, torch.float32, device)
     rows, columns = (
         sines(
             (torch.arange(1, side + 1, dtype=torch.float32, device=device) + offset) / (valid[:, [axis]] + 1e-6),

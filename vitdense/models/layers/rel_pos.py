@@ -6,7 +6,9 @@ from torch.nn import functional as F
 
 from .attention import SelfAttention, attention, merge_heads, split_heads
 from .fast.pieces import PIECE, in_pieces
+from .fast.recorded import is_recorded
 from .pos_embed import resize_grid
+from .precision import widened
 
 
 def by_offset(table: Tensor, dim: int) -> Tensor:
@@ -42,7 +44,7 @@ class DecomposedRelPosAttention(SelfAttention):
         grid = q.unflatten(2, hw)
         rows = torch.einsum('bmhwd,hdk->bmhwk', grid, vertical)
         columns = torch.einsum('bmhwd,wdk->bmhwk', grid, horizontal)
-        if q.device.type == 'cpu' and not self.dropout and not torch.compiler.is_compiling():
+        if q.device.type == 'cpu' and not self.dropout and not is_recorded():
             x = attend_rows(grid, rows, columns, k, v)
         else:
             x = attend_wide(grid, rows, columns, k, v, self.dropout)
@@ -127,10 +129,10 @@ def resize_bias_table(table: Tensor, old_hw: tuple[int, int], new_hw: tuple[int,
 
 
 def resize_linear(table: Tensor, length: int) -> Tensor:
-    """Resize a table (L, D) to (length, D), linearly."""
+    """Resize a table (L, D) to (length, D), linearly; half types are computed in float32."""
     if table.shape[0] == length:
         return table
-    return F.interpolate(table.T[None], size=length, mode='linear')[0].T
+    return F.interpolate(widened(table).T[None], size=length, mode='linear')[0].T.to(table.dtype)
 
 
 def one_hot_places(hw: tuple[int, int], like: Tensor) -> Tensor:

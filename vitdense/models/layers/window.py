@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fast.pieces import PIECE, in_pieces
+from .fast.recorded import is_recorded
 
 Result = TypeVar('Result')
 Pair = tuple[int, int]
@@ -22,13 +23,13 @@ MASKED = -100.0
 def cached(function: Callable[..., Result]) -> Callable[..., Result]:
     """Keep the last results of ``function``, tensors that autograd can use also if made in inference mode.
 
-    A compiled model computes them itself.
+    A recorded model computes them itself (:func:`is_recorded`).
     """
     keep = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
 
     @wraps(keep)
     def call(*args) -> Result:
-        return function(*args) if torch.compiler.is_compiling() else keep(*args)
+        return function(*args) if is_recorded() else keep(*args)
 
     return call
 
@@ -144,7 +145,7 @@ def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, 
         (W, n, C), C = M * D.
     """
     masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
-    if qkv.device.type == 'cpu' and not dropout and not torch.compiler.is_compiling():
+    if qkv.device.type == 'cpu' and not dropout and not is_recorded():
         pieces = list(_pieces(windows.counts, qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
         return in_pieces(partial(_weigh, scale), qkv[:, :, 0].shape, pieces, qkv, masks).flatten(2)
     parts = zip(qkv.split(windows.counts), masks.to(qkv.dtype), strict=True)

@@ -1,6 +1,7 @@
 """The attention module around the operator."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -135,8 +136,8 @@ def _wide(x: Tensor) -> Tensor:
 
 def _sizes_xy(sizes_hw: tuple[tuple[int, int], ...], like: Tensor) -> Tensor:
     """W and H of each level (L, 2)."""
-    if torch.compiler.is_compiling():
-        return like.new_tensor(sizes_hw).flip(-1)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return sizes_tensor(sizes_hw, like.dtype, like.device).flip(-1)
     return _cached_sizes_xy(sizes_hw, like.dtype, like.device)
 
 
@@ -144,4 +145,12 @@ def _sizes_xy(sizes_hw: tuple[tuple[int, int], ...], like: Tensor) -> Tensor:
 def _cached_sizes_xy(sizes_hw: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     # a copy to the GPU waits for it, and tensors of inference mode could not be used in training later
     with torch.inference_mode(False):
-        return torch.tensor(sizes_hw, dtype=dtype, device=device).flip(-1)
+        return sizes_tensor(sizes_hw, dtype, device).flip(-1)
+
+
+def sizes_tensor(sizes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Pairs of integers as a tensor (L, 2), which in ``torch.jit.trace`` depends on the image as they do."""
+    if torch.jit.is_tracing():
+        rows = [torch.stack([torch.as_tensor(side, device=device) for side in pair]) for pair in sizes]
+        return torch.stack(rows).to(dtype)
+    return torch.tensor(sizes, dtype=dtype, device=device)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .recorded import is_recorded
+
 PIECE = 2**16
 """Numbers drawn at once on a CPU: as many as stay in its cache."""
 
@@ -37,7 +39,7 @@ def relu_dropout(x: Tensor, p: float) -> Tensor:
 
 
 def _draws_itself(x: Tensor, p: float) -> bool:
-    return x.device.type == 'cpu' and p < 1 and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return x.device.type == 'cpu' and p < 1 and not is_recorded()
 
 
 class _Dropout(torch.autograd.Function):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .recorded import is_recorded
+
 
 class Linear(nn.Linear):
     """``nn.Linear`` that goes through oneDNN where PyTorch would call MKL: in float32 on a CPU with AVX-512.
@@ -28,9 +30,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _goes_through_onednn(x: Tensor) -> bool:
-    if torch.compiler.is_compiling() or x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() == 0:
+    if is_recorded() or x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() == 0:
         return False
-    return _ONEDNN and not torch.is_autocast_enabled('cpu') and not torch.jit.is_tracing()
+    return _ONEDNN and not torch.is_autocast_enabled('cpu')
 
 
 _ONEDNN = hasattr(torch.ops.mkldnn, '_linear_pointwise') and 'AVX512' in torch.backends.cpu.get_cpu_capability()
@@ -66,7 +68,7 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tens
     Without gradients on a CPU, as many at once as fit in cache: that lowers the peak of memory, where nothing is kept.
     ``width`` are the channels of the widest tensor inside.
     """
-    if x.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if x.device.type != 'cpu' or torch.is_grad_enabled() or is_recorded():
         return function(x)
     rows = max(1, PIECE // (x.shape[0] * width * x.element_size()))
     pieces = x.split(rows, dim=1)
