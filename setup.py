@@ -1,5 +1,8 @@
 """Puts ``configs/`` and ``tools/`` into the wheel, where mmengine looks for them: ``vitdense::pvt/...py``.
 
+And beside the package, also of an editable installation, a ``.pth`` file, by which ``mmcv._ext`` is found before
+vitdense is imported.
+
 And the compiled libraries of ``vitdense/ops``, each where its compiler and the headers of PyTorch are at hand, which
 takes ``--no-build-isolation``. Elsewhere, or with ``VITDENSE_BUILD=0``, the wheel has none; a compiler that fails is an
 error.
@@ -16,6 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 PACKAGE = 'vitdense.ops.ms_deform_attn'
+STARTUP = 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth'
 
 
 def load_build():
@@ -32,8 +36,10 @@ building = load_build()
 class BuildWithConfigs(build_py):
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
+        if self.editable_mode:  # what is put there becomes part of the installation; what is in build_lib does not
+            shutil.copy(STARTUP, self.distribution.get_command_obj('install').install_lib)
             return
+        shutil.copy(STARTUP, self.build_lib)
         for folder in ('configs', 'tools'):
             target = Path(self.build_lib) / 'vitdense' / '.mim' / folder
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)

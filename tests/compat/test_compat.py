@@ -4,6 +4,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -61,6 +62,46 @@ import mmdet.models
 print(mmdet.models.RetinaNet.__name__, sys.modules['mmcv']._ext.__spec__.name)
 """
     assert output_of(code).splitlines()[-1] == 'RetinaNet mmcv._ext'
+
+
+def started(code: str, tmp_path: Path) -> str:
+    """Output of ``code`` in a Python that has read our ``.pth`` file, as that of an installation."""
+    shutil.copy(ROOT / 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth', tmp_path)
+    return output_of(f'import site; site.addsitedir({str(tmp_path)!r})\n{code}').splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_start_of_python_lets_mmdet_be_imported_without_vitdense(tmp_path):
+    pytest.importorskip('mmdet')
+    code = """
+import sys
+import mmdet.models
+from mmcv.ops import multi_scale_deform_attn as mmcv
+from vitdense.compat.mmcv_ext import is_stand_in
+from vitdense.compat.mmcv_ext.ms_deform_attn import multi_scale_deformable_attn as ours
+print(is_stand_in(), mmcv.multi_scale_deformable_attn_pytorch is ours)
+"""
+    assert started(code, tmp_path) == 'True True'
+
+
+def test_the_start_of_python_imports_nothing(tmp_path):
+    code = """
+import sys
+added = [name for name in sys.modules if name.partition('.')[0] in ('vitdense', 'mmcv', 'mmengine', 'torch', 'numpy')]
+print(added, sum(getattr(finder, '__name__', '') == 'FinderOfMmcvExt' for finder in sys.meta_path))
+"""
+    assert started(code, tmp_path) == '[] 1'
+
+
+def test_the_start_of_python_leaves_a_compiled_extension_alone(tmp_path):
+    (tmp_path / '_ext.py').write_text('def nms(*args, **kwargs):\n    return "compiled"\n')
+    code = f"""
+import sys, mmcv
+mmcv.__path__.append({str(tmp_path)!r})
+import mmcv._ext
+print(mmcv._ext.nms(), 'vitdense' in sys.modules)
+"""
+    assert started(code, tmp_path) == 'compiled False'
 
 
 def test_a_compiled_extension_is_never_replaced(tmp_path):

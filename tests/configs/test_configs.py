@@ -190,6 +190,46 @@ def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
     assert counted.flops / 1e9 == pytest.approx(260.65, rel=0.02)
 
 
+REFINES = 6 * 300 * (2 * 256**2 + 4 * 256)
+"""Of mmdet's decoder with refined boxes, which predicts the boxes of all layers and queries twice."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('theirs', 'ours', 'more'),
+    [
+        ('detr_r50_8xb2-150e', 'detr/detr_r50_8xb2-150e', 0),
+        ('deformable-detr_r50_16xb2-50e', 'deformable_detr/deformable-detr_r50_8xb4-50e', 0),
+        (
+            'deformable-detr-refine-twostage_r50_16xb2-50e',
+            'deformable_detr/deformable-detr_refine_two-stage_r50_8xb4-50e',
+            REFINES,
+        ),
+    ],
+)
+def test_query_detectors_of_mmdet_count_as_ours(theirs, ours, more):
+    """The same network by two implementations; mmdet's looks at sizes of images and at values."""
+    names = f'mmdet::{ours.partition("/")[0]}/{theirs}_coco.py', f'{ROOT / ours}_coco.py'
+    first, second = (complexity(load_config(name), (320, 448)) for name in names)
+    assert first.flops == second.flops + more
+    assert first.attention_flops == second.attention_flops > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+        'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+        'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+    ],
+)
+def test_models_that_want_more_than_an_image_are_counted(name):
+    """Not less than their backbone, a ResNet-50 of 4.1 G for 224 x 224 (arXiv:1512.03385), without its last layer."""
+    assert complexity(load_config(name), (224, 224)).flops > 4.0e9
+
+
 @pytest.mark.skipif('VITDENSE_DATA' not in os.environ, reason='VITDENSE_DATA names no folder of data')
 def test_blood_cell_config_reads_real_images():
     cfg = load_config(str(ROOT / 'bccd/retinanet_pvtv2-b0_fpn_bccd.py'))

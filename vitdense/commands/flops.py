@@ -1,6 +1,7 @@
 """``tools/get_flops.py``: parameters and floating-point operations, counted as the papers' tables count them."""
 
 import argparse
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import BaseDataElement
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from vitdense.config.load import load_config
@@ -44,22 +47,40 @@ class Complexity:
 def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
     """Count the model of ``cfg`` on one image of ``hw`` pixels, in evaluation mode (two stages: 1000 proposals).
 
-    One-stage models run without data on the meta device; those that fail there run on the CPU.
+    It runs without data on the meta device; where it looks at values, on the CPU; and where it asks for ground truth
+    otherwise, it predicts.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with nearest_type_names():
         model = MODELS.build(cfg.model).eval().requires_grad_(False)  # parameters as arguments confuse the counter
     parameters = sum(p.numel() for p in model.parameters())
-    two_stage = hasattr(model, 'roi_head')
-    device = 'cpu' if two_stage else 'meta'
-    model.to(device)
-    counter = FlopCounterMode(display=False, custom_mapping=_OF_CPUS)
-    with torch.no_grad(), counter:
-        image = torch.zeros(1, 3, *hw, device=device)
-        model(image, _empty_samples(hw) if two_stage else None, mode='tensor')
-    counts = counter.get_flop_counts()['Global']
+    counts = _counts(model, hw)
     attention = sum(n for op, n in counts.items() if any(name in str(op) for name in _ATTENTION))
     return Complexity(parameters, sum(counts.values()) // 2, attention // 2)
+
+
+def _counts(model: nn.Module, hw: tuple[int, int]) -> dict[Any, int]:
+    """Operations of one image by operator, a multiplication and an addition as two."""
+    try:
+        return _run(copy.deepcopy(model).to('meta'), hw, 'tensor', 'meta')
+    except Exception:  # whatever is made of values that are not there
+        try:
+            return _run(model, hw, 'tensor', 'cpu')
+        except Exception:  # whatever is made of ground truth that is not there
+            return _run(model, hw, 'predict', 'cpu')
+
+
+def _run(model: nn.Module, hw: tuple[int, int], mode: str, device: str) -> dict[Any, int]:
+    meta = dict(img_shape=hw, ori_shape=hw, pad_shape=hw, batch_input_shape=hw, scale_factor=(1.0, 1.0))
+    counter = FlopCounterMode(display=False, custom_mapping=_OF_CPUS)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator for the attention of PyTorch, which is not counted
+    try:
+        with torch.no_grad(), counter:
+            model(torch.zeros(1, 3, *hw, device=device), [BaseDataElement(metainfo=meta)], mode=mode)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_flop_counts()['Global']
 
 
 def _cpu_attention_flop(query_shape: Any, key_shape: Any, value_shape: Any, *args: Any, **kwargs: Any) -> int:
@@ -71,10 +92,3 @@ def _cpu_linear_flop(rows_shape: Sequence[int], weight_shape: Sequence[int], *ar
 
 
 _OF_CPUS = {_CPU_ATTENTION: _cpu_attention_flop, _CPU_LINEAR: _cpu_linear_flop}
-
-
-def _empty_samples(hw: tuple[int, int]) -> list:
-    from mmdet.structures import DetDataSample
-
-    meta = dict(img_shape=hw, ori_shape=hw, pad_shape=hw, batch_input_shape=hw, scale_factor=(1.0, 1.0))
-    return [DetDataSample(metainfo=meta)]

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 from support import ROOT
 
 from vitdense.ops.ms_deform_attn import build, library
+from vitdense.version import __version__
 
+STARTUP = ROOT / 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth'
 needs_compiler = pytest.mark.skipif(bool(build.obstacle('cpu')), reason=str(build.obstacle('cpu')))
 
 
@@ -147,17 +150,22 @@ def test_cuda_is_not_compiled_at_the_first_call(cache_dir):
     assert not cache_dir.exists()
 
 
-def wheel(tmp_path, **environment):
-    """Name and contents of the wheel that pip makes of a copy of the project."""
+def project(tmp_path) -> Path:
+    """A copy of the project, without its tests and docs."""
     names = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True)
     for name in names.stdout.splitlines():
         if not name.startswith(('tests/', 'docs/')) and (ROOT / name).is_file():
             target = tmp_path / 'project' / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)
+    return tmp_path / 'project'
+
+
+def wheel(tmp_path, folder: Path | None = None, **environment):
+    """Name and contents of the wheel that pip makes of ``folder``, default a copy of the project."""
     command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w', tmp_path, '.']
     env = {**os.environ, **environment}
-    result = subprocess.run(command, cwd=tmp_path / 'project', env=env, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder or project(tmp_path), env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob('*.whl')
     return path.name, zipfile.ZipFile(path).namelist()
@@ -180,4 +188,31 @@ def test_wheel_without_libraries_is_pure(tmp_path):
     name, files = wheel(tmp_path, VITDENSE_BUILD='0')
     assert name.endswith('-py3-none-any.whl')
     assert not [file for file in files if file.endswith('.so')]
-    assert 'vitdense/ops/ms_deform_attn/csrc/cpu.cpp' in files
+    assert {'vitdense/ops/ms_deform_attn/csrc/cpu.cpp', 'vitdense_mmcv_ext.pth'} <= set(files)
+
+
+def backend(folder: Path, hook: str, target: Path, **environment) -> Path:
+    """What a hook of setuptools (PEP 517, PEP 660) makes of the project in ``folder``, in ``target``."""
+    program = f'from setuptools import build_meta; print(build_meta.{hook}({str(target)!r}))'
+    env = {**os.environ, 'VITDENSE_BUILD': '0', **environment}
+    result = subprocess.run([sys.executable, '-c', program], cwd=folder, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return target / result.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_source_distribution_is_that_of_the_project(tmp_path):
+    source = backend(project(tmp_path / 'a'), 'build_sdist', tmp_path)
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / 'b', filter='data')
+    (folder,) = (tmp_path / 'b').iterdir()
+    _, files = wheel(tmp_path / 'b', folder, VITDENSE_BUILD='0')
+    assert set(files) == set(wheel(tmp_path / 'a', tmp_path / 'a/project', VITDENSE_BUILD='0')[1])
+
+
+@pytest.mark.slow
+def test_an_editable_installation_finds_the_operators_of_mmcv_at_the_start_of_python(tmp_path):
+    path = backend(project(tmp_path), 'build_editable', tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read('vitdense_mmcv_ext.pth') == STARTUP.read_bytes()
+        assert 'vitdense_mmcv_ext.pth,sha256=' in archive.read(f'vitdense-{__version__}.dist-info/RECORD').decode()
