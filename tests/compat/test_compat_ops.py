@@ -37,12 +37,12 @@ def assert_same(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]
 
 
 @st.composite
-def boxes_and_scores(draw, tied: bool) -> tuple[np.ndarray, np.ndarray]:
+def boxes_and_scores(draw, tied: bool, nan: bool = False) -> tuple[np.ndarray, np.ndarray]:
     n = draw(st.integers(1, 12))
     corners = draw(arrays(np.float32, (n, 2, 2), elements=whole))
     boxes = np.concatenate([corners.min(1), corners.max(1) + 1], axis=1)
     if tied:
-        return boxes, draw(arrays(np.float32, n, elements=st.sampled_from([0.2, 0.5, 0.75])))
+        return boxes, draw(arrays(np.float32, n, elements=st.sampled_from([0.2, 0.5, 0.75] + [np.nan] * nan)))
     return boxes, (np.array(draw(st.permutations(range(n)))) / n).astype(np.float32)
 
 
@@ -97,7 +97,9 @@ def soft_nms_by_hand(boxes, scores, threshold, sigma, min_score, method, offset)
     rest = [(scores[i], boxes[i], i) for i in range(len(boxes))]
     done = 0
     while done < len(rest):
-        best = max(range(done, len(rest)), key=lambda i: (rest[i][0], -i))
+        best = done
+        for i in range(done + 1, len(rest)):  # not max(): any comparison with NaN is false
+            best = i if rest[best][0] < rest[i][0] else best
         rest[done], rest[best] = rest[best], rest[done]
         position = done + 1
         while position < len(rest):
@@ -119,7 +121,7 @@ def soft_nms_by_hand(boxes, scores, threshold, sigma, min_score, method, offset)
 
 @few
 @given(
-    boxes_and_scores(tied=True),
+    st.booleans().flatmap(lambda nan: boxes_and_scores(tied=True, nan=nan)),
     st.sampled_from([0.1, 0.3, 0.6]),
     st.sampled_from(['naive', 'linear', 'gaussian']),
     st.sampled_from([0.001, 0.2, 0.3]),
@@ -372,3 +374,96 @@ def test_deform_conv_under_autocast(device, kind):
     torch.testing.assert_close(low.float(), exact, rtol=2e-2, atol=2e-2)
     low.float().square().mean().backward()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in layer.parameters() if p is not layer.conv_offset.bias)
+
+
+def test_one_sample_of_a_deformable_convolution_has_no_slope_outside(device):
+    """As the value, 0 up to -1 and from the size on, and linear between -1 and 0."""
+    x, weight = torch.full((1, 1, 3, 4), 2.0, device=device), torch.ones(1, 1, 1, 1, device=device)
+    for axis, size in ((0, 3), (1, 4)):
+        for place, slope in ((-1.5, 0), (-1, 0), (-0.5, 2), (0.5, 0), (size - 0.5, -2), (size, 0), (size + 1, 0)):
+            offset = torch.zeros(1, 2, 3, 4, device=device)
+            offset[0, axis, 0, 0] = place
+            offset.requires_grad_()
+            ops.deform_conv2d(x, offset, weight).sum().backward()
+            assert offset.grad[0, axis, 0, 0] == slope, (axis, place)
+
+
+def test_offsets_larger_than_the_output_are_read_in_the_order_of_their_numbers(device):
+    """Number ((channel * H') + y) * W' + x of an image, with the size of the output, as in mmcv's kernels."""
+    t = conv_inputs(device, 2, 2)
+    height, width = t['offset'].shape[2:]
+    large = {
+        name: torch.randn(2, t[name].shape[1], height + 2, width + 3, dtype=torch.float64, device=device)
+        for name in ('offset', 'mask')
+    }
+    for name, x in large.items():
+        x.requires_grad_()
+        strides = (x.stride(0), height * width, width, 1)
+        t[f'first {name}'] = x.as_strided((2, x.shape[1], height, width), strides)
+    ours = deform(t | large, 2, 2, modulated=True)
+    theirs = torchvision.ops.deform_conv2d(
+        t['input'], t['first offset'], t['weight'], t['bias'], **GEOMETRY, mask=t['first mask']
+    )
+    inputs = [t['input'], t['weight'], t['bias'], *large.values()]
+    assert_same((ours, *grads(ours, *inputs)), (theirs, *grads(theirs, *inputs)))
+
+
+def test_offsets_of_another_size_are_refused_by_version_1(device):
+    t = conv_inputs(device, 1, 1)
+    t['offset'] = torch.zeros(2, t['offset'].shape[1], 20, 30, dtype=torch.float64, device=device)
+    with pytest.raises(RuntimeError, match='offset output dims'):
+        deform(t, 1, 1, modulated=False)
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+def test_dyhead_of_mmdet_learns(device, dtype):
+    necks = pytest.importorskip('mmdet.models.necks')
+    torch.manual_seed(0)
+    neck = necks.DyHead(16, 16, num_blocks=2, zero_init_offset=False).to(device)
+    maps = [torch.randn(2, 16, 12 >> i, 16 >> i, device=device) for i in range(3)]
+    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        found = neck(maps)
+    assert [x.shape for x in found] == [x.shape for x in maps]
+    sum(x.float().square().sum() for x in found).backward()
+    assert all(p.grad.isfinite().all() for p in neck.parameters() if p.grad is not None)
+    assert neck.dyhead_blocks[0].spatial_conv_offset.weight.grad.any()
+
+
+# --- types under autocast ---
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_deformable_attention_has_the_type_of_its_values_under_autocast(device, dtype):
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+
+    value, shapes = torch.rand(1, 12, 2, 4, device=device).to(dtype), torch.tensor([[3, 4]], device=device)
+    places, weights = torch.rand(1, 5, 2, 1, 3, 2, device=device), torch.rand(1, 5, 2, 1, 3, device=device)
+    expected = multi_scale_deformable_attn_pytorch(value, shapes, places, weights)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        found = multi_scale_deformable_attn_pytorch(value, shapes, places, weights)
+        other = MultiScaleDeformableAttnFunction.apply(value, shapes, shapes.new_zeros(1), places, weights, 64)
+    assert found.dtype == other.dtype == dtype
+    assert_same((found, other), (expected, expected))
+
+
+@pytest.mark.parametrize('op', [ops.roi_align, ops.roi_pool])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_regions_have_the_type_of_their_images_under_autocast(device, op, dtype):
+    x = torch.rand(1, 2, 8, 8, device=device).to(dtype).requires_grad_()
+    rois = torch.tensor([[0, 0, 0, 5, 6]], device=device).to(dtype)
+    expected = op(x, rois, 2)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        found = op(x, rois, 2)
+    assert found.dtype == dtype
+    assert_same((found, *grads(found, x)), (expected, *grads(expected, x)))
+
+
+def test_boxes_keep_their_scores_under_autocast(device):
+    boxes = torch.tensor([[0, 0, 4, 4], [0, 0, 4, 5], [10, 10, 12, 12.0]], device=device)
+    scores = torch.tensor([0.3, 0.9, 0.501], device=device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        for suppress in (ops.nms, ops.soft_nms):
+            dets, inds = suppress(boxes, scores, 0.5)
+            assert dets.dtype == torch.float32
+            assert inds.tolist()[:2] == [1, 2]
+            assert dets[:2, 4].tolist() == scores[[1, 2]].tolist()

@@ -36,7 +36,8 @@ def softnms(
     """Soft-NMS (arXiv:1704.04503): lower the scores of overlapping boxes, drop what falls below ``min_score``.
 
     Writes boxes and lowered scores, best first, into the first rows of ``dets`` (N, 5). ``method`` is 0 for naive,
-    1 for linear, 2 for gaussian. Equal scores come in mmcv's order, which exchanges elements in place.
+    1 for linear, 2 for gaussian. Equal scores come in mmcv's order, which exchanges elements in place. A score that is
+    NaN is less than no other and never dropped: it comes where it stands.
 
     Returns:
         Tensor: indices (kept,) into ``boxes``, in the order of ``dets``.
@@ -45,7 +46,7 @@ def softnms(
     inds = np.arange(len(rest))
     count, done = len(rest), 0
     while done < count:
-        best = done + int(rest[done:count, 4].argmax())
+        best = done + _first_best(rest[done:count, 4])
         rest[[done, best]] = rest[[best, done]]
         inds[[done, best]] = inds[[best, done]]
         box, tail = rest[done], rest[done + 1 : count]
@@ -55,11 +56,16 @@ def softnms(
         else:
             tail[:, 4] *= np.where(iou >= iou_threshold, 1 - iou if method == LINEAR else 0, 1)
         done += 1
-        kept = done + _compacted(tail[:, 4] >= min_score)
+        kept = done + _compacted(~(tail[:, 4] < min_score))
         count = done + len(kept)
         rest[done:count], inds[done:count] = rest[kept], inds[kept]
     dets[:count] = torch.from_numpy(rest[:count])
     return torch.from_numpy(inds[:count]).to(boxes.device)
+
+
+def _first_best(scores: np.ndarray) -> int:
+    """Position of the first score that no later one exceeds, as a loop of comparisons finds it."""
+    return 0 if np.isnan(scores[0]) else int(np.where(np.isnan(scores), -np.inf, scores).argmax())
 
 
 def _iou(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:

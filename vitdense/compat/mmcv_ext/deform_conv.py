@@ -2,9 +2,12 @@
 
 Images (B, C, H, W), weight (O, C / groups, kH, kW), offset (B, deform_groups * kH * kW * 2, H', W') as y, x pairs, mask
 (B, deform_groups * kH * kW, H', W'). The empty buffers and ``im2col_step`` serve mmcv's own kernels.
+
+Offsets and masks of v2 may be larger than the output, as in mmdet's DyHead: mmcv reads the numbers of an image in their
+order as if they were of its size, and so do we.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -115,8 +118,10 @@ def modulated_deform_conv_backward(
     grads = _backward(grad_output, *_arguments(geometry, input, weight, offset, mask, bias if with_bias else None))
     grad_input.copy_(grads.input)
     grad_weight.copy_(grads.weight)
-    grad_offset.copy_(grads.offset)
-    grad_mask.copy_(grads.mask)
+    for target, grad in ((grad_offset, grads.offset), (grad_mask, grads.mask)):
+        target.flatten(1)[:, : grad[0].numel()] = grad.flatten(
+            1
+        )  # where it is larger than the output, the rest is zero
     if with_bias:
         grad_bias.copy_(grads.bias)
 
@@ -141,13 +146,55 @@ def _arguments(
 ) -> tuple:
     """What the operators of torchvision take."""
     names = PLAIN if mask is None else MODULATED
-    mask_given = offset.new_zeros(len(offset), 1) if mask is None else mask
     bias_given = weight.new_zeros(len(weight)) if bias is None else bias
     settings = *(geometry[name] for name in names), mask is not None
+    if mask is None:
+        mask_given = offset.new_zeros(len(offset), 1)
+    else:
+        size = _output_size(input, weight, settings)
+        offset, mask_given = (_as_large(x, size) for x in (offset, mask))
     return *widen(input, weight, offset, mask_given, bias_given), *settings
 
 
-def _backward(grad_output: Tensor, input: Tensor, *others: Any) -> Gradients:
+def _output_size(input: Tensor, weight: Tensor, settings: Sequence[int]) -> tuple[int, int]:
+    strides, paddings, dilations = settings[:2], settings[2:4], settings[4:6]
+    height, width = (
+        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for side, kernel, stride, padding, dilation in zip(
+            input.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True
+        )
+    )
+    return height, width
+
+
+def _as_large(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The first numbers of each image of ``x`` (B, C, H, W) as (B, C, H', W'); ``x`` itself if it has no more."""
+    count = x.shape[1] * size[0] * size[1]
+    return x.flatten(1)[:, :count].unflatten(1, (x.shape[1], *size)) if x.shape[1:].numel() > count else x
+
+
+def _backward(grad_output: Tensor, *arguments: Any) -> Gradients:
     """The gradients for what :func:`_arguments` returns."""
-    grad_output = grad_output.to(input.dtype)
-    return Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad_output, input, *others))
+    input, weight, offset, *_ = arguments
+    grads = Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad_output.to(input.dtype), *arguments))
+    outside = _at_minus_1(offset, weight, arguments[5:])
+    return grads._replace(offset=grads.offset.masked_fill(outside, 0))
+
+
+def _at_minus_1(offset: Tensor, weight: Tensor, settings: Sequence[int]) -> Tensor:
+    """Which samples are at exactly -1 of their axis (B, deform_groups * kH * kW * 2, H', W').
+
+    What is there does not count. torchvision gives it the gradient of the samples between -1 and 0, mmcv none.
+    """
+    moved = offset.unflatten(1, (-1, *weight.shape[2:], 2))  # (B, deform_groups, kH, kW, 2, H', W')
+    y, x = (
+        _places(offset.shape[2 + axis], weight.shape[2 + axis], *settings[axis:6:2], offset.device) for axis in (0, 1)
+    )
+    y, x = y[:, None, :, None] + moved[:, :, :, :, 0], x[:, None, :] + moved[:, :, :, :, 1]
+    return torch.stack([y == -1, x == -1], dim=4).flatten(1, 4)
+
+
+def _places(outputs: int, taps: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
+    """Where the taps of a kernel lie for each output along an axis, without offsets (taps, outputs)."""
+    first = torch.arange(outputs, device=device) * stride - padding
+    return torch.arange(taps, device=device)[:, None] * dilation + first

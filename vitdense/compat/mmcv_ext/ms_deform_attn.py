@@ -49,9 +49,13 @@ def ms_deform_attn_backward(
 def multi_scale_deformable_attn(
     value: Tensor, value_spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """The sampled values (B, Q, M * D); what ``multi_scale_deformable_attn_pytorch`` of mmcv computes."""
+    """The sampled values (B, Q, M * D); what ``multi_scale_deformable_attn_pytorch`` of mmcv computes.
+
+    They are of the type of ``value`` also under autocast, as mmcv's are.
+    """
     wide = (_widen(x, value) for x in (sampling_locations, attention_weights))
-    return ms_deform_attn(value, sizes_of(value_spatial_shapes), *wide)
+    with torch.autocast(value.device.type, enabled=False):
+        return ms_deform_attn(value, sizes_of(value_spatial_shapes), *wide)
 
 
 class MultiScaleDeformableAttnFunction:
