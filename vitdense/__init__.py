@@ -4,6 +4,7 @@ Importing the package checks that the stack is there, and prepares it for curren
 
 - ``mmcv._ext`` can be imported where mmcv has no compiled operators;
 - mmcv's multi-scale deformable attention is computed by our operator, on CPUs and wherever mmcv has no kernel for it;
+- mmengine reads weights by our reader, converts those for our models, and refuses a file of which nothing fits;
 - ``torch.load`` trusts the log history, plain numbers, that mmengine keeps in its checkpoints;
 - ``mmseg::`` in configs finds onedl-mmsegmentation, and Python 3.14 has ``pkgutil.find_loader`` for mmcv.
 

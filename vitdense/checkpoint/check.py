@@ -23,7 +23,7 @@ COUNTERS = re.compile(rf'.*\.num_batches_tracked|.*{PROFILED.pattern}')
 AUXILIARY = 'auxiliary_head.'
 """Heads that only training uses."""
 
-LEAST = {'init_cfg': 0.0, 'load_from': 0.9, '--resume': 1.0, 'checkpoint': 1.0}
+LEAST = {'init_cfg': 0.0, 'load_from': 0.9, 'weights': 0.9, '--resume': 1.0, 'checkpoint': 1.0}
 """Share of the parameters that must be there, by purpose."""
 
 PARTIAL = {
@@ -44,14 +44,15 @@ def check_fit(
     """Find out how much of ``model`` a checkpoint fills, without changing the model.
 
     Keys are compared after the renaming that the modules themselves do when they load. To resume and to test, all
-    parameters must be there; for ``load_from`` it is 90 %. In no case may anything be missing or too much that
-    :func:`undeclared` does not allow. A test does without auxiliary heads.
+    parameters must be there; for ``load_from`` and ``weights`` it is 90 %. In no case may anything be missing or too
+    much that :func:`undeclared` does not allow. A test does without auxiliary heads.
 
     Args:
         model: the built model; wrappers of distributed training and of test-time augmentation are looked through.
         checkpoint: what the file holds, or its state dict.
         path: where it comes from, for the messages.
-        purpose: ``init_cfg`` of a backbone, ``load_from``, ``--resume``, or ``checkpoint`` for a test.
+        purpose: ``init_cfg`` of a backbone, ``load_from``, ``--resume``, ``checkpoint`` for a test, or ``weights`` for
+            a model of which one does not know what it is for.
         changes: what was done to the checkpoint.
         allow_partial: for ``init_cfg`` and ``load_from``: accept whatever fits.
 

@@ -62,15 +62,27 @@ def read(path: Path) -> Mapping:
         ValueError: the file is empty, truncated or damaged, something else than weights, or needs classes that could
             run code. The message names ``path`` and what to do about it.
     """
+    content = read_content(path)
+    problem = ''
+    if not isinstance(content, Mapping):
+        problem = type(content).__name__
+    elif not _has_tensors(content):
+        problem = f'one of {list(content)[:10]} without any'
+    if problem:
+        raise ValueError(f'checkpoint {path} holds no weights: expected a dict of tensors, found {problem}')
+    return content
+
+
+def read_content(path: Path) -> Any:
+    """What :func:`read` reads, whatever plain values it is.
+
+    Raises:
+        OSError, ValueError: as there, but for what is not weights.
+    """
     with path.open('rb') as file:
         size = file.seek(0, os.SEEK_END)
     try:
-        content = reader_of(path)(path)
-        if not isinstance(content, Mapping):
-            raise UnfitError(f'holds no weights: expected a dict of tensors, found {type(content).__name__}')
-        if not _has_tensors(content):
-            found = f'one of {list(content)[:10]} without any'
-            raise UnfitError(f'holds no weights: expected a dict of tensors, found {found}')
+        return reader_of(path)(path)
     except UnfitError as error:
         raise ValueError(f'checkpoint {path} {error}') from None
     except Exception as error:  # whatever a library makes of a damaged file
@@ -79,7 +91,6 @@ def read(path: Path) -> Mapping:
             f'checkpoint {path} cannot be read as a checkpoint of plain tensors, it may be truncated or damaged '
             f'({size} bytes are there; {type(error).__name__}: {reason}); {AGAIN}'
         ) from error
-    return content
 
 
 def reader_of(path: Path) -> Callable[[Path], Any]:

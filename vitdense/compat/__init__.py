@@ -1,6 +1,6 @@
-"""What the OpenMMLab packages need in order to run on current PyTorch, and nothing else."""
+"""What the OpenMMLab packages need in order to run on current PyTorch and to load what it says, and nothing else."""
 
-from vitdense.compat import deform_attn, mmcv_ext, patches, requirements
+from vitdense.compat import deform_attn, mmcv_ext, patches, requirements, weights
 
 
 def install() -> None:
@@ -14,6 +14,7 @@ def install() -> None:
     requirements.check()
     mmcv_ext.install()
     deform_attn.install()
+    weights.install()
     patches.apply()
 
 

@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from mmengine.utils.dl_utils import collect_env
 
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.read import read
+from vitdense.compat.weights import AsItIs
 from vitdense.console import quiet_console, silent_stderr
 from vitdense.datasets.scan import SplitReport
-from vitdense.engine.hooks import ProgressHook
+from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
 from vitdense.files import replacing
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import RUNNERS
@@ -105,7 +107,9 @@ class Runner(MMEngineRunner):
         if self._resume or isinstance(self._test_loop, BaseLoop):
             self._compare_classes(path, checkpoint.get('meta', {}))
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
-        _load_checkpoint_to_model(unwrap_model(self.model), checkpoint, strict, self.logger, list(revise_keys))
+        converted = any(isinstance(hook, ConvertCheckpointHook) for hook in self.hooks)
+        with AsItIs() if converted else nullcontext():
+            _load_checkpoint_to_model(unwrap_model(self.model), checkpoint, strict, self.logger, list(revise_keys))
         self._has_loaded = True
         return checkpoint
 

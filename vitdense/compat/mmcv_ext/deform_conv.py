@@ -187,14 +187,13 @@ def _at_minus_1(offset: Tensor, weight: Tensor, settings: Sequence[int]) -> Tens
     What is there does not count. torchvision gives it the gradient of the samples between -1 and 0, mmcv none.
     """
     moved = offset.unflatten(1, (-1, *weight.shape[2:], 2))  # (B, deform_groups, kH, kW, 2, H', W')
-    y, x = (
-        _places(offset.shape[2 + axis], weight.shape[2 + axis], *settings[axis:6:2], offset.device) for axis in (0, 1)
-    )
+    y, x = (_places(offset, weight, settings, axis) for axis in (0, 1))
     y, x = y[:, None, :, None] + moved[:, :, :, :, 0], x[:, None, :] + moved[:, :, :, :, 1]
     return torch.stack([y == -1, x == -1], dim=4).flatten(1, 4)
 
 
-def _places(outputs: int, taps: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
-    """Where the taps of a kernel lie for each output along an axis, without offsets (taps, outputs)."""
-    first = torch.arange(outputs, device=device) * stride - padding
-    return torch.arange(taps, device=device)[:, None] * dilation + first
+def _places(offset: Tensor, weight: Tensor, settings: Sequence[int], axis: int) -> Tensor:
+    """Where the taps of the kernel lie for each output along an axis, without offsets (taps, outputs)."""
+    stride, padding, dilation = settings[axis], settings[2 + axis], settings[4 + axis]
+    taps, outputs = (torch.arange(x.shape[2 + axis], device=offset.device) for x in (weight, offset))
+    return taps[:, None] * dilation + outputs * stride - padding

@@ -1,0 +1,62 @@
+"""What mmengine loads beyond our runner: ``init_cfg`` of type ``Pretrained``, ``init_detector``, the inferencers.
+
+mmengine loads what fits of a file, be it nothing, and warns. With this, files are read by our reader, weights are
+brought to models of ours, and a file of which nothing fits is an error.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from vitdense.compat.after_import import after_import
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = 'mmengine.runner.checkpoint'
+SCHEMES = ('', 'http://', 'https://')
+"""How names of files begin that our reader reads; mmengine keeps those of its other stores."""
+
+_as_it_is: ContextVar[bool] = ContextVar('_as_it_is', default=False)
+
+
+class AsItIs(AbstractContextManager):
+    """Within it, mmengine loads what it is given: somebody else has brought it to the model."""
+
+    def __enter__(self) -> None:
+        self.token = _as_it_is.set(True)
+
+    def __exit__(self, *error: object) -> None:
+        _as_it_is.reset(self.token)
+
+
+def install() -> None:
+    """Let mmengine load by our reader and our rules. Idempotent."""
+    after_import(NAME, use_our_loading)
+
+
+def use_our_loading(module: Any) -> None:
+    """Replace the readers of ``mmengine.runner.checkpoint``, and what puts weights into a module."""
+    load = module.load_state_dict
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @wraps(load)
+    def load_state_dict(target: 'nn.Module', state_dict: Mapping, *args: Any, **kwargs: Any) -> None:
+        if not _as_it_is.get():
+            from vitdense.checkpoint.anywhere import fitted
+
+            state_dict = fitted(target, state_dict)
+        load(target, state_dict, *args, **kwargs)
+
+    module.load_state_dict = load_state_dict
+    module.CheckpointLoader.register_scheme(SCHEMES, read_weights, force=True)
+
+
+def read_weights(filename: str, map_location: Any = None) -> Any:
+    """What is in a file, read onto the CPU by our reader."""
+    from vitdense.checkpoint.anywhere import read_weights
+
+    return read_weights(filename)
