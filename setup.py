@@ -1,6 +1,6 @@
 """Puts ``configs/`` and ``tools/`` into the wheel, where mmengine looks for them: ``vitdense::pvt/...py``.
 
-And beside the package, also of an editable installation, a ``.pth`` file, by which ``mmcv._ext`` is found before
+And beside the package, also of an editable installation, a ``.pth`` file for what the OpenMMLab packages need before
 vitdense is imported.
 
 And the compiled libraries of ``vitdense/ops``, each where its compiler and the headers of PyTorch are at hand, which
@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 PACKAGE = 'vitdense.ops.ms_deform_attn'
-STARTUP = 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth'
+STARTUP = 'vitdense_startup.pth'
 
 
 def load_build():

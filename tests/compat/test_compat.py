@@ -66,7 +66,7 @@ print(mmdet.models.RetinaNet.__name__, sys.modules['mmcv']._ext.__spec__.name)
 
 def started(code: str, tmp_path: Path) -> str:
     """Output of ``code`` in a Python that has read our ``.pth`` file, as that of an installation."""
-    shutil.copy(ROOT / 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth', tmp_path)
+    shutil.copy(ROOT / 'vitdense_startup.pth', tmp_path)
     return output_of(f'import site; site.addsitedir({str(tmp_path)!r})\n{code}').splitlines()[-1]
 
 
@@ -87,10 +87,22 @@ print(is_stand_in(), mmcv.multi_scale_deformable_attn_pytorch is ours)
 def test_the_start_of_python_imports_nothing(tmp_path):
     code = """
 import sys
-added = [name for name in sys.modules if name.partition('.')[0] in ('vitdense', 'mmcv', 'mmengine', 'torch', 'numpy')]
-print(added, sum(getattr(finder, '__name__', '') == 'FinderOfMmcvExt' for finder in sys.meta_path))
+heavy = ('vitdense', 'vitdense_startup', 'mmcv', 'mmengine', 'torch', 'numpy')
+added = [name for name in sys.modules if name.partition('.')[0] in heavy]
+print(added, sum(getattr(finder, '__name__', '') == 'StartOfVitdense' for finder in sys.meta_path))
 """
     assert started(code, tmp_path) == '[] 1'
+
+
+def test_the_start_of_python_lets_configs_name_mmseg(tmp_path):
+    pytest.importorskip('mmseg')
+    code = """
+import sys
+from mmengine.hub import get_config
+cfg = get_config('mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py')
+print(cfg.model.decode_head.type, 'vitdense' in sys.modules)
+"""
+    assert started(code, tmp_path) == 'FPNHead False'
 
 
 def test_the_start_of_python_leaves_a_compiled_extension_alone(tmp_path):

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
+
+from vitdense_startup import changed
 
 Repair = Callable[[Any], None]
 REPAIRS: dict[str, Repair] = {}
@@ -21,16 +22,7 @@ class RepairFinder(MetaPathFinder):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is not None:
-            loader: Any = spec.loader
-            execute = loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                repair(module)
-
-            loader.exec_module = exec_module
-        return spec
+        return changed(spec, repair)
 
 
 FINDER = RepairFinder()

@@ -2,11 +2,11 @@
 
 import importlib.util
 import pkgutil
-from importlib import metadata
 from importlib.abc import Loader
 from typing import Any
 
 from vitdense.compat.after_import import after_import
+from vitdense_startup import find_renamed_mmseg
 
 
 def apply() -> None:
@@ -54,15 +54,3 @@ def _history_method(owner: type, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith('_'):
         raise AttributeError(f'a checkpoint may only refer to methods of HistoryBuffer, not to {owner!r}.{name}')
     return getattr(owner, name)
-
-
-def find_renamed_mmseg(utils: Any) -> None:
-    """For ``mmseg::`` in a config, mmengine looks for, or even pip installs, the distribution mmsegmentation.
-
-    The continuation is called onedl-mmsegmentation, so mmengine is told to look for the module instead.
-    """
-    try:
-        metadata.distribution(utils.MODULE2PACKAGE['mmseg'])
-    except metadata.PackageNotFoundError:
-        if importlib.util.find_spec('mmseg'):
-            utils.MODULE2PACKAGE['mmseg'] = 'mmseg'

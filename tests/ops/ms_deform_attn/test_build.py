@@ -15,7 +15,7 @@ from support import ROOT
 from vitdense.ops.ms_deform_attn import build, library
 from vitdense.version import __version__
 
-STARTUP = ROOT / 'vitdense/compat/mmcv_ext/vitdense_mmcv_ext.pth'
+STARTUP = ROOT / 'vitdense_startup.pth'
 needs_compiler = pytest.mark.skipif(bool(build.obstacle('cpu')), reason=str(build.obstacle('cpu')))
 
 
@@ -188,7 +188,7 @@ def test_wheel_without_libraries_is_pure(tmp_path):
     name, files = wheel(tmp_path, VITDENSE_BUILD='0')
     assert name.endswith('-py3-none-any.whl')
     assert not [file for file in files if file.endswith('.so')]
-    assert {'vitdense/ops/ms_deform_attn/csrc/cpu.cpp', 'vitdense_mmcv_ext.pth'} <= set(files)
+    assert {'vitdense/ops/ms_deform_attn/csrc/cpu.cpp', 'vitdense_startup.py', 'vitdense_startup.pth'} <= set(files)
 
 
 def backend(folder: Path, hook: str, target: Path, **environment) -> Path:
@@ -214,5 +214,5 @@ def test_the_wheel_of_the_source_distribution_is_that_of_the_project(tmp_path):
 def test_an_editable_installation_finds_the_operators_of_mmcv_at_the_start_of_python(tmp_path):
     path = backend(project(tmp_path), 'build_editable', tmp_path)
     with zipfile.ZipFile(path) as archive:
-        assert archive.read('vitdense_mmcv_ext.pth') == STARTUP.read_bytes()
-        assert 'vitdense_mmcv_ext.pth,sha256=' in archive.read(f'vitdense-{__version__}.dist-info/RECORD').decode()
+        assert archive.read('vitdense_startup.pth') == STARTUP.read_bytes()
+        assert 'vitdense_startup.pth,sha256=' in archive.read(f'vitdense-{__version__}.dist-info/RECORD').decode()
