@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointHook
 from .convert_checkpoint import ConvertCheckpointHook
+from .early_stopping import EarlyStoppingHook
 from .evaluation_files import EvaluationFilesHook
 from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
@@ -13,6 +14,7 @@ from .worker_seed import WorkerSeedHook
 __all__ = [
     'CheckpointHook',
     'ConvertCheckpointHook',
+    'EarlyStoppingHook',
     'EvaluationFilesHook',
     'InvalidLossError',
     'InvalidLossHook',
