@@ -32,10 +32,12 @@ def found(tmp_path):
         if evaluator is not None:
             (tmp_path / 'other.json').write_text(json.dumps(evaluator))
             node['ann_file'] = str(tmp_path / 'other.json')
-        datasets = [dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'data{i}.json') for i in range(len(data))]
+        datasets = [
+            dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'data{i}.json') for i in range(len(data))
+        ]
         dataset = datasets[0] if len(data) == 1 else dict(type='ConcatDataset', datasets=datasets)
         cfg = Config(
-            {'default_scope': 'mmdet', f'{split}_dataloader': dict(dataset=dataset),
+            {'default_scope': 'mmdet', 'model': dict(type='X'), f'{split}_dataloader': dict(dataset=dataset),
              f'{split}_evaluator': node if 'metrics' in node else dict(type=kind, **node)}
         )  # fmt: skip
         keys = ['dataset'] if len(data) == 1 else [f'dataset.datasets.{i}' for i in range(len(data))]
@@ -159,7 +161,9 @@ def test_panoptic_maps(maps, tmp_path):
     given = own if maps == 'same' else given
     dataset = dict(type='CocoPanopticDataset', data_root=str(tmp_path), data_prefix=dict(seg='own'))
     evaluator = dict(type='CocoPanopticMetric', seg_prefix=str(given))
-    cfg = Config(dict(default_scope='mmdet', val_dataloader=dict(dataset=dataset), val_evaluator=evaluator))
+    cfg = Config(
+        dict(default_scope='mmdet', model=dict(type='X'), val_dataloader=dict(dataset=dataset), val_evaluator=evaluator)
+    )
     texts = [str(finding) for finding in check(Run(cfg, ('val',)), 'data')]
     assert len(texts) == (maps in ('other', 'none'))
     assert all('val_evaluator.seg_prefix' in text for text in texts)
@@ -167,7 +171,7 @@ def test_panoptic_maps(maps, tmp_path):
 
 def test_the_metric_of_cityscapes_and_other_classes():
     cfg = Config(
-        dict(default_scope='mmseg', val_dataloader=dict(dataset=dict(type='BaseSegDataset')),
+        dict(default_scope='mmseg', model=dict(type='X'), val_dataloader=dict(dataset=dict(type='BaseSegDataset')),
              val_evaluator=dict(type='CityscapesMetric', output_dir='out'))
     )  # fmt: skip
     report = SplitReport('val_dataloader.dataset', 'BaseSegDataset', CLASSES)

@@ -7,6 +7,7 @@ from vitdense.checks import Run, check
 
 
 def found(names=('train', 'val'), **cfg) -> list[str]:
+    cfg = dict(model=dict(type='X')) | cfg
     return [str(finding) for finding in check(Run(Config(cfg), names), 'data')]
 
 

@@ -56,7 +56,8 @@ def test_an_unknown_metric_costs_one_warning_and_no_run(tmp_path):
     runner = train(tmp_path, [{'boxes': 1.0}, {'boxes': 2.0}])
     assert best(runner) == set()
     [line] = [line for line in log_of(runner).splitlines() if 'no best.pth' in line]
-    assert 'toy/boxes' in line and 'save_best=KEY' in line
+    assert 'toy/boxes' in line
+    assert 'save_best=KEY' in line
     assert runner.epoch == 2
 
 
@@ -65,7 +66,7 @@ def test_what_the_user_chose_is_respected_and_a_wrong_choice_ends_no_run(value, 
     chosen = dict(save_best=['toy/mAcc', 'toy/text', 'toy/none'], rule=['greater', 'less', 'less'])
     runner = train(tmp_path, [{'mIoU': 1 - v, 'mAcc': v, 'text': value} for v in (0.1, 0.2)], checkpoint=chosen)
     assert best(runner) == {'best_toy_mAcc.pth', 'best_toy_mAcc_epoch_2.pth'}
-    assert "no best checkpoint by toy/none of this validation: there is no such metric, only" in log_of(runner)
+    assert 'no best checkpoint by toy/none of this validation: there is no such metric, only' in log_of(runner)
 
 
 @pytest.mark.parametrize('key', ['coco_panoptic/PQ', 'mFscore', 'lvis/segm_AP'])
@@ -106,7 +107,11 @@ def test_an_early_stop_says_why_and_saves_its_last_step(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('values', 'stop', 'said'),
     [
-        ([3.0, 2.0, 2.0], dict(patience=1, min_delta=0.1), 'iter 6/40: toy/rmse has not fallen by 0.1 from its best, 2,'),
+        (
+            [3.0, 2.0, 2.0],
+            dict(patience=1, min_delta=0.1),
+            'iter 6/40: toy/rmse has not fallen by 0.1 from its best, 2,',
+        ),
         ([3.0, 0.5], dict(stopping_threshold=1.0), 'iter 4/40: toy/rmse is 0.5, stopping_threshold is 1'),
         ([3.0, NAN], dict(monitor='toy/rmse'), 'iter 4/40: toy/rmse is nan'),
     ],

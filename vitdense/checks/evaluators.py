@@ -53,7 +53,7 @@ def another_file(run: Run) -> Iterator[Case]:
 )
 def shared_ids(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for key, node, leaves in pairs(run, split):
+        for _, node, leaves in pairs(run, split):
             files = [file for leaf in leaves if (file := file_of(split, *leaf))]
             if len(files) < 2 or not run.is_a(node, *BY_IMAGE_ID):
                 continue
@@ -197,7 +197,9 @@ def _difference(path: Path, files: list[Path], classes: Sequence[str]) -> str:
     data = AnnotationFile(images, objects)
     other = [i for i in images if data.of_classes(i, classes) != truth.of_classes(i, classes)] if objects else []
     if other:
-        return f'{len(other)} of {len(images)} images have other objects there than in {name}, the first is {other[0]!r}'
+        return (
+            f'{len(other)} of {len(images)} images have other objects there than in {name}, the first is {other[0]!r}'
+        )
     return ''
 
 

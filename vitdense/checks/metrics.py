@@ -25,7 +25,8 @@ def unknown_metric(run: Run) -> Iterator[Case]:
     keys = known_keys(run)
     for where, key in chosen_metrics(run):
         if keys and key not in keys and not key.endswith('_precision'):  # classwise=True has one of each class
-            first = nearest(key, keys)[0]
+            same = [other for other in keys if _name(other) == _name(key)]
+            first = (same or nearest(key, keys))[0]
             yield Case(where, repr(key), f'one of {listed(keys, 12)}', f'--cfg-options {where}={first}')
 
 
@@ -97,10 +98,12 @@ def _keys_of(run: Run, node: ConfigDict) -> list[str] | None:
 def _chosen(key: str, hook: ConfigDict) -> list[tuple[str, str]]:
     name = 'monitor' if 'monitor' in hook else 'save_best'
     return [
-        (f'{key}.{name}', metric)
-        for metric in _listed(hook.get(name))
-        if isinstance(metric, str) and metric != 'auto'
+        (f'{key}.{name}', metric) for metric in _listed(hook.get(name)) if isinstance(metric, str) and metric != 'auto'
     ]
+
+
+def _name(key: str) -> str:
+    return key.rpartition('/')[2].lower()
 
 
 def _listed(value: object) -> list:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitdense.checkpoint.fetch import SUFFIXES
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.config.tree import places
 from vitdense.names import listed, nearest
@@ -26,8 +27,8 @@ def missing_weights(run: Run) -> Iterator[Case]:
         if path in RELEASES or '://' in path or Path(path).expanduser().is_file():
             continue
         folder = Path(path).expanduser().parent
-        there = [other.name for other in folder.glob('*.*') if other.is_file()] if folder.is_dir() else []
-        beside = f'{folder} has {listed(nearest(Path(path).name, there), 3) or "no files"}'
+        there = [other.name for other in folder.iterdir() if other.suffix in SUFFIXES] if folder.is_dir() else []
+        beside = f'{folder} has {listed(nearest(Path(path).name, there), 3) or "none"}'
         yield Case(where, path, remedy=beside if folder.is_dir() else f'there is no folder {folder}')
 
 

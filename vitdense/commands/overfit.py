@@ -5,6 +5,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import timm.layers
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
             found = [str(error)]
         else:
             found = hints(progress.evaluations, progress.first_loss, model, cfg, chosen)
-            for one in reports_of(runner.val_evaluator):
+            for one in chain.from_iterable(reports_of(runner.val_evaluator)):
                 CONSOLE.print(per_class_table(one))
         CONSOLE.print(f'work dir: {Path(runner.work_dir).resolve()}')
         if progress.reached:

@@ -52,9 +52,9 @@ class Preparation:
         run.cfg._cfg_dict.update(settings)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.folder:
-            self.folder.lock.release()
+            self.folder.leave(failed=error is not None)
 
     def _prepare(self) -> tuple[Sequence[SplitReport], list[Finding], list[str], dict]:
         run, args = self.run, self.args

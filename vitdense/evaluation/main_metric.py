@@ -14,11 +14,25 @@ MAIN = (
 parts, masks before boxes, overlap before accuracy."""
 
 HIGHER = frozenset(
-    'pq sq rq map ap ar iou miou ciou dice mdice fscore mfscore f1 hota mota idf1 acc accuracy macc aacc auc precision '
-    'mprecision recall mrecall averagescorecategories averagescoreinstcategories d1 d2 d3 top1 top5 ji psnr ssim'.split()
+    (
+        *('pq', 'sq', 'rq', 'map', 'ap', 'ar', 'iou', 'miou', 'ciou', 'dice', 'mdice', 'fscore', 'mfscore'),
+        *('f1', 'hota', 'mota', 'idf1', 'acc', 'accuracy', 'macc', 'aacc', 'auc', 'precision', 'mprecision'),
+        *('recall', 'mrecall', 'averagescorecategories', 'averagescoreinstcategories', 'd1', 'd2', 'd3'),
+        *('top1', 'top5', 'ji', 'psnr', 'ssim'),
+    )
 )
-LOWER = frozenset('loss error err mae mse rmse mmr fid abs_rel sq_rel rel silog log10 rmse_log'.split())
-QUALIFIERS = frozenset('bbox segm mask box s m l r c f th st mean overall all val test log'.split())
+LOWER = frozenset(
+    (
+        *('loss', 'error', 'err', 'mae', 'mse', 'rmse', 'mmr', 'fid', 'abs_rel', 'sq_rel', 'rel', 'silog'),
+        *('log10', 'rmse_log'),
+    )
+)
+QUALIFIERS = frozenset(
+    (
+        *('bbox', 'segm', 'mask', 'box', 's', 'm', 'l', 'r', 'c', 'f', 'th', 'st', 'mean', 'overall', 'all'),
+        *('val', 'test', 'log'),
+    )
+)
 
 
 def direction(key: str) -> str | None:

@@ -8,6 +8,7 @@ from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
 from .progress import ProgressHook
 from .results import ResultsHook
+from .show import ShowHook
 from .start_report import StartReportHook
 from .worker_seed import WorkerSeedHook
 
@@ -21,6 +22,7 @@ __all__ = [
     'PicturesHook',
     'ProgressHook',
     'ResultsHook',
+    'ShowHook',
     'StartReportHook',
     'WorkerSeedHook',
 ]

@@ -64,8 +64,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         if key is None:
             self._warn(
                 runner,
-                f'no best.pth: which metric to go by, and whether more of it is better, is not known of '
-                f'{listed(list(metrics), 8)}; default_hooks.checkpoint.save_best=KEY and .rule=greater (or less) say it',
+                'no best.pth: which metric to go by, and whether more of it is better, is not known of '
+                f'{listed(list(metrics), 8)}; '
+                'default_hooks.checkpoint.save_best=KEY and .rule=greater (or less) say it',
             )
             return False
         self._init_rule(self.rules, [key])

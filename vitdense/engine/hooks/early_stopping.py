@@ -62,8 +62,8 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
             self._warned = True
             numbers = [key for key, value in metrics.items() if isinstance(value, Real)]
             runner.logger.warning(
-                f'EarlyStoppingHook: monitor is {self.monitor!r}, the validation has {listed(numbers, 12) or "nothing"}: '
-                'the training goes on to its end'
+                f'EarlyStoppingHook: monitor is {self.monitor!r}, the validation has {listed(numbers, 12) or "nothing"}'
+                ': the training goes on to its end'
             )
 
     def _reason(self, score: float) -> str:
