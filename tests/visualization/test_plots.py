@@ -116,7 +116,7 @@ def test_confusion_matrix_shows_shares():
     one = EvaluationReport('bbox', ('a', 'b'), {'a': {}, 'b': {}}, counts)
     axes = draw_confusion_matrix(one).axes[0]
     shown = axes.images[0].get_array()
-    np.testing.assert_allclose(shown.filled(-1), [[0.8, 0.2, 0], [-1, -1, -1], [0.5, 0.5, 0]])
+    np.testing.assert_allclose(shown.filled(-1), [[0.8, 0.2, 0], [-1, -1, -1], [0.5, 0.5, -1]])
     cells = {tuple(map(round, text.get_position()))[::-1]: text.get_text() for text in axes.texts}
     assert cells == {(0, 0): '80%\n8', (0, 1): '20%\n2', (2, 0): '50%\n1', (2, 1): '50%\n1'}
     assert [t.get_text() for t in axes.get_yticklabels()] == ['a  10', 'b  0', 'no object  2']

@@ -48,7 +48,12 @@ class Preparation:
 
     def __enter__(self) -> 'Preparation':
         run = self.run
-        run.reports, run.remarks, self.changes, settings = on_main_process(self._prepare)
+        try:
+            run.reports, run.remarks, self.changes, settings = on_main_process(self._prepare)
+        except BaseException:
+            if self.folder:
+                self.folder.leave(failed=True)
+            raise
         run.cfg._cfg_dict.update(settings)
         return self
 

@@ -10,7 +10,9 @@ from filelock import FileLock, Timeout
 
 LOCK = 'run.lock'
 
-OF_A_START = re.compile(r'run\.lock|environment\.txt|[^/]*\.py|clean/.*|\d{8}_\d{6}/(.*\.log|vis_data/config\.py)')
+OF_A_START = re.compile(
+    r'run\.lock|environment\.txt|[^/]*\.(py|json|ya?ml)|clean/.*|\d{8}_\d{6}/([^/]*\.log|vis_data/(config\.py|events\..*))'
+)
 """Files that are there before a run has done anything."""
 
 
