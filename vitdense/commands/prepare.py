@@ -103,6 +103,12 @@ def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
     return RunFolder(home)
 
 
+def beside_the_training(cfg: Config, purpose: str) -> None:
+    """Where a config names a folder, as the copy of it that a training leaves does, use one beside it."""
+    if cfg.get('work_dir'):
+        cfg.work_dir = f'{cfg.work_dir.rstrip("/")}_{purpose}'
+
+
 def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed."""
     if args.backbone:

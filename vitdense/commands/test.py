@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
-from vitdense.commands.prepare import Preparation, build_runner, describe_run
+from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, describe_run
 from vitdense.commands.summary import print_summary
 from vitdense.config.test_time import package_of, use_tta
 from vitdense.console import say
@@ -30,8 +30,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         draw_to(cfg, args.show_dir)
     if args.tta:
         use_tta(cfg)
-    if cfg.get('work_dir'):  # that of the training, in the copy of the config that it has left
-        cfg.work_dir = f'{cfg.work_dir.rstrip("/")}_test'
+    beside_the_training(cfg, 'test')
     join(cfg, args.launcher)
     run = describe_run(cfg, args.splits)
     with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
