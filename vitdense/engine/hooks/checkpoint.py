@@ -31,6 +31,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     Where an early stop ends the training, the last step is saved as it is at the end of the schedule.
     """
 
+    best_ckpt_path: str | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warned: set[str] = set()
@@ -88,8 +90,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _best(self) -> dict[str, str]:
         """Paths of the best checkpoints by their fixed names."""
-        if getattr(self, 'best_ckpt_path', None):
-            return {'best.pth': self.best_ckpt_path}
+        if best := getattr(self, 'best_ckpt_path', None):
+            return {'best.pth': best}
         several = getattr(self, 'best_ckpt_path_dict', {})
         return {f'best_{key.replace("/", "_")}.pth': path for key, path in several.items() if path}
 

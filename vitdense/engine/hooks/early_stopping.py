@@ -29,6 +29,8 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         ValueError: the direction of ``monitor`` is not known, and there is no ``rule``.
     """
 
+    min_delta: float
+
     def __init__(self, monitor: str = 'auto', rule: str | None = None, **kwargs: Any) -> None:
         self.given_rule = rule
         super().__init__(monitor, rule or direction(monitor) or ('greater' if monitor == 'auto' else None), **kwargs)
