@@ -127,10 +127,8 @@ def file_of(split: Split, key: str, node: ConfigDict) -> Path | None:
 
 
 def local_file(path: object) -> Path | None:
-    """``path``, where it is a JSON file of this machine."""
-    if not isinstance(path, str) or not path.endswith('.json') or not os.path.isfile(path):
-        return None
-    return Path(path)
+    """``path``, where it is a file of this machine."""
+    return Path(path) if isinstance(path, str) and os.path.isfile(path) else None
 
 
 def same_content(one: Path, other: Path) -> bool:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from PIL import Image
+from torch import Tensor
 
 from vitdense.registry import HOOKS
 from vitdense.visualization import class_colors, class_names, draw, predicted_labels, rgb_image
@@ -58,6 +61,9 @@ class ShowHook(Hook):
         path = sample.metainfo['img_path']
         target = self.folder / self._place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if (depth := sample.get('pred_depth_map')) is not None:
+            _depth_picture(depth.data).save(target, quality=90)
+            return
         image = rgb_image(_load(next(_leaves(dataset)), path), is_bgr(runner.cfg))
         labels = predicted_labels(sample, self.score_thr)
         draw(image, labels, class_names(meta), class_colors(meta), None).save(target, quality=90)
@@ -81,6 +87,13 @@ def _leaves(dataset: BaseDataset) -> Iterator[BaseDataset]:
 def _folders(dataset: BaseDataset) -> list[str]:
     prefixes = getattr(dataset, 'data_prefix', None) or {}
     return [prefixes[name] for name in ('img', 'img_path') if prefixes.get(name)]
+
+
+def _depth_picture(depth: Tensor) -> Image.Image:
+    """A (1, H, W) map from its nearest (blue) to its farthest point (yellow)."""
+    values = depth.squeeze(0).cpu().float()
+    values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-9)
+    return Image.fromarray(colormaps['viridis'](values.numpy(), bytes=True)[..., :3])
 
 
 def _load(dataset: BaseDataset, path: str) -> Any:
