@@ -38,12 +38,10 @@ def use_tta(cfg: Config) -> None:
 
 def package_of(cfg: Config) -> str:
     """'mmdet' or 'mmseg', the package whose data samples the model works with; its own package for others."""
-    scope = cfg.get('default_scope')
-    if scope in MODELS:
-        return scope
-    kind = cfg.model.get('type')
+    scope, kind = cfg.get('default_scope'), cfg.model.get('type')
     kind = resolve(kind, scope or 'mmengine') if isinstance(kind, str) else kind
-    return getattr(kind, '__module__', '').split('.')[0]
+    package = getattr(kind, '__module__', '').split('.')[0]
+    return scope if package not in MODELS and scope in MODELS else package
 
 
 def views(pipeline: list[ConfigDict], package: str, key: str = 'test_dataloader.dataset') -> list[dict]:
