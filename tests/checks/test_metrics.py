@@ -1,6 +1,7 @@
 """Metrics that a config names against those that its evaluators give."""
 
 import pytest
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 
@@ -40,6 +41,7 @@ def found(evaluator, monitor=None, custom=None, rule=None, names=('train', 'val'
         (dict(COCO, metric_items=['mAP_50']), 'coco/bbox_mAP', 'coco/bbox_mAP_50'),
         (MAPS, 'mIoU', 'mDice'),
         ([COCO, MAPS], 'coco/mDice', 'mDice'),
+        (dict(COCO, type=CocoMetric), 'bbox_mAP', 'coco/bbox_mAP'),
     ],
 )
 def test_a_metric_that_is_not_there(evaluator, chosen, remedy):

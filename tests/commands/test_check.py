@@ -1,6 +1,7 @@
 """What ``tools/check.py`` takes a step of."""
 
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from support.small import make_data, write_config
 
@@ -22,5 +23,6 @@ def test_models_that_ask_for_epoch_and_iteration(name, tmp_path, monkeypatch, ca
     cfg.custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA')]
     cfg.dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
+    DetLocalVisualizer._instance_dict.clear()  # one with the name of the config writes to the folder of its first run
     check.run(parser_of('check').parse_args(['config.py']))
     assert capsys.readouterr().out.rstrip().endswith('nothing wrong was found')
