@@ -25,7 +25,9 @@ def test_a_file_that_is_not_there(cfg, where, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'gone2.pth').touch()
     [text] = found(**cfg)
-    assert text == f'file of weights that is not there: {where}: gone.pth; expected a file\n  . has gone2.pth'
+    assert (
+        text == f'file of weights that is not there: {where}: gone.pth; expected a file\n  checkpoints in .: gone2.pth'
+    )
     (tmp_path / 'gone.pth').touch()
     assert found(**cfg) == []
 
@@ -42,5 +44,5 @@ def test_no_file_and_a_test():
     model = dict(backbone=dict(pretrained=True, init_cfg=dict(type='Pretrained', checkpoint='none/gone.pth')))
     assert found(('test',), model=model) == []
     [text] = found(model=model)
-    assert text.endswith('there is no folder none')
+    assert text.endswith('none has no checkpoints')
     assert len(found(('test',), load_from='gone.pth')) == 1

@@ -5,7 +5,8 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from support.small import make_data, write_config
 
-from vitdense.commands import check, parser_of
+from vitdense import commands
+from vitdense.commands import parser_of
 from vitdense.config.load import load_config
 
 pytestmark = pytest.mark.slow
@@ -24,5 +25,5 @@ def test_models_that_ask_for_epoch_and_iteration(name, tmp_path, monkeypatch, ca
     cfg.dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
     DetLocalVisualizer._instance_dict.clear()  # one with the name of the config writes to the folder of its first run
-    check.run(parser_of('check').parse_args(['config.py']))
+    commands.run('check', parser_of('check').parse_args(['config.py']))
     assert capsys.readouterr().out.rstrip().endswith('nothing wrong was found')

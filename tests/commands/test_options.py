@@ -9,18 +9,9 @@ import torch
 from PIL import Image
 from support.small import KINDS, make_data, write_config
 
-from vitdense.commands import check as check_command
-from vitdense.commands import compare_runs, convert, flops, overfit, parser_of, test, train
+from vitdense import commands
+from vitdense.commands import parser_of
 
-COMMANDS = {
-    'check': check_command,
-    'compare_runs': compare_runs,
-    'convert': convert,
-    'flops': flops,
-    'overfit': overfit,
-    'test': test,
-    'train': train,
-}
 MAIN = {'detector': 'coco/bbox_mAP', 'instances': 'coco/segm_mAP', 'maps': 'mDice'}
 IMAGES = ['a/0.jpg', 'a/1.jpg', 'b/0.jpg', 'b/1.jpg']
 
@@ -42,7 +33,7 @@ def run(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
 
     def run(command: str, *args: object) -> str:
-        code = COMMANDS[command].run(parser_of(command).parse_args(list(map(str, args))))
+        code = commands.run(command, parser_of(command).parse_args(list(map(str, args))))
         torch.use_deterministic_algorithms(False)
         assert code in ((0, 1) if command == 'overfit' else (None, 0))
         return capsys.readouterr().out

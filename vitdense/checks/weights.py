@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitdense.checkpoint.fetch import SUFFIXES
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.config.tree import places
-from vitdense.names import listed, nearest
+from vitdense.files import checkpoints_in
 
 from .rules import Case, rule
 from .run import Run
@@ -26,10 +25,9 @@ def missing_weights(run: Run) -> Iterator[Case]:
     for where, path in named_files(run):
         if path in RELEASES or '://' in path or Path(path).expanduser().is_file():
             continue
-        folder = Path(path).expanduser().parent
-        there = [other.name for other in folder.iterdir() if other.suffix in SUFFIXES] if folder.is_dir() else []
-        beside = f'{folder} has {listed(nearest(Path(path).name, there), 3) or "none"}'
-        yield Case(where, path, remedy=beside if folder.is_dir() else f'there is no folder {folder}')
+        file = Path(path).expanduser()
+        beside = checkpoints_in(file.parent, file.name).removeprefix('; ')
+        yield Case(where, path, remedy=beside or f'{file.parent} has no checkpoints')
 
 
 def named_files(run: Run) -> Iterator[tuple[str, str]]:
