@@ -10,11 +10,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
-CONSOLE = Console(
-    width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False, emoji=False, markup=False
-)
+WIDTH = 160
+"""Letters of a line where stdout is no terminal."""
+
+
+class Screen(Console):
+    """A console that asks stdout what it is when it writes; at import, stdout may be something else."""
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a live bar can be drawn."""
+        return self.is_terminal and not self.is_dumb_terminal
+
+    @is_interactive.setter
+    def is_interactive(self, at_import: bool) -> None:
+        pass
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        return super().size if self.is_terminal else ConsoleDimensions(WIDTH, 25)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        raise AttributeError('the size is that of the terminal')
+
+
+CONSOLE = Screen(soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
 NOISE = (

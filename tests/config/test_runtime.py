@@ -34,11 +34,11 @@ def test_a_detector_gets_the_hooks_and_the_counterparts():
     assert again.to_dict() == cfg.to_dict()
 
 
-def test_a_segmentor_keeps_the_best_by_mean_iou():
+def test_a_segmentor_keeps_the_best_by_its_main_metric():
     cfg = load_config('mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py')
     use_runtime(cfg)
     assert cfg.val_evaluator.type == 'vitdense.IoUMetric'
-    assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
+    assert cfg.default_hooks.checkpoint.save_best == 'auto'
     assert cfg.log_processor == dict(type='vitdense.LogProcessor', by_epoch=False)
     assert cfg.train_dataloader.dataset.type == 'ADE20KDataset'
 

@@ -90,3 +90,43 @@ def test_a_folder_that_cannot_be_written_is_named(name, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match=r'file.* cannot be written to'):
         RunFolder(tmp_path / name)
+
+
+STARTED = ['run.lock', 'config.py', 'environment.txt', '20260101_120000/20260101_120000.log', 'clean/val.json']
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_failed_start_leaves_nothing(tmp_path):
+    folder = RunFolder.fresh(str(tmp_path / 'work_dirs/runs/exp'))
+    fill(folder.path, *STARTED, '20260101_120000/vis_data/config.py')
+    folder.leave(failed=True)
+    assert list(tmp_path.iterdir()) == []
+    assert RunFolder.fresh(str(tmp_path / 'work_dirs/runs/exp')).path.name == 'exp'
+
+
+def test_folders_that_others_use_stay(tmp_path):
+    folder = RunFolder.fresh(str(tmp_path / 'work_dirs/one'))
+    other = RunFolder.fresh(str(tmp_path / 'work_dirs/two'))
+    folder.leave(failed=True)
+    assert [path.name for path in (tmp_path / 'work_dirs').iterdir()] == ['two']
+    other.leave()
+    assert other.path.is_dir()
+
+
+@pytest.mark.parametrize('name', ['labels.png', 'epoch_1.pth', 'results.csv', 'notes.txt', 'a/b.log', 'test.jpg'])
+def test_anything_of_a_run_is_kept(name, tmp_path):
+    folder = RunFolder.fresh(str(tmp_path / 'exp'))
+    fill(folder.path, *STARTED, name)
+    folder.leave(failed=True)
+    assert (tmp_path / 'exp' / name).is_file()
+
+
+def test_a_folder_that_was_there_is_kept(tmp_path):
+    (tmp_path / 'exp').mkdir()
+    RunFolder.fresh(str(tmp_path / 'exp')).leave(failed=True)
+    assert (tmp_path / 'exp').is_dir()

@@ -68,6 +68,9 @@ def test_report_of_the_first_metric_with_classes(metrics, task, write):
         assert metric.report is None
         return
     assert metric.report.task == task
+    assert [one.task for one in metric.reports] == [name for name in metrics if name != 'proposal']
+    for one in metric.reports:
+        assert one.column('AP').mean() == pytest.approx(result[f'coco/{one.task}_mAP'], abs=0.0005)
     assert metric.report.column('AP').mean() == pytest.approx(result[f'coco/{task}_mAP'], abs=0.0005)
     assert metric.report.column('AP50').mean() == pytest.approx(metric.report.curves.precision.mean())
 
@@ -250,8 +253,8 @@ def test_bad_input(write, tmp_path):
         run(CocoMetric(path), [sample(3, [[0, 0, 5, 5]], [1], [0.5])], 'a')
     with pytest.raises(ValueError, match="image 'z' was predicted"):
         run(CocoMetric(path), [sample('z', [[0, 0, 5, 5]], [0], [0.5])], 'ab')
-    with pytest.raises(ValueError, match='annotation 1 has no segmentation'):
-        run(CocoMetric(path, metric='segm'), [sample(3, [], [], [])], 'ab')
+    with pytest.raises(ValueError, match=r'metric segm: \d+ annotations of .* have no segmentation, the first is 1'):
+        CocoMetric(path, metric='segm').dataset_meta = dict(classes=('a', 'b'))
     with pytest.raises(KeyError, match='segm is not in results'):
         run(CocoMetric(write(make(10, 2, ['a'], masks=True)[0]), metric='segm'), [sample(3, [], [], [])], 'a')
     with pytest.raises(KeyError, match="'mAP_5': did you mean 'mAP_50'"):

@@ -116,11 +116,18 @@ def test_confusion_matrix_shows_shares():
     one = EvaluationReport('bbox', ('a', 'b'), {'a': {}, 'b': {}}, counts)
     axes = draw_confusion_matrix(one).axes[0]
     shown = axes.images[0].get_array()
-    np.testing.assert_allclose(shown.filled(-1), [[0.8, 0.2, 0], [-1, -1, -1], [0.5, 0.5, 0]])
+    np.testing.assert_allclose(shown.filled(-1), [[0.8, 0.2, 0], [-1, -1, -1], [0.5, 0.5, -1]])
     cells = {tuple(map(round, text.get_position()))[::-1]: text.get_text() for text in axes.texts}
     assert cells == {(0, 0): '80%\n8', (0, 1): '20%\n2', (2, 0): '50%\n1', (2, 1): '50%\n1'}
     assert [t.get_text() for t in axes.get_yticklabels()] == ['a  10', 'b  0', 'no object  2']
     assert [t.get_text() for t in axes.get_xticklabels()] == ['a', 'b', 'missed']
+
+
+def test_a_matrix_without_confusions_says_so():
+    names = tuple(f'class {i}' for i in range(13))
+    for task, size, text in (('bbox', 14, 'No confusions, nothing missed'), ('semantic', 13, 'No confusions.')):
+        one = EvaluationReport(task, names, {}, np.diag([3] * 13 + [0] * (size - 13)))
+        assert any(found.get_text().startswith(text) for found in draw_confusion_matrix(one).texts)
 
 
 def test_numbers_in_cells_can_be_read_on_their_colour():
@@ -236,6 +243,21 @@ def fake_runner(folder: Path, *reports: EvaluationReport | None) -> SimpleNamesp
     return SimpleNamespace(
         work_dir=str(folder), val_evaluator=evaluator, test_evaluator=evaluator, logger=logger, warnings=warnings
     )
+
+
+def test_files_of_masks_beside_boxes(tmp_path):
+    runner = fake_runner(tmp_path, report(3))
+    runner.val_evaluator.metrics += [
+        SimpleNamespace(reports=[]),
+        SimpleNamespace(reports=[report(2), report(4, 'segm')]),
+    ]
+    hook = EvaluationFilesHook()
+    hook.after_test_epoch(runner)
+    names = {path.name for path in tmp_path.glob('*.csv')}
+    assert names == {'per_class.csv', 'per_class_2.csv', 'per_class_2_segm.csv'}
+    assert (tmp_path / 'per_class_2_segm.csv').read_text().count('\n') == 5
+    assert (tmp_path / 'confusion_matrix_2_segm.png').is_file()
+    assert printed(per_class_table(report(3, 'segm')))
 
 
 def test_files_of_a_run(tmp_path):

@@ -1,6 +1,6 @@
 """Do the parts of a run fit together? One function a rule, over one description of the run; docs/checks.md has all."""
 
-from . import batch_norms, decode_heads, loaders, recipe, segmentation
+from . import batch_norms, decode_heads, evaluators, loaders, metrics, recipe, segmentation, weights
 from .rules import CHECKS, STAGES, Case, check, rule
 from .run import Run, Split
 
@@ -13,8 +13,11 @@ __all__ = [
     'batch_norms',
     'check',
     'decode_heads',
+    'evaluators',
     'loaders',
+    'metrics',
     'recipe',
     'rule',
     'segmentation',
+    'weights',
 ]

@@ -85,7 +85,11 @@ def test(parser: Parser) -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='save the images with their predictions')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config describes it')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: as the config describes it, else three sizes, each as it is and flipped',
+    )
 
 
 def check(parser: Parser) -> None:
@@ -147,7 +151,7 @@ def compare_runs(parser: Parser) -> None:
     """Options of ``tools/compare_runs.py``."""
     parser.description = 'Draw a metric of several runs against epoch and time.'
     parser.add_argument('runs', nargs='+', type=Path, help='work dirs; their names are those of the curves')
-    parser.add_argument('--metric', default='val/coco/bbox_mAP', help='column of results.csv (default %(default)s)')
+    parser.add_argument('--metric', help='column of results.csv, e.g. val/coco/bbox_mAP (default: the main metric)')
     parser.add_argument('--out', type=Path, default='comparison.png', help='picture (default %(default)s)')
 
 

@@ -7,6 +7,7 @@ import time
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.runner import Runner
 
 from vitdense.commands.prepare import build_runner, describe_run, scan
@@ -51,9 +52,11 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
 
 def train_step(runner: Runner) -> str:
     """One step on the first batch, from random weights."""
+    loop = runner.train_loop
     start = time.perf_counter()
-    batch = next(iter(runner.train_dataloader))
+    batch = next(iter(loop.dataloader))
     loaded = time.perf_counter()
+    begin(runner, batch)
     runner.model.train()
     losses = runner.model.train_step(batch, runner.optim_wrapper)
     values = {key: value.item() for key, value in losses.items()}
@@ -64,6 +67,22 @@ def train_step(runner: Runner) -> str:
         f'{terms}; loading {loaded - start:.1f} s, step {time.perf_counter() - loaded:.1f} s, '
         f'{peak_memory() / 1024:.1f} GB'
     )
+
+
+def begin(runner: Runner, batch: dict) -> None:
+    """Do what hooks do before the first step; some models ask for its epoch and iteration, or are told them.
+
+    Our own hooks only report and write.
+    """
+    for stage, arguments in (
+        ('before_run', {}),
+        ('before_train', {}),
+        ('before_train_epoch', {}),
+        ('before_train_iter', dict(batch_idx=0, data_batch=batch)),
+    ):
+        for hook in runner.hooks:
+            if not type(hook).__module__.startswith('vitdense.') and not isinstance(hook, LoggerHook | CheckpointHook):
+                getattr(hook, stage)(runner, **arguments)
 
 
 def val_step(runner: Runner) -> str:

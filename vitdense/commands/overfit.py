@@ -5,6 +5,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import timm.layers
@@ -16,7 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from vitdense.commands.overfit_hints import Evaluation, hints
-from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
+from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, choose_backbone, describe_run
 from vitdense.config.datasets import leaf_datasets, positions
 from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
     """
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
+    beside_the_training(cfg, 'overfit')
     run = describe_run(cfg, args.splits)
     with Preparation(run, args, f'{Path(args.config).stem}_overfit') as ready:
         dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
             found = [str(error)]
         else:
             found = hints(progress.evaluations, progress.first_loss, model, cfg, chosen)
-            for one in reports_of(runner.val_evaluator):
+            for one in chain.from_iterable(reports_of(runner.val_evaluator)):
                 CONSOLE.print(per_class_table(one))
         CONSOLE.print(f'work dir: {Path(runner.work_dir).resolve()}')
         if progress.reached:

@@ -48,13 +48,18 @@ class Preparation:
 
     def __enter__(self) -> 'Preparation':
         run = self.run
-        run.reports, run.remarks, self.changes, settings = on_main_process(self._prepare)
+        try:
+            run.reports, run.remarks, self.changes, settings = on_main_process(self._prepare)
+        except BaseException:
+            if self.folder:
+                self.folder.leave(failed=True)
+            raise
         run.cfg._cfg_dict.update(settings)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.folder:
-            self.folder.lock.release()
+            self.folder.leave(failed=error is not None)
 
     def _prepare(self) -> tuple[Sequence[SplitReport], list[Finding], list[str], dict]:
         run, args = self.run, self.args
@@ -96,6 +101,12 @@ def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
     if args.work_dir or not (home / LOCK).is_file():
         return RunFolder.fresh(wanted, args.overwrite)
     return RunFolder(home)
+
+
+def beside_the_training(cfg: Config, purpose: str) -> None:
+    """Where a config names a folder, as the copy of it that a training leaves does, use one beside it."""
+    if cfg.get('work_dir'):
+        cfg.work_dir = f'{cfg.work_dir.rstrip("/")}_{purpose}'
 
 
 def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:

@@ -1,6 +1,7 @@
 """What a run ends with on the console."""
 
 import os
+from itertools import chain
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -8,7 +9,7 @@ from mmengine.runner import Runner
 from rich.table import Table
 
 from vitdense.console import CONSOLE
-from vitdense.engine.hooks.evaluation_files import per_class_table
+from vitdense.engine.hooks.evaluation_files import per_class_table, reports_of
 from vitdense.registry import bare_type
 
 
@@ -29,9 +30,8 @@ def print_summary(runner: Runner, split: str) -> None:
             table.add_row(key, '-' if value == -1 else f'{value:.3f}')  # as COCO says 'undefined'
         CONSOLE.print(table)
         evaluator = runner.val_evaluator if split == 'val' else runner.test_evaluator
-        for metric in evaluator.metrics:
-            if getattr(metric, 'report', None):
-                CONSOLE.print(per_class_table(metric.report))
+        for report in chain.from_iterable(reports_of(evaluator)):
+            CONSOLE.print(per_class_table(report))
     names = sorted(
         path.name for path in Path(runner.work_dir).iterdir() if path.suffix in ('.csv', '.png', '.jpg', '.pth')
     )

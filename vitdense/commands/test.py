@@ -5,11 +5,12 @@ import os
 from itertools import chain
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
-from vitdense.commands.prepare import Preparation, build_runner, describe_run
+from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, describe_run
 from vitdense.commands.summary import print_summary
+from vitdense.config.test_time import package_of, use_tta
 from vitdense.console import say
 from vitdense.engine.hooks.start_report import data_lines, versions
 from vitdense.engine.processes import join, leave
@@ -24,16 +25,18 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
     """
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.model.get('backbone', {}).pop('init_cfg', None)
+    package = package_of(cfg)
     if args.show_dir:
         draw_to(cfg, args.show_dir)
     if args.tta:
         use_tta(cfg)
+    beside_the_training(cfg, 'test')
     join(cfg, args.launcher)
     run = describe_run(cfg, args.splits)
     with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
         runner = build_runner(run)
         if args.out:
-            dump = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+            dump = 'mmdet.DumpDetResults' if package == 'mmdet' else 'DumpResults'
             runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
         for line in (versions(), *chain.from_iterable(map(data_lines, run.reports)), *ready.changes):
             say(line)
@@ -45,18 +48,13 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def draw_to(cfg: Config, folder: str) -> None:
-    """Save the drawn predictions of the test images under ``folder``."""
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
-        raise ValueError('--show-dir: the config has no default_hooks.visualization')
-    hook.update(draw=True, test_out_dir=os.path.abspath(folder))
+    """Save the drawn predictions of the test images under ``folder``.
 
-
-def use_tta(cfg: Config) -> None:
-    """Test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``."""
-    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
-    if missing:
-        raise ValueError(f'--tta: the config has no {" and no ".join(missing)}')
-    cfg.tta_model.module = cfg.model
-    cfg.model = cfg.tta_model
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    Raises:
+        OSError: ``folder`` cannot be made.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f'--show-dir {folder}: {error.strerror or error}') from error
+    cfg.default_hooks.show = ConfigDict(type='vitdense.ShowHook', folder=os.path.abspath(folder))

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
 def set_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of the command line into ``cfg``."""
     if args.amp:
+        if get_device() == 'cpu':
+            raise ValueError('--amp: mixed precision needs a GPU, and there is none')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

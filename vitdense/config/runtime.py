@@ -5,12 +5,11 @@ import argparse
 from mmengine.config import Config, ConfigDict
 
 from vitdense.config.cfg_options import merge_options
-from vitdense.config.datasets import evaluators
 from vitdense.config.load import config_path, load_config
 from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
 
-COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'LogProcessor')
+COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'EarlyStoppingHook', 'LogProcessor')
 """Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""
 
 LOGS = {
@@ -41,7 +40,7 @@ def read_config(args: argparse.Namespace) -> Config:
 def use_runtime(cfg: Config) -> None:
     """Give ``cfg`` what ``_base_/runtime/default.py`` has and it lacks; what it has is kept.
 
-    The classes of ``COUNTERPARTS`` are replaced, and the best checkpoint is kept by mAP or mIoU unless ``cfg`` says
+    The classes of ``COUNTERPARTS`` are replaced, and the best checkpoint is kept by the main metric unless ``cfg`` says
     otherwise.
     """
     default = Config.fromfile(config_path('vitdense::_base_/runtime/default.py'))
@@ -55,10 +54,9 @@ def use_runtime(cfg: Config) -> None:
         if hook.type.startswith('vitdense.'):
             cfg.default_hooks.setdefault(name, hook)
     replace_types(cfg._cfg_dict)
-    checkpoint, metrics = cfg.default_hooks.get('checkpoint'), evaluators(cfg, 'val')
-    if checkpoint and checkpoint.get('save_best', 'auto') == 'auto':
-        segmentation = any(metric.get('type') == 'vitdense.IoUMetric' for metric in metrics)
-        checkpoint.save_best = 'mIoU' if segmentation else 'auto'
+    checkpoint = cfg.default_hooks.get('checkpoint')
+    if checkpoint and checkpoint.get('type') == 'vitdense.CheckpointHook':
+        checkpoint.setdefault('save_best', 'auto')
 
 
 def replace_types(node: ConfigDict | list) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: never one that holds another run, never one that another run is using."""
 
 import itertools
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = 'run.lock'
+
+OF_A_START = re.compile(
+    r'run\.lock|environment\.txt|[^/]*\.(py|json|ya?ml)|clean/.*|\d{8}_\d{6}/([^/]*\.log|vis_data/(config\.py|events\..*))'
+)
+"""Files that are there before a run has done anything."""
 
 
 class RunFolder:
@@ -25,6 +31,7 @@ class RunFolder:
             OSError: it cannot be written to.
         """
         self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(path / LOCK)
@@ -64,6 +71,21 @@ class RunFolder:
                 with suppress(BlockingIOError):  # another run took it a moment ago
                     return cls(wanted)
             wanted = Path(path).with_name(f'{Path(path).name}{next(numbers)}')
+
+    def leave(self, failed: bool = False) -> None:
+        """Give the folder free.
+
+        Args:
+            failed: remove it, and folders around it that were made for it, unless it was there before or holds more
+                than what a start leaves: any result, picture or checkpoint.
+        """
+        files = [path.relative_to(self.path).as_posix() for path in self.path.rglob('*') if not path.is_dir()]
+        if failed and self._made and all(map(OF_A_START.fullmatch, files)):
+            shutil.rmtree(self.path, ignore_errors=True)
+            for folder in self._made[1:]:
+                with suppress(OSError):  # another run is in it
+                    folder.rmdir()
+        self.lock.release()
 
     @classmethod
     def latest(cls, path: str) -> 'RunFolder':

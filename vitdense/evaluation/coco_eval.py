@@ -52,8 +52,6 @@ class GroundTruth:
                 iscrowd=int(ann.get('iscrowd', 0)),
             )
             if with_masks:
-                if not ann.get('segmentation'):
-                    raise ValueError(f'metric segm: annotation {ann["id"]!r} has no segmentation')
                 new['segmentation'] = coco.annToRLE(ann)
             objects.append(new)
         return cls(images, objects, sorted(set(label_of.values())))

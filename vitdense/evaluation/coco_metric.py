@@ -34,12 +34,12 @@ class CocoMetric(MMDetCocoMetric):
       equally many in all images).
 
     Attributes:
-        report: of the last evaluation and the first of 'bbox' and 'segm' among the metrics; ``None`` before it, with
-            neither, and in other processes than the main one.
+        reports: of the last evaluation, one for each of 'bbox' and 'segm' among the metrics, in their order; empty
+            before it, with neither, and in other processes than the main one.
 
     Raises:
-        ValueError: the file is no COCO file, or has none of the classes, which is known before the first step; at the
-            evaluation, the file does not have an image, or a label is none of the classes.
+        ValueError: the file is no COCO file, or has none of the classes, or no masks for 'segm', which is known before
+            the first step; at the evaluation, the file does not have an image, or a label is none of the classes.
         KeyError: an unknown metric or metric item; at the evaluation, 'segm' without masks.
     """
 
@@ -57,7 +57,12 @@ class CocoMetric(MMDetCocoMetric):
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
                 self._coco_api = read_coco(path, ann_file)
-        self.report: EvaluationReport | None = None
+        self.reports: list[EvaluationReport] = []
+
+    @property
+    def report(self) -> EvaluationReport | None:
+        """The first of ``reports``."""
+        return self.reports[0] if self.reports else None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -74,11 +79,19 @@ class CocoMetric(MMDetCocoMetric):
         self.img_ids = coco.get_img_ids()
         self.cat_ids = coco.get_cat_ids(cat_names=list(self._dataset_meta['classes']))
         self._truths: dict[bool, GroundTruth] = {}
+        if 'segm' in self.metrics:
+            known = set(self.cat_ids)
+            bare = [a['id'] for a in coco.anns.values() if a['category_id'] in known and not a.get('segmentation')]
+            if bare:
+                raise ValueError(
+                    f'metric segm: {len(bare)} annotations of {self.ann_file or "the data set"} have no segmentation, '
+                    f"the first is {bare[0]!r}; metric='bbox' needs none"
+                )
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
         """Metrics of (ground truth, prediction) of each image, see ``mmdet.CocoMetric``."""
         logger = MMLogger.get_current_instance()
-        self.report = None
+        self.reports = []
         results = [(truth, self._checked(result)) for truth, result in results]
         coco = self._coco_api
         if coco is None:
@@ -123,8 +136,7 @@ class CocoMetric(MMDetCocoMetric):
                 name = self._dataset_meta['classes'][label]
                 metrics[f'{name}_precision'] = rounded(result.per_class(k)['AP'])
         metrics.update({f'{metric}_{item}': rounded(stats[item]) for item in self.metric_items or STATS[:6]})
-        if self.report is None:
-            self.report = make_report(metric, tuple(self._dataset_meta['classes']), result, truth, found)
+        self.reports.append(make_report(metric, tuple(self._dataset_meta['classes']), result, truth, found))
         return metrics
 
     def _from_samples(self, truths: list[dict]) -> QuietCOCO:

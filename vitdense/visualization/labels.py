@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 IGNORED = 255
+INSTANCE_OFFSET = 1000
+"""mmdet numbers the segments of a panoptic map class + 1000 * object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,14 @@ class Labels:
 
 
 def true_labels(sample: Any) -> Labels:
-    """``gt_instances`` or ``gt_sem_seg`` of a data sample."""
+    """Classes of ``gt_panoptic_seg``, else ``gt_instances``, else ``gt_sem_seg`` of a data sample."""
     return _from_sample(sample, 'gt', 0)
 
 
 def predicted_labels(sample: Any, score_thr: float = 0.0) -> Labels:
-    """``pred_instances`` with a score of at least ``score_thr``, or ``pred_sem_seg``, of a data sample."""
+    """Classes of ``pred_panoptic_seg``, else ``pred_instances`` with a score of at least ``score_thr``, else
+    ``pred_sem_seg``, of a data sample.
+    """
     return _from_sample(sample, 'pred', score_thr)
 
 
@@ -62,6 +66,9 @@ def loaded_labels(results: Mapping) -> Labels:
 
 def _from_sample(sample: Any, kind: str, score_thr: float) -> Labels:
     instances, semantic = sample.get(f'{kind}_instances'), sample.get(f'{kind}_sem_seg')
+    panoptic = sample.get(f'{kind}_panoptic_seg')
+    if panoptic is not None:
+        return Labels(semantic=_semantic(panoptic.sem_seg) % INSTANCE_OFFSET)
     if instances is not None and 'labels' in instances:
         if 'scores' in instances:
             instances = instances[instances.scores >= score_thr]

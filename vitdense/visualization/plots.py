@@ -19,7 +19,7 @@ from vitdense.evaluation.report import EvaluationReport
 # Okabe and Ito's colours for colour-blind readers, without black (the mean) and yellow (too light on white)
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 RED = '#b3001b'
-BLUES = colormaps['Blues'].with_extremes(bad='#f0f0f0')  # grey: rows without objects
+BLUES = colormaps['Blues'].with_extremes(bad='#f0f0f0')  # grey: rows without objects, and what is not counted
 MOST_CURVES = 12
 MOST_ROWS = 50
 MOST_BARS = 200
@@ -95,6 +95,8 @@ def draw_confusion_matrix(report: EvaluationReport) -> Figure:
     count, part, totals = len(shown), counts[np.ix_(shown, shown)], counts.sum(1)[shown]
     with np.errstate(invalid='ignore'):
         shares = part / totals[:, None]
+    if detection:
+        shares[-1, -1] = np.nan  # neither an object nor a detection: nothing to count
     rows = [f'{names[k]}  {_short(total)}' for k, total in zip(shown, totals, strict=True)]
     columns = [names[k] for k in shown]
     if detection:
@@ -150,6 +152,8 @@ def _most_frequent(counts: np.ndarray, names: Sequence[str], detection: bool, mo
             break
         kind = f'false {names[j]}' if i == background else f'{names[i]} missed' if j == background else ''
         texts.append(f'{kind or f"{names[i]} as {names[j]}"} {_short(wrong[i, j])}')
+    if not texts:
+        return 'No confusions, nothing missed, nothing false.' if detection else 'No confusions.'
     half = most // 2
     return 'Most frequent: ' + ', '.join(texts[:half]) + (',\n' + ', '.join(texts[half:]) if texts[half:] else '')
 

@@ -2,23 +2,27 @@
 
 from .checkpoint import CheckpointHook
 from .convert_checkpoint import ConvertCheckpointHook
+from .early_stopping import EarlyStoppingHook
 from .evaluation_files import EvaluationFilesHook
 from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
 from .progress import ProgressHook
 from .results import ResultsHook
+from .show import ShowHook
 from .start_report import StartReportHook
 from .worker_seed import WorkerSeedHook
 
 __all__ = [
     'CheckpointHook',
     'ConvertCheckpointHook',
+    'EarlyStoppingHook',
     'EvaluationFilesHook',
     'InvalidLossError',
     'InvalidLossHook',
     'PicturesHook',
     'ProgressHook',
     'ResultsHook',
+    'ShowHook',
     'StartReportHook',
     'WorkerSeedHook',
 ]

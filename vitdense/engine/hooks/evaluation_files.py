@@ -21,20 +21,23 @@ from vitdense.visualization.plots import draw_confusion_matrix, draw_per_class, 
 
 from .output import Harmless, Occasional
 
+TASKS = {'bbox': 'boxes', 'segm': 'masks'}
+
 
 @HOOKS.register_module()
 class EvaluationFilesHook(Hook):
     """Writes the metrics' reports of the last validation or test into the work dir.
 
     After each: ``per_class.csv``. After the last, and before it as often as that takes under 0.3 % of the time:
-    ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. A second metric with a report gets
-    ``per_class_2.csv`` and so on; metrics without one are left alone.
+    ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. Where a metric has a second report,
+    that of masks beside that of boxes, it is in ``per_class_segm.csv`` and so on. A second metric with a report gets
+    ``per_class_2.csv``; metrics without one are left alone.
     """
 
     priority = 'LOW'  # after the metrics of a validation are complete, before the checkpoint
 
     def __init__(self) -> None:
-        self._reports: list[EvaluationReport] = []
+        self._reports: list[list[EvaluationReport]] = []
         self._drawn = True
         self._occasional = Occasional()
         self._harmless = Harmless()
@@ -72,13 +75,18 @@ class EvaluationFilesHook(Hook):
                         draw(report).savefig(part)
 
     def _named(self) -> list[tuple[EvaluationReport, str]]:
-        return [(report, f'_{number}' if number > 1 else '') for number, report in enumerate(self._reports, 1)]
+        return [
+            (report, (f'_{number}' if number > 1 else '') + (f'_{report.task}' if i else ''))
+            for number, reports in enumerate(self._reports, 1)
+            for i, report in enumerate(reports)
+        ]
 
 
-def reports_of(evaluator: Evaluator) -> list[EvaluationReport]:
-    """Reports of the last evaluation, from the metrics that make one."""
-    reports = (getattr(metric, 'report', None) for metric in evaluator.metrics)
-    return [report for report in reports if isinstance(report, EvaluationReport)]
+def reports_of(evaluator: Evaluator) -> list[list[EvaluationReport]]:
+    """Reports of the last evaluation, from the metrics that make some."""
+    found = (getattr(metric, 'reports', [getattr(metric, 'report', None)]) for metric in evaluator.metrics)
+    kept = ([report for report in reports if isinstance(report, EvaluationReport)] for reports in found)
+    return [reports for reports in kept if reports]
 
 
 def pictures_of(report: EvaluationReport) -> dict[str, Callable[[EvaluationReport], Figure]]:
@@ -105,7 +113,8 @@ def per_class_table(report: EvaluationReport, most: int = 20) -> Table:
     """
     classes = list(report.per_class)
     values = report.column(report.columns[0])
-    table = Table(title=f'{len(classes)} classes', box=box.SIMPLE_HEAD)
+    of_what = f', {TASKS[report.task]}' if report.task in TASKS else ''
+    table = Table(title=f'{len(classes)} classes{of_what}', box=box.SIMPLE_HEAD)
     table.add_column('class')
     for column in report.columns:
         table.add_column(column, justify='right')
@@ -115,7 +124,9 @@ def per_class_table(report: EvaluationReport, most: int = 20) -> Table:
         ranked = [int(k) for k in np.argsort(-values, kind='stable') if not math.isnan(values[k])]
         best = min(most - most // 2, len(ranked))
         shown = ranked[:best] + ranked[max(best, len(ranked) - most // 2) :]
-        table.title = f'{best} best and {len(shown) - best} worst of {len(classes)} classes; all in per_class.csv'
+        table.title = (
+            f'{best} best and {len(shown) - best} worst of {len(classes)} classes{of_what}; all in per_class.csv'
+        )
     digits = '.2f' if report.task == 'semantic' else '.3f'
     for place, k in enumerate(shown, 1):
         row = report.per_class[classes[k]]

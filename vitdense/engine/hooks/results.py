@@ -5,13 +5,13 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from vitdense.evaluation.main_metric import number
 from vitdense.files import replacing
 from vitdense.registry import HOOKS
 from vitdense.visualization.curves import draw_curves
@@ -77,7 +77,7 @@ class ResultsHook(Hook):
             return
         row = self._rows[-1]
         row['seconds'] = self._seconds + time.perf_counter() - self._start
-        row |= {f'val/{key}': number for key, value in metrics.items() if (number := _number(value)) is not None}
+        row |= {f'val/{key}': found for key, value in metrics.items() if (found := number(value)) is not None}
         with self._harmless(runner, 'Writing results.csv'):
             write_rows(Path(runner.work_dir, 'results.csv'), self._rows)
         if self._occasional.due():
@@ -154,14 +154,6 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 def _text(key: str, value: float) -> str:
     return f'{value:.0f}' if key in ('epoch', 'iter') else f'{value:.1f}' if key == 'seconds' else f'{value:.6g}'
-
-
-def _number(value: Any) -> float | None:
-    """A metric as a number, None where it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None
 
 
 def _by_epoch(runner: Runner) -> bool:

@@ -1,0 +1,83 @@
+"""Metrics that a config names against those that its evaluators give."""
+
+import pytest
+from mmdet.evaluation import CocoMetric
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+
+from vitdense.checks import Run, check
+
+COCO, MAPS = dict(type='CocoMetric', metric=['bbox', 'segm']), dict(type='mmseg.IoUMetric', iou_metrics=['mDice'])
+
+
+class Mine(BaseMetric):
+    """Its keys are not known before an evaluation."""
+
+    def process(self, data_batch, data_samples):
+        pass
+
+    def compute_metrics(self, results):
+        return {}
+
+
+def found(evaluator, monitor=None, custom=None, rule=None, names=('train', 'val'), **checkpoint) -> list[str]:
+    hooks = [dict(type='EarlyStoppingHook', monitor=monitor)] if monitor else []
+    cfg = Config(
+        dict(
+            default_scope='mmdet', val_evaluator=evaluator, custom_hooks=hooks + (custom or []),
+            val_dataloader=dict(batch_size=1), default_hooks=dict(checkpoint=dict(type='CheckpointHook', **checkpoint)),
+        )
+    )  # fmt: skip
+    return [str(finding) for finding in check(Run(cfg, names), 'config')]
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'chosen', 'remedy'),
+    [
+        (COCO, 'bbox_mAP', 'coco/bbox_mAP'),
+        (COCO, 'coco/bbox_map', 'coco/bbox_mAP'),
+        (dict(COCO, prefix='val'), 'coco/segm_mAP', 'val/segm_mAP'),
+        (dict(COCO, metric='bbox'), 'coco/segm_mAP', 'coco/bbox_mAP'),
+        (dict(COCO, metric_items=['mAP_50']), 'coco/bbox_mAP', 'coco/bbox_mAP_50'),
+        (MAPS, 'mIoU', 'mDice'),
+        ([COCO, MAPS], 'coco/mDice', 'mDice'),
+        (dict(COCO, type=CocoMetric), 'bbox_mAP', 'coco/bbox_mAP'),
+    ],
+)
+def test_a_metric_that_is_not_there(evaluator, chosen, remedy):
+    [text] = found(evaluator, save_best=chosen)
+    assert text.startswith(
+        f'metric that the evaluators do not give: default_hooks.checkpoint.save_best: {chosen!r}; expected one of '
+    )
+    assert text.endswith(f'--cfg-options default_hooks.checkpoint.save_best={remedy}')
+    [text] = found(evaluator, monitor=chosen)
+    assert 'custom_hooks.0.monitor' in text
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'chosen'),
+    [
+        (COCO, 'coco/segm_mAP_50'),
+        (COCO, ['coco/segm_mAP', 'coco/bbox_mAP']),
+        (dict(COCO, classwise=True), 'coco/person_precision'),
+        (dict(COCO, metric='proposal_fast', proposal_nums=(10,)), 'coco/AR@10'),
+        (MAPS, 'mDice'),
+        (MAPS, 'auto'),
+        ([COCO, MAPS], 'mDice'),
+        ([COCO, dict(type=Mine)], 'loss'),
+        (dict(type='LVISMetric'), 'lvis/bbox_AP'),
+        (COCO, None),
+    ],
+)
+def test_metrics_that_are_there_and_such_that_nobody_can_know(evaluator, chosen):
+    assert found(evaluator, save_best=chosen) == []
+
+
+def test_an_unknown_direction():
+    [text] = found(dict(type=Mine), save_best='mine/boxes')
+    assert text.startswith('metric of unknown direction: default_hooks.checkpoint.save_best: ')
+    assert text.endswith('--cfg-options default_hooks.checkpoint.rule=greater (or less)')
+    assert found(dict(type=Mine), save_best='mine/boxes', rule='less', greater_keys=['boxes']) == []
+    assert len(found(dict(type=Mine), monitor='mine/boxes')) == 1
+    assert found(dict(type=Mine), monitor='mine/accuracy') == []
+    assert found(COCO, save_best='nothing', names=('test',)) == []

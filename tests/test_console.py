@@ -1,0 +1,62 @@
+"""The console of a real terminal."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+SCRIPT = """
+import time
+from types import SimpleNamespace
+import vitdense.engine  # within it stdout is another
+from vitdense.console import CONSOLE
+from vitdense.engine.hooks import ProgressHook
+hook = ProgressHook()
+runner = SimpleNamespace(test_dataloader=[0] * 3)
+hook.before_run(runner)
+hook.before_test(runner)
+print('bar' if hook.bar else 'lines', CONSOLE.width, flush=True)
+hook.after_test_iter(runner, 2)
+time.sleep(0.3)
+hook.after_run(runner)
+"""
+
+
+def output(terminal: bool, **env: str) -> str:
+    """What a process writes to a terminal of 100 columns, or to a pipe."""
+    settings = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '100', 'TERM': 'xterm', **env}
+    command = [sys.executable, '-c', SCRIPT]
+    if not terminal:
+        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120).stdout
+    main, side = pty.openpty()
+    with subprocess.Popen(command, env=settings, stdout=side, stderr=side, stdin=side) as process:
+        os.close(side)
+        chunks = []
+        while True:
+            try:
+                chunk = os.read(main, 4096)
+            except OSError:  # how Linux says that the other side is closed
+                break
+            if not chunk:
+                break
+            chunks.append(chunk)
+        assert process.wait() == 0, b''.join(chunks).decode()
+    os.close(main)
+    return b''.join(chunks).decode()
+
+
+@pytest.mark.slow
+def test_a_terminal_has_a_bar_of_its_width():
+    shown = output(True)
+    assert 'bar 100' in shown
+    assert '3/3' in shown
+    assert '\x1b[?25h' in shown, 'the cursor is there again'
+
+
+@pytest.mark.slow
+def test_a_pipe_and_a_plain_terminal_have_lines():
+    assert output(False).splitlines()[-1] == 'lines 160'
+    assert 'lines' in output(True, TERM='dumb')

@@ -1,0 +1,117 @@
+"""The metrics that a run is told to go by: `save_best` and `monitor`."""
+
+from collections.abc import Iterator
+
+from mmengine.config import ConfigDict
+
+from vitdense.evaluation.main_metric import direction
+from vitdense.names import listed, nearest
+
+from .rules import Case, rule
+from .run import Run
+
+COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+RECALLS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
+OF_MAPS = {'mIoU': ('mIoU', 'mAcc'), 'mDice': ('mDice', 'mAcc'), 'mFscore': ('mFscore', 'mPrecision', 'mRecall')}
+
+
+@rule(
+    'metric that the evaluators do not give',
+    looks_at='`save_best` of the checkpoint hook and `monitor` of the early stopping hook, where all of '
+    '`val_evaluator` are CocoMetric or IoUMetric',
+    expected='a key of the validation, with its prefix',
+)
+def unknown_metric(run: Run) -> Iterator[Case]:
+    keys = known_keys(run)
+    for where, key in chosen_metrics(run):
+        if keys and key not in keys and not key.endswith('_precision'):  # classwise=True has one of each class
+            same = [other for other in keys if _name(other) == _name(key)]
+            first = (same or nearest(key, keys))[0]
+            yield Case(where, repr(key), f'one of {listed(keys, 12)}', f'--cfg-options {where}={first}')
+
+
+@rule(
+    'metric of unknown direction',
+    looks_at='`save_best` and `rule` of the checkpoint hook, `monitor` and `rule` of the early stopping hook',
+    expected="rule='greater' or rule='less' for a metric that vitdense and mmengine do not know",
+)
+def unknown_direction(run: Run) -> Iterator[Case]:
+    if not run.trains or not run.split('val').loader:
+        return
+    for key, hook in watching_hooks(run):
+        if hook.get('rule') or hook.get('greater_keys') or hook.get('less_keys'):
+            continue
+        for where, metric in _chosen(key, hook):
+            if direction(metric) is None and not _known_to_mmengine(metric):
+                yield Case(where, repr(metric), remedy=f'--cfg-options {key}.rule=greater (or less)')
+
+
+def watching_hooks(run: Run) -> Iterator[tuple[str, ConfigDict]]:
+    """The hooks that go by a metric, with their keys."""
+    for key, hook in run.hooks:
+        if run.is_a(hook, 'CheckpointHook', 'EarlyStoppingHook'):
+            yield key, hook
+
+
+def chosen_metrics(run: Run) -> Iterator[tuple[str, str]]:
+    """Keys of the config that name a metric, and the metrics."""
+    if run.trains and run.split('val').loader:
+        for key, hook in watching_hooks(run):
+            yield from _chosen(key, hook)
+
+
+def known_keys(run: Run) -> list[str]:
+    """Keys of the metrics of a validation; none where one of the evaluators is of a class whose keys are not known."""
+    keys: list[str] = []
+    for _, node in run.split('val').evaluators:
+        of_one = _keys_of(run, node)
+        if of_one is None:
+            return []
+        keys += of_one
+    return list(dict.fromkeys(keys))
+
+
+def _keys_of(run: Run, node: ConfigDict) -> list[str] | None:
+    kind = getattr(run.kind(node), '__name__', '')
+    if not isinstance(node, dict) or node.get('format_only'):
+        return None
+    prefix, names = node.get('prefix'), []
+    if kind == 'CocoMetric':
+        prefix, items = prefix or 'coco', node.get('metric_items')
+        for metric in _listed(node.get('metric', 'bbox')):
+            if metric == 'proposal_fast':
+                names += [f'AR@{number}' for number in node.get('proposal_nums', (100, 300, 1000))]
+            elif metric == 'proposal':
+                names += items or RECALLS
+            else:
+                names += [f'{metric}_{item}' for item in items or COCO_ITEMS]
+    elif kind == 'IoUMetric':
+        metrics = _listed(node.get('iou_metrics', 'mIoU'))
+        if not all(metric in OF_MAPS for metric in metrics):
+            return None
+        names = ['aAcc', *(name for metric in metrics for name in OF_MAPS[metric])]
+    else:
+        return None
+    return [f'{prefix}/{name}' if prefix else name for name in names]
+
+
+def _chosen(key: str, hook: ConfigDict) -> list[tuple[str, str]]:
+    name = 'monitor' if 'monitor' in hook else 'save_best'
+    return [
+        (f'{key}.{name}', metric) for metric in _listed(hook.get(name)) if isinstance(metric, str) and metric != 'auto'
+    ]
+
+
+def _name(key: str) -> str:
+    return key.rpartition('/')[2].lower()
+
+
+def _listed(value: object) -> list:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _known_to_mmengine(metric: str) -> bool:
+    from mmengine.hooks import CheckpointHook
+
+    known = CheckpointHook._default_greater_keys + CheckpointHook._default_less_keys
+    return any(name.lower() in metric.lower() for name in known)
