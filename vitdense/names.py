@@ -34,3 +34,9 @@ def unknown(kind: str, name: str, valid: Iterable[str], most: int = 12) -> str:
         return f'unknown {kind} {name!r}, and none are known'
     shown = listed([repr(name) for name in names], most)
     return f'unknown {kind} {name!r}: did you mean {names[0]!r}? Valid, nearest first: {shown}'
+
+
+def brief(error: Exception) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

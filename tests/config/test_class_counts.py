@@ -33,6 +33,8 @@ SEGMENTORS = {
     'setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512.py': ['decode_head', *(f'auxiliary_head.{i}' for i in range(3))],
     'stdc/stdc1_4xb12-80k_cityscapes-512x1024.py': ['decode_head', 'auxiliary_head.0', 'auxiliary_head.1'],
     'point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py': ['decode_head.0', 'decode_head.1'],
+    'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py': ['decode_head'],  # things and stuff are not used
+    'mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py': ['decode_head'],
 }
 STOCK = [*(('mmdet', name) for name in DETECTORS), *(('mmseg', name) for name in SEGMENTORS)]
 

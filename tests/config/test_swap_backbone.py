@@ -11,8 +11,9 @@ from support import CONFIGS
 from vitdense.checkpoint.layouts import RELEASES_OF, family_of
 from vitdense.config.channels import channel_fields, check_channels
 from vitdense.config.load import load_config
-from vitdense.config.swap.backbone import matching_stages, swap_backbone
+from vitdense.config.swap.backbone import swap_backbone
 from vitdense.config.swap.choices import BACKBONES, HALVES, IMAGENET, NO_CHOICES, WEIGHT_DECAY
+from vitdense.config.swap.levels import matching_stages
 from vitdense.models import backbones
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
@@ -35,9 +36,9 @@ def swapped(name: str, backbone: str = 'pvt_tiny'):
 @pytest.mark.parametrize(
     ('name', 'path', 'expected', 'out_indices'),
     [
-        (RETINANET, 'neck.in_channels', PVT_CHANNELS, None),
+        (RETINANET, 'neck.in_channels', PVT_CHANNELS[1:], (1, 2, 3)),
         ('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'neck.in_channels', PVT_CHANNELS, None),
-        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'neck.in_channels', PVT_CHANNELS, None),
+        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'neck.in_channels', PVT_CHANNELS[1:], (1, 2, 3)),
         ('mmdet::libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py', 'neck[0].in_channels', PVT_CHANNELS, None),
         ('mmdet::detr/detr_r50_8xb2-150e_coco.py', 'neck.in_channels', [512], (3,)),
         ('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', 'neck.in_channels', PVT_CHANNELS[1:],
@@ -47,8 +48,8 @@ def swapped(name: str, backbone: str = 'pvt_tiny'):
         ('mmdet::maskformer/maskformer_r50_ms-16xb1-75e_coco.py', 'panoptic_head.in_channels', PVT_CHANNELS, None),
         ('mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', 'neck.in_channels', PVT_CHANNELS, None),
         ('mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', 'decode_head.in_channels', PVT_CHANNELS, None),
-        ('mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py', 'decode_head.in_channels', [512], None),
-        ('mmseg::ocrnet/ocrnet_r101-d8_8xb2-40k_cityscapes-512x1024.py', 'decode_head[1].in_channels', [512], None),
+        ('mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py', 'decode_head.in_channels', [512], (2, 3)),
+        ('mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py', 'decode_head[1].in_channels', PVT_CHANNELS, None),
     ],
 )  # fmt: skip
 def test_channels_are_set_where_the_config_states_them(name, path, expected, out_indices):
@@ -154,9 +155,8 @@ def test_normalisation_of_caffe_weights_becomes_that_of_imagenet():
 def test_pretrained_weights_are_the_official_release():
     cfg = load_config(RETINANET)
     swap_backbone(cfg, 'pvt_v2_b2_li')
-    assert cfg.model.backbone == dict(
-        type='vitdense.PVTv2', arch='b2_li', init_cfg=dict(type='vitdense.Pretrained', checkpoint='pvt_v2_b2_li')
-    )
+    weights = dict(type='vitdense.Pretrained', checkpoint='pvt_v2_b2_li')
+    assert cfg.model.backbone == dict(type='vitdense.PVTv2', arch='b2_li', out_indices=(1, 2, 3), init_cfg=weights)
     assert 'vitdense' in cfg.custom_imports['imports']
 
 
@@ -229,7 +229,7 @@ def test_a_pyramid_goes_between_one_stride_and_several(name, neck, out_indices):
     [
         ('mmdet::detr/detr_r50_8xb2-150e_coco.py', None),
         ('mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py', None),
-        ('mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py', (2, 5, 8, 11)),
+        ('mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py', (8, 11)),
     ],
 )
 def test_no_pyramid_where_one_stride_is_enough(name, out_indices):
@@ -288,17 +288,27 @@ def test_heads_of_mmseg_train_on_the_pyramid_over_vit():
 
 
 @pytest.mark.parametrize(
-    ('strides', 'old', 'expected'),
+    ('strides', 'read', 'old', 'expected'),
     [
-        ([4, 8, 16, 32], (0, 1, 2, 3), (0, 1, 2, 3)),
-        ([8, 16, 32], (2, 3, 4), (1, 2, 3)),
-        ([4, 8, 8, 8], (0, 1, 2, 3), (0, 1, 2, 3)),
-        ([16], (3,), (2,)),
-        ([32], None, (3,)),
+        ([4, 8, 16, 32], [0, 1, 2, 3], (0, 1, 2, 3), [0, 1, 2, 3]),
+        ([4, 8, 16, 32], [1, 3], None, [1, 3]),
+        ([8, 16, 32], [0, 1, 2], (2, 3, 4), [1, 2, 3]),
+        ([4, 8, 8, 8], [2, 3], (0, 1, 2, 3), [2, 3]),  # dilated: the stages keep their meaning
+        ([4, 8, 8, 8], [0, 3], (1, 2, 4, 6), [0, 3]),  # MobileNetV2
+        ([16], [0], (3,), [2]),
+        ([32], [0], None, [3]),
+        ([8, 8, 16], [0, 1, 2], (0, 1, 2), [1, 1, 2]),  # BiSeNet, whose indices are of branches
+        ([2, 4, 8], [2], None, [1]),  # the others are not read
     ],
 )
-def test_stages_are_matched_by_stride(strides, old, expected):
-    assert matching_stages(strides, old, (4, 8, 16, 32)) == expected
+def test_stages_are_matched_by_stride(strides, read, old, expected):
+    assert matching_stages(strides, read, old, (4, 8, 16, 32)) == dict(zip(read, expected, strict=True))
+
+
+@pytest.mark.parametrize(('strides', 'read'), [([2, 4], [0, 1]), ([4, 4], [0, 1]), ([16] * 4, [0, 1, 2, 3])])
+def test_maps_that_no_stage_stands_for(strides, read):
+    with pytest.raises(ValueError, match=rf'strides \[{strides[0]}, {strides[1]}.*cannot be told'):
+        matching_stages(strides, read, None, (4, 8, 16, 32))
 
 
 def test_what_cannot_be_told_is_an_error():
@@ -308,8 +318,6 @@ def test_what_cannot_be_told_is_an_error():
         swapped(RETINANET, 'mae_vit_huge')
     with pytest.raises(ValueError, match='shared_head'):
         swapped('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py')
-    with pytest.raises(ValueError, match=r'strides \[2, 4\]'):
-        matching_stages([2, 4], None, (4, 8, 16, 32))
 
 
 def test_channels_that_do_not_fit_are_named_with_both_numbers():

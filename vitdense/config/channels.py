@@ -1,11 +1,23 @@
 """Where a model config states the channels of its backbone, for checking them and for changing the backbone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmengine.config import ConfigDict
 
+from vitdense.registry import bare_type
+
 HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'rpn_head', 'keypoint_head')
+ROI_EXTRACTORS = ('bbox_roi_extractor', 'mask_roi_extractor')
+ROI_HEADS = ('bbox_head', 'mask_head')
+
+NECKS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    'YOLOV3Neck': lambda count: tuple(range(count))[::-1],
+    'RFP': lambda count: tuple(range(1, count + 1)),
+    'CLRFPN': lambda count: tuple(range(count)),
+}
+"""The maps whose channels a neck states, by how many it states, where these are not all in their order: the last one
+first, those after the image, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +42,23 @@ class ChannelField:
         value = self.node[self.key]
         return [value] if isinstance(value, int) else list(value)
 
+    def positions(self, count: int) -> list[int]:
+        """The maps that it speaks of, out of ``count``.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        every = range(count)
+        return list(every) if self.levels is None else [every[level] for level in self.levels]
+
     def expected(self, channels: Sequence[int]) -> list[int]:
         """What it has to state for a backbone whose maps have ``channels``."""
-        return list(channels) if self.levels is None else [channels[level] for level in self.levels]
+        return [channels[position] for position in self.positions(len(channels))]
 
     def set(self, channels: Sequence[int]) -> None:
-        """State the channels of a backbone."""
-        expected, kind = self.expected(channels), type(self.node[self.key])
-        self.node[self.key] = expected[0] if kind is int else kind(expected)  # mmseg's JPU takes tuples only
+        """State these channels."""
+        kind = type(self.node[self.key])
+        self.node[self.key] = channels[0] if kind is int else kind(channels)  # mmseg's JPU takes tuples only
 
 
 def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
@@ -46,20 +67,45 @@ def channel_fields(model: ConfigDict) -> Iterator[ChannelField]:
     if neck:
         key = 'in_channels' if 'in_channels' in neck else 'embed_dim'  # the latter in mmseg's Feature2Pyramid
         if key in neck:
-            yield ChannelField(f'{name}.{key}', neck, key, _levels(neck, key))
+            yield ChannelField(f'{name}.{key}', neck, key, _levels_of_neck(neck, key))
+        if bare_type(neck) == 'JPU':  # which passes all maps on but the last
+            for field in _fields_of_heads(model):
+                if field.levels and 0 <= max(field.levels) < len(neck.in_channels) - 1:
+                    yield field
         return
-    for head in HEADS:
-        for name, node in _each(head, model.get(head)):
-            if 'in_channels' in node:
-                yield ChannelField(f'{name}.in_channels', node, 'in_channels', _levels(node, 'in_channels'))
-            if 'c1_in_channels' in node:
-                yield ChannelField(f'{name}.c1_in_channels', node, 'c1_in_channels', (0,))
+    yield from _fields_of_heads(model)
+    roi_head = model.get('roi_head') or {}
+    for kinds, key in ((ROI_EXTRACTORS, 'out_channels'), (ROI_HEADS, 'in_channels')):
+        for kind in kinds:
+            for name, node in _each(f'roi_head.{kind}', roi_head.get(kind)):
+                if isinstance(node.get(key), int) and not roi_head.get('shared_head'):
+                    yield ChannelField(f'{name}.{key}', node, key, (-1,))
 
 
 def first_neck(model: ConfigDict) -> tuple[str, ConfigDict]:
     """Place and config of the neck that takes the backbone's maps; the config is empty without necks."""
     neck = model.get('neck') or ConfigDict()
     return ('neck[0]', neck[0]) if isinstance(neck, list | tuple) else ('neck', neck)
+
+
+def _fields_of_heads(model: ConfigDict) -> Iterator[ChannelField]:
+    for head in HEADS:
+        for name, node in _each(head, model.get(head)):
+            if 'kernel_generate_head' in node:  # of mmseg's K-Net, which refines the maps of another head
+                name, node = f'{name}.kernel_generate_head', node.kernel_generate_head
+            if 'in_channels' not in node:
+                continue
+            levels = _levels(node, 'in_channels')
+            yield ChannelField(f'{name}.in_channels', node, 'in_channels', levels)
+            if node.get('num_convs') == 0 and isinstance(node.in_channels, int):  # what it classifies are the maps
+                yield ChannelField(f'{name}.channels', node, 'channels', levels)
+            if 'c1_in_channels' in node:
+                yield ChannelField(f'{name}.c1_in_channels', node, 'c1_in_channels', (0,))
+
+
+def _levels_of_neck(neck: ConfigDict, key: str) -> tuple[int, ...] | None:
+    known = NECKS.get(bare_type(neck))
+    return known(len(neck[key])) if known else _levels(neck, key)
 
 
 def _levels(node: ConfigDict, key: str) -> tuple[int, ...] | None:
@@ -82,16 +128,16 @@ def check_channels(model: ConfigDict, channels: Sequence[int]) -> None:
     Raises:
         ValueError: they differ; the message has the place and both numbers.
     """
+    kind = model.backbone.type if isinstance(model.backbone.type, str) else bare_type(model.backbone)
     for field in channel_fields(model):
         try:
             expected = field.expected(channels)
         except IndexError:
             raise ValueError(
                 f'model.{field.path} speaks of the backbone maps {list(field.levels or ())}, but the backbone '
-                f'{model.backbone.type} returns {len(channels)} maps (out_indices)'
+                f'{kind} returns {len(channels)} maps (out_indices)'
             ) from None
         if field.stated != expected:
             raise ValueError(
-                f'model.{field.path} is {field.stated}, but the maps of the backbone {model.backbone.type} have '
-                f'{expected} channels'
+                f'model.{field.path} is {field.stated}, but the maps of the backbone {kind} have {expected} channels'
             )

@@ -11,6 +11,8 @@ from vitdense.names import listed
 
 OTHER_CLASSES = {
     'RPNHead': 'object or not',
+    'GARPNHead': 'object or not',
+    'CascadeRPNHead': 'object or not',
     'FusedSemanticHead': 'stuff, as a help for things',
     'STDCHead': 'boundary or not',
     'LinearReIDHead': 'persons',
@@ -86,4 +88,6 @@ def place_of(name: str, config: ConfigDict | None) -> str:
 
 
 def _is_split(head: nn.Module) -> bool:
-    return hasattr(head, 'num_things_classes')
+    """Does it count things and stuff? Those of mmseg that come from mmdet have the numbers, but do not use them."""
+    of_mmseg = any(kind.__module__.startswith('mmseg.') for kind in type(head).__mro__)
+    return hasattr(head, 'num_things_classes') and not of_mmseg

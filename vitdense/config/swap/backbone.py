@@ -1,19 +1,26 @@
 """``--backbone NAME``: another backbone for a config of mmdet or mmseg, with all that has to change with it."""
 
-from collections.abc import Sequence
+import copy
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import DefaultScope, init_default_scope
 
 from vitdense.checkpoint.layouts import RELEASES, family_of
-from vitdense.config.channels import channel_fields, check_channels
+from vitdense.config.channels import channel_fields, check_channels, first_neck
 from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
+from vitdense.config.swap.measure import measure
 from vitdense.config.swap.names import check_name
-from vitdense.config.swap.neck import fit_column, remove_pyramid, set_channels
+from vitdense.config.swap.neck import fit_column, fit_pyramid, remove_pyramid
+from vitdense.config.swap.trial import idle_parameters
 from vitdense.models.backbones import Backbone
+from vitdense.names import listed
 from vitdense.registry import bare_type
+
+INSEPARABLE = {
+    'RFP': 'runs copies of the old backbone of its own (rfp_backbone)',
+    'SSDNeck': 'gives the maps of the old backbone to the heads as they are, with the channels of all in one list',
+}
+"""Necks that are made for one backbone, and why."""
 
 
 def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
@@ -32,13 +39,13 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     """
     check_name(name)
     model = cfg.get('model', {})
-    if 'backbone' not in model:
-        raise ValueError('--backbone: the config has no model.backbone to swap')
-    if model.get('roi_head', {}).get('shared_head'):
-        raise ValueError('--backbone: model.roi_head.shared_head is a part of the old backbone and cannot be kept')
-    old = ConfigDict(model.backbone)
+    check_swappable(model)
+    before, old = copy.deepcopy(cfg), ConfigDict(model.backbone)
     channels, strides = measure(cfg, old)
-    check_channels(model, channels)
+    try:
+        check_channels(model, channels)
+    except ValueError as error:
+        raise ValueError(f'--backbone: how the model reads its maps cannot be told, as {error}') from error
     strides, changes = remove_pyramid(model, strides)
     fields = list(channel_fields(model))
     if not fields:
@@ -47,11 +54,9 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     with torch.device('meta'):
         module = choice.backbone(**choice.arguments)
     if _is_column(module):
-        count, fitted = fit_column(model, strides, module.out_channels[0], module.out_strides[0])
-        indices = tuple(len(module.depths) * (i + 1) // count - 1 for i in range(count))
+        indices, fitted = fit_column(model, strides, module)
     else:
-        indices = matching_stages(strides, old.get('out_indices'), module.out_strides)
-        fitted = set_channels(fields, [module.out_channels[i] for i in indices])
+        indices, fitted = fit_pyramid(model, strides, old.get('out_indices'), module)
     model.backbone = ConfigDict(type=f'vitdense.{choice.backbone.__name__}', **choice.arguments)
     if indices != module.out_indices:
         model.backbone.out_indices = indices
@@ -63,55 +68,38 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
         model.backbone.with_cp = True
     if 'pretrained' in model:  # mmseg's way of naming the weights of the old backbone
         model.pretrained = None
-    changes += [f'model.backbone: {old.type} -> {name} (stages {list(indices)}, {source})', *fitted]
+    changes += [f'model.backbone: {bare_type(old)} -> {name} (stages {list(indices)}, {source})', *fitted]
     changes += _fit_normalisation(model, choice.normalisation)
     changes += _fit_optimizer(cfg, module)
+    idle = idle_parameters(cfg, before)
+    if idle and not cfg.get('find_unused_parameters'):
+        cfg.find_unused_parameters = True
+        changes.append(f'find_unused_parameters: True, as nothing reads what comes of {listed(idle, 2)}')
     return changes
+
+
+def check_swappable(model: ConfigDict) -> None:
+    """Has a model a backbone, and nothing else that belongs to it?
+
+    Raises:
+        ValueError: it has none, or another part belongs to it; the message says which.
+    """
+    if 'backbone' not in model:
+        within = [
+            f'model.{key}.backbone' for key, part in model.items() if isinstance(part, dict) and 'backbone' in part
+        ]
+        only = f', only {" and ".join(within)} of a model within it' if within else ''
+        raise ValueError(f'--backbone: the config has no model.backbone to swap{only}')
+    if model.get('roi_head', {}).get('shared_head'):
+        raise ValueError('--backbone: model.roi_head.shared_head is a part of the old backbone and cannot be kept')
+    place, neck = first_neck(model)
+    if reason := INSEPARABLE.get(bare_type(neck)):
+        raise ValueError(f'--backbone: model.{place}, a {bare_type(neck)}, {reason}')
 
 
 def _is_column(backbone: Backbone) -> bool:
     """Do all stages have the same stride?"""
     return len(set(backbone.out_strides)) == 1
-
-
-def measure(cfg: Config, backbone: ConfigDict) -> tuple[list[int], list[int]]:
-    """Channels and strides of the maps that a backbone config returns, found by running it on an empty image."""
-    scope = DefaultScope.get_current_instance()
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    try:
-        weightless = ConfigDict({k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained')})
-        module = ROOT_MODELS.build(weightless)
-    finally:
-        if scope is not None:
-            init_default_scope(scope.scope_name)
-    if isinstance(module, Backbone):
-        return list(module.out_channels), list(module.out_strides)
-    module.eval()  # not chained: mmdet's train() returns None
-    size = backbone.get('img_size', 128)  # mmseg's MAE and BEiT take no other
-    height, width = (size, size) if isinstance(size, int) else size
-    with torch.no_grad():
-        maps = module(torch.zeros(1, backbone.get('in_channels', 3), height, width))
-    return [m.shape[1] for m in maps], [round(width / m.shape[3]) for m in maps]
-
-
-def matching_stages(strides: Sequence[int], old_indices: Sequence[int] | None, ours: Sequence[int]) -> tuple[int, ...]:
-    """The stages that stand for maps of the given ``strides``.
-
-    By stride; for dilated backbones, whose strides repeat or differ from ours, by the old ``out_indices``.
-
-    Raises:
-        ValueError: neither tells.
-    """
-    if set(strides) <= set(ours) and list(strides) == sorted(set(strides)):
-        return tuple(ours.index(stride) for stride in strides)
-    if old_indices is None and len(strides) == len(ours):
-        return tuple(range(len(ours)))
-    if old_indices is not None and len(old_indices) == len(strides) and max(old_indices) < len(ours):
-        return tuple(old_indices)
-    raise ValueError(
-        f'--backbone: the old backbone returns maps of strides {list(strides)}, the new one has {list(ours)}: '
-        'which to use instead cannot be told'
-    )
 
 
 def _fit_normalisation(model: ConfigDict, normalisation: dict) -> list[str]:

@@ -1,12 +1,13 @@
 """The neck of a config that gets another backbone: its channels, and a pyramid where all maps have the same stride."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmengine.config import ConfigDict
 
 from vitdense.config.channels import ChannelField, channel_fields, first_neck
-from vitdense.models.backbones.base import STRIDES
+from vitdense.config.swap.levels import maps_read, matching_stages, positions_read, renumber
+from vitdense.models.backbones.base import STRIDES, Backbone
 from vitdense.registry import bare_type
 
 SCALES = {'SimpleFeaturePyramid': 'scale_factors', 'Feature2Pyramid': 'rescales', 'MultiLevelNeck': 'scales'}
@@ -39,8 +40,50 @@ def remove_pyramid(model: ConfigDict, strides: Sequence[int]) -> tuple[list[int]
     return read, [f'model.{place}: {kind} removed']
 
 
-def fit_column(model: ConfigDict, strides: Sequence[int], channels: int, stride: int) -> tuple[int, list[str]]:
-    """Fit ``model`` to a backbone whose maps all have the same ``channels`` and ``stride``.
+def fit_pyramid(
+    model: ConfigDict, strides: Sequence[int], old_indices: Sequence[int] | None, backbone: Backbone
+) -> tuple[tuple[int, ...], list[str]]:
+    """Fit ``model`` to a backbone whose maps have growing strides.
+
+    Args:
+        model: config of a model, changed in place.
+        strides: those of the maps that its backbone returned.
+        old_indices: stages of that backbone, where its config says them.
+        backbone: the new one, with all its maps.
+
+    Returns:
+        The stages of the new backbone that are read, and what changed.
+
+    Raises:
+        ValueError: it cannot be told which stages stand for the old maps.
+    """
+    read = maps_read(list(channel_fields(model)), len(strides))
+    stages = matching_stages(strides, read, old_indices, backbone.out_strides)
+    _check_cascade(model, strides, {level: backbone.out_strides[stage] for level, stage in stages.items()})
+    indices = tuple(sorted(set(stages.values())))
+    return indices, _fit_levels(
+        model,
+        strides,
+        {level: indices.index(stage) for level, stage in stages.items()},
+        [backbone.out_channels[i] for i in indices],
+        [backbone.out_strides[i] for i in indices],
+        indices,
+    )
+
+
+def _check_cascade(model: ConfigDict, old: Sequence[int], new: Mapping[int, int]) -> None:
+    """Heads that refine each other's results, as OCRNet's, read maps of one size."""
+    fields = [field for field in channel_fields(model) if field.path.startswith('decode_head[')]
+    levels = sorted({level for field in fields if len(field.stated) == 1 for level in field.positions(len(old))})
+    if len({old[level] for level in levels}) == 1 < len({new[level] for level in levels}):
+        raise ValueError(
+            f'--backbone: the heads of model.decode_head need maps of one stride, and the maps {levels} of the new '
+            f'backbone have strides {[new[level] for level in levels]}'
+        )
+
+
+def fit_column(model: ConfigDict, strides: Sequence[int], backbone: Backbone) -> tuple[tuple[int, ...], list[str]]:
+    """Fit ``model`` to a backbone whose maps all have the same channels and stride.
 
     Where its neck, or one of its heads, reads maps of several strides, a pyramid goes between: ViTDet's in place of an
     FPN and before any other neck and the heads of detectors, that of BEiT and MAE before the heads of mmseg.
@@ -48,46 +91,74 @@ def fit_column(model: ConfigDict, strides: Sequence[int], channels: int, stride:
     Args:
         model: config of a model, changed in place.
         strides: those of the maps that it reads now.
-        channels: channels of the new maps.
-        stride: their stride.
+        backbone: the new one.
 
     Returns:
-        How many maps the backbone has to return, and what changed.
+        The blocks of the new backbone whose maps are read, and what changed.
 
     Raises:
         ValueError: no pyramid over the new maps has the ``strides``.
     """
+    channels, stride = backbone.out_channels[0], backbone.out_strides[0]
     place, neck = first_neck(model)
     fields = list(channel_fields(model))
-    if not any(len(read) > 1 for read in _strides_read(fields, strides)):
-        return len(strides), set_channels(fields, [channels] * len(strides))
+    read, count = maps_read(fields, len(strides)), len(strides)
+    every = {level: level for level in range(count)}
+    if not any(len(one) > 1 for one in _strides_read(fields, strides)):
+        indices = tuple(_spread(backbone, count)[level] for level in read)
+        positions = {level: i for i, level in enumerate(read)}
+        return indices, _fit_levels(model, strides, positions, [channels] * len(read), [stride] * len(read), indices)
     if bare_type(neck) == 'FPN':
-        last = neck.get('end_level', -1) % len(strides)
+        last = neck.get('end_level', -1) % count
         levels = _simple_pyramid(strides[neck.get('start_level', 0) : last + 1], channels, stride)
         levels.update(out_channels=neck.out_channels, num_outs=neck.num_outs)
         _put_first(model, [levels], drop=1)
-        return 1, [f'model.{place}: FPN -> {_describe(levels, stride)}']
-    if not neck and 'decode_head' in model and len(strides) == len(STRIDES) and stride in (8, 16):
+        return _spread(backbone, 1), [f'model.{place}: FPN -> {_describe(levels, stride)}']
+    if not neck and 'decode_head' in model and count == len(STRIDES) and stride in (8, 16):
         pyramid = ConfigDict(type='Feature2Pyramid', embed_dim=channels, rescales=[stride / s for s in STRIDES])
         norms = [field.node.norm_cfg for field in fields if field.node.get('norm_cfg')]
         if norms:
             pyramid.norm_cfg = norms[0]
-        count, width = len(strides), channels
+        changes = _fit_levels(model, strides, every, [channels] * count, STRIDES)
+        indices = _spread(backbone, count)
     else:
-        pyramid = _simple_pyramid(strides, channels, stride)
-        count, width = 1, pyramid.out_channels
-    changes = set_channels(fields, [width] * len(strides))
+        levels_read = [strides[level] for level in read]
+        pyramid = _simple_pyramid(levels_read, channels, stride)
+        positions = {level: i for i, level in enumerate(read)}
+        changes = _fit_levels(model, strides, positions, [pyramid.out_channels] * len(read), levels_read)
+        indices = _spread(backbone, 1)
     _put_first(model, [pyramid], drop=0)
-    return count, [f'model.neck: {_describe(pyramid, stride)} put in before {bare_type(neck) or "the heads"}', *changes]
+    before = bare_type(neck) or 'the heads'
+    return indices, [f'model.neck: {_describe(pyramid, stride)} put in before {before}', *changes]
 
 
-def set_channels(fields: Sequence[ChannelField], channels: Sequence[int]) -> list[str]:
-    """State the ``channels`` of a backbone's maps in all ``fields``; returns what changed."""
-    changes = []
-    for field in fields:
-        before = field.stated
-        field.set(channels)
-        changes.append(f'model.{field.path}: {before} -> {field.stated}')
+def _spread(backbone: Backbone, count: int) -> tuple[int, ...]:
+    """The last blocks of ``count`` equal parts of a backbone."""
+    return tuple(len(backbone.depths) * (i + 1) // count - 1 for i in range(count))
+
+
+def _fit_levels(
+    model: ConfigDict,
+    old_strides: Sequence[int],
+    positions: Mapping[int, int],
+    channels: Sequence[int],
+    strides: Sequence[int],
+    stages: Sequence[int] = (),
+) -> list[str]:
+    """Make ``model`` read maps of ``channels`` and ``strides`` at the ``positions`` given by their old ones."""
+    count = len(old_strides)
+    before = {field.path: (field.stated, positions_read(field, count)) for field in channel_fields(model)}
+    changes = renumber(model, positions, count)
+    for field in channel_fields(model):
+        stated, levels = before[field.path]
+        field.set(field.expected(channels))
+        change = f'model.{field.path}: {stated} -> {field.stated}'
+        if stages:
+            change += f', stages {[stages[positions[level]] for level in levels]}'
+        old, new = [old_strides[level] for level in levels], [strides[positions[level]] for level in levels]
+        if old != new:
+            change += f', strides {old} -> {new}'
+        changes.append(change)
     return changes
 
 
@@ -95,7 +166,7 @@ def _strides_read(fields: Sequence[ChannelField], strides: Sequence[int]) -> lis
     """The strides that each node of a config reads."""
     read: dict[int, set[int]] = {}
     for field in fields:
-        read.setdefault(id(field.node), set()).update(field.expected(strides))
+        read.setdefault(id(field.node), set()).update(strides[i] for i in positions_read(field, len(strides)))
     return list(read.values())
 
 

@@ -2,9 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -12,12 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitdense.models.layers.init import init_linear_
-from vitdense.names import unknown
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Arch = TypeVar('Arch', bound='DataclassInstance')
+from .arguments import ELSEWHERE, PYRAMIDS_ELSEWHERE, resolve_arch
 
 STRIDES = (4, 8, 16, 32)
 """Pixels of the image per step in the maps of a pyramid."""
@@ -52,6 +47,9 @@ class Backbone(BaseModule):
     ARCHS: ClassVar[Mapping[str, Any]]
     """Variants of the network, by name."""
 
+    ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
+    """Arguments of such a network in mmdet, mmseg or timm, and what there is instead of them."""
+
     needs_all_stages: ClassVar[bool] = False
     """Whether each map depends on all stages, so that all of them are built."""
 
@@ -66,10 +64,14 @@ class Backbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        out_indices = tuple(out_indices)
-        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(depths)))):
-            raise ValueError(f'out_indices must be increasing stages out of 0 to {len(depths) - 1}, got {out_indices}')
-        self.out_indices = out_indices
+        stages = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
+        if not stages or list(stages) != sorted(set(stages) & set(range(len(depths)))):
+            last = len(depths) - 1
+            raise ValueError(
+                f'{type(self).__name__}: out_indices must be increasing stages out of 0 to {last}, got {out_indices}; '
+                f'the last alone is ({last},)'
+            )
+        self.out_indices = out_indices = stages
         self.depths = tuple(depths if self.needs_all_stages else depths[: out_indices[-1] + 1])
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.out_strides = tuple(strides[i] for i in out_indices)
@@ -149,23 +151,6 @@ def _keep_frozen_in_eval(module: nn.Module) -> None:
         _keep_frozen_in_eval(child)
 
 
-def resolve_arch(archs: Mapping[str, Arch], arch: str, overrides: dict[str, Any], owner: str) -> Arch:
-    """The row ``arch`` of a table of variants, with the columns in ``overrides`` replaced.
-
-    Raises:
-        ValueError: unknown row; the message lists the rows, nearest first.
-        TypeError: unknown column; the message lists the columns, nearest first.
-    """
-    if arch not in archs:
-        raise ValueError(f'{owner}: ' + unknown('arch', arch, archs))
-    row = archs[arch]
-    columns = [field.name for field in fields(row)]
-    for key in overrides:
-        if key not in columns:
-            raise TypeError(f'{owner}: ' + unknown('argument', key, columns))
-    return replace(row, **overrides)
-
-
 class Pyramid(Backbone):
     """Backbones of four stages, as PVT and Swin are, with the arguments that they share.
 
@@ -186,6 +171,7 @@ class Pyramid(Backbone):
     """
 
     arch: Any
+    ELSEWHERE = ELSEWHERE | PYRAMIDS_ELSEWHERE
 
     def __init__(
         self,
@@ -200,7 +186,7 @@ class Pyramid(Backbone):
         init_cfg: dict | list[dict] | None = None,
         **overrides,
     ) -> None:
-        self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        self.arch = row = resolve_arch(type(self), arch, overrides)
         super().__init__(row.depths, row.channels, STRIDES, out_indices, frozen_stages, with_cp, init_cfg)
         self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
         self.build(in_channels, self.drop_path_rates(row.drop_path_rate, row.depths))

@@ -22,7 +22,8 @@ from vitdense.models.layers.rel_pos import DecomposedRelPosAttention, RelPosBias
 from vitdense.names import unknown
 from vitdense.registry import MODELS
 
-from .base import Backbone, resolve_arch
+from .arguments import COLUMNS_ELSEWHERE, ELSEWHERE, resolve_arch
+from .base import Backbone
 
 CHOICES = {
     'pos_embed': ('all', 'patches', None),
@@ -170,6 +171,7 @@ class ViT(Backbone):
 
     arch: ViTArch
     attention = SelfAttention
+    ELSEWHERE = ELSEWHERE | COLUMNS_ELSEWHERE
     ARCHS = {
         'tiny': ViTArch(embed_dims=192, depth=12, num_heads=3),
         'small': ViTArch(embed_dims=384, depth=12, num_heads=6),
@@ -192,7 +194,7 @@ class ViT(Backbone):
         init_cfg: dict | list[dict] | None = None,
         **overrides,
     ) -> None:
-        self.arch = row = resolve_arch(self.ARCHS, arch, overrides, type(self).__name__)
+        self.arch = row = resolve_arch(type(self), arch, overrides)
         stages = self.stages()
         depths, channels, strides = zip(*stages, strict=True)
         out_indices = (len(stages) - 1,) if out_indices is None else out_indices

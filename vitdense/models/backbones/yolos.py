@@ -101,7 +101,7 @@ class YOLOS(ViT):
     def __init__(self, arch: str, **kwargs) -> None:
         for name in ('out_indices', 'final_norm'):
             if name in kwargs:
-                raise TypeError(f'{type(self).__name__}: unknown argument {name!r}')
+                raise TypeError(f'YOLOS: unknown argument {name!r}: leave it out, it returns the last tokens, normed')
         super().__init__(arch, final_norm=True, **kwargs)
 
     def build_tokens(self) -> None:
