@@ -13,7 +13,7 @@ from vitdense.datasets.scan import SplitReport
 
 def remarks(cfg: Config, reports: Sequence[SplitReport] = (), processes: int = 1) -> list[str]:
     run = Run(cfg, reports=reports, processes=processes)
-    return [str(finding) for stage in ('config', 'data') for finding in check(run, stage)]
+    return [str(finding) for stage in ('config', 'data') for finding in check(run, stage) if not finding.fatal]
 
 
 def the_remark(*given) -> str:

@@ -1,6 +1,6 @@
 """Do the parts of a run fit together? One function a rule, over one description of the run; docs/checks.md has all."""
 
-from . import batch_norms, decode_heads, loaders, recipe, segmentation
+from . import batch_norms, decode_heads, loaders, parts, recipe, schedule, segmentation
 from .rules import CHECKS, STAGES, Case, check, rule
 from .run import Run, Split
 
@@ -14,7 +14,9 @@ __all__ = [
     'check',
     'decode_heads',
     'loaders',
+    'parts',
     'recipe',
     'rule',
+    'schedule',
     'segmentation',
 ]
