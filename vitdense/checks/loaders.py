@@ -40,7 +40,7 @@ def endless(run: Run) -> Iterator[Case]:
 def order(run: Run) -> Iterator[Case]:
     loader = run.split('train').loader if run.trains else {}
     sampler = loader.get('sampler')
-    if loader.get('dataset') and not sampler:
+    if loader.get('dataset') and not sampler and not loader.get('batch_sampler'):
         yield Case('train_dataloader', 'no sampler')
     elif sampler and bare_type(sampler) in ('DefaultSampler', 'InfiniteSampler') and not sampler.get('shuffle', True):
         yield Case('train_dataloader.sampler.shuffle', 'False')

@@ -49,18 +49,18 @@ class Run:
         names: the splits that the run uses.
         reports: what the scan found about the data sets of these splits; empty before it.
         model: the built model, not wrapped; ``None`` before it is built.
-        steps: batches of a pass over each split, in one process; empty before the loaders are built.
         processes: number of processes.
         remarks: findings for which the run does not stop.
+        steps: batches of a pass over each split, in one process; empty before the loaders are built.
     """
 
     cfg: Config
     names: tuple[str, ...] = ('train', 'val')
     reports: Sequence[SplitReport] = ()
     model: nn.Module | None = None
-    steps: dict[str, int] = field(default_factory=dict)
     processes: int = 1
     remarks: list[Finding] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:
