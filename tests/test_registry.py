@@ -27,6 +27,25 @@ def test_wrong_name_of_another_scope_answers_with_the_nearest():
         mmdet.registry.MODELS.build(dict(type='RetinaNett'))
 
 
+@pytest.mark.parametrize(
+    ('registry', 'name', 'said'),
+    [
+        (mmseg.registry.MODELS, 'RetinaNet', "not known to mmseg, .*did you mean 'mmdet.RetinaNet', or default_scope"),
+        (mmdet.registry.MODELS, 'EncoderDecoder', "did you mean 'mmseg.EncoderDecoder', or default_scope='mmseg'"),
+        (mmengine.registry.MODELS, 'RetinaNet', "not known to mmengine, .*did you mean 'mmdet.RetinaNet'"),
+        (mmdet.registry.MODELS, 'PVTv2', "did you mean 'vitdense.PVTv2'"),
+        (mmseg.registry.DATASETS, 'CocoDataset', "did you mean '(mmdet|vitdense).CocoDataset'"),
+        (mmdet.registry.TRANSFORMS, 'PackSegInputs', "did you mean 'mmseg.PackSegInputs'"),
+        (mmdet.registry.TRANSFORMS, 'DefaultFormatBundle', 'of mmdet 2.x or mmseg 0.x; today PackDetInputs'),
+        (mmdet.registry.TRANSFORMS, 'RandomFlipp', "did you mean 'RandomFlip'"),
+        (mmseg.registry.MODELS, 'RetinaNett', "did you mean 'mmdet.RetinaNet'"),
+    ],
+)
+def test_a_name_of_another_scope_or_time_says_so(registry, name, said):
+    with pytest.raises(KeyError, match=said), nearest_type_names():
+        registry.build(dict(type=name))
+
+
 def test_other_key_errors_pass_unchanged():
     with pytest.raises(KeyError, match=r'^.a.$'), nearest_type_names():
         {}['a']

@@ -6,7 +6,8 @@ the prefix.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 import mmengine.registry
@@ -58,18 +59,43 @@ RUNNERS = _child('RUNNERS', 'engine')
 FUNCTIONS = _child('FUNCTIONS', 'engine')
 
 
+PEERS = ('mmdet', 'mmseg')
+"""Scopes that are looked through for a name that the scope of a config does not have."""
+
+RENAMED = {'DefaultFormatBundle': 'PackDetInputs or PackSegInputs', 'Collect': 'PackDetInputs or PackSegInputs'}
+"""Types of mmdet 2 and mmseg 0 whose successors have other names."""
+
+
 @contextmanager
 def nearest_type_names() -> Iterator[None]:
-    """Within it, mmengine's error about an unregistered type also lists the registered names, nearest first."""
+    """Within it, mmengine's error about an unregistered type also says which scope has it, or what is nearest."""
     try:
         yield
     except KeyError as error:
-        found = re.search(r'(\S+) is not in the \S+?::(.+?) registry', str(error))
+        found = re.search(r'(\S+) is not in the (\S+?)::(.+?) registry', str(error))
         roots = [root for root in vars(mmengine.registry).values() if isinstance(root, MMEngineRegistry)]
-        root = next((root for root in roots if found and root.name == found[2].split('::')[-1]), None)
+        root = next((root for root in roots if found and root.name == found[3].split('::')[-1]), None)
         if found is None or root is None:
             raise
-        names = set(root.module_dict)
-        for scope, child in root.children.items():
-            names |= set(child.module_dict) if scope != SCOPE else {f'{SCOPE}.{name}' for name in child.module_dict}
-        raise KeyError(unknown(f'type of a {root.name}', found[1].strip('\'"'), names)) from error
+        raise KeyError(_not_there(root, found[1].strip('\'"'), found[2].strip('\'"'))) from error
+
+
+def _not_there(root: MMEngineRegistry, name: str, scope: str) -> str:
+    for peer in PEERS:
+        with suppress(ImportError):
+            import_module(f'{peer}.registry')
+        if peer in root.children:
+            root.children[peer].import_from_location()
+    elsewhere = [other for other, child in root.children.items() if other != scope and name in child.module_dict]
+    if elsewhere:
+        other = elsewhere[0]
+        return (
+            f'type {name!r} of a {root.name} is not known to {scope}, where default_scope or a prefix looks for it: '
+            f'did you mean {f"{other}.{name}"!r}, or default_scope={other!r} for the whole config?'
+        )
+    if name in RENAMED:
+        return f'type {name!r} of a {root.name} is of mmdet 2.x or mmseg 0.x; today {RENAMED[name]} does this'
+    names = set(root.module_dict)
+    for other, child in root.children.items():
+        names |= {key if other == scope else f'{other}.{key}' for key in child.module_dict}
+    return unknown(f'type of a {root.name}', name, names)

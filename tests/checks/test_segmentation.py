@@ -21,7 +21,7 @@ SEGMENTOR = dict(type='EncoderDecoder')
 def config(split: str = 'val', pipeline: tuple = (IMAGE, MAP), metric: dict | None = None, **node) -> Config:
     dataset = dict(type='BaseSegDataset', pipeline=[*pipeline], data_prefix=dict(img_path='val'), **node)
     parts = {
-        f'{split}_dataloader': dict(dataset=dataset),
+        f'{split}_dataloader': dict(sampler=dict(type='DefaultSampler'), dataset=dataset),
         f'{split}_evaluator': dict(type='IoUMetric') | (metric or {}),
     }
     return Config(dict(default_scope='mmseg', model=SEGMENTOR, **parts))

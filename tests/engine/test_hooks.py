@@ -126,13 +126,11 @@ def test_augmentation_differs_between_epochs(persistent):
             dataset=Numbers(),
         )
         loader = BareRunner.build_dataloader(config, seed=seed)
-        runner = SimpleNamespace(train_dataloader=loader, seed=seed, epoch=0)
+        runner = SimpleNamespace(train_dataloader=loader, seed=seed, epoch=0, train_loop=None)
         drawn = []
         if hook:
             hook.before_train(runner)
         for runner.epoch in range(3):
-            if hook:
-                hook.before_train_epoch(runner)
             drawn.append(torch.cat([torch.cat(batch['inputs']) for batch in loader]))
         return drawn
 
@@ -147,6 +145,63 @@ def test_augmentation_differs_between_epochs(persistent):
     assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True)), 'the seed decides'
     assert not any(torch.equal(a, b) for a, b in zip(ours, other, strict=True))
     assert len(set(ours[0].tolist())) == 6, 'workers differ from each other'
+
+
+class Batches(Hook):
+    """Keeps what was drawn for each image, pass by pass."""
+
+    def __init__(self) -> None:
+        self.drawn: list[float] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.drawn += torch.cat(data_batch['inputs']).tolist()
+
+    def passes(self) -> list[tuple[float, ...]]:
+        return [tuple(sorted(self.drawn[i : i + 6])) for i in range(0, len(self.drawn), 6)]
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    """mmengine waits two seconds between passes."""
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+
+
+def iterations(folder: Path, number: int, sampler: str = 'DefaultSampler', start: str = 'fork', **settings) -> Batches:
+    batches = Batches()
+    workers = dict(num_workers=2, persistent_workers=False, multiprocessing_context=start)
+    loader = dict(batch_size=2, sampler=dict(type=sampler, shuffle=False), dataset=Numbers(), **workers)
+    hooks = dict(worker_seed=WorkerSeedHook(), checkpoint=CheckpointHook(interval=9, by_epoch=False))
+    loop = dict(by_epoch=False, max_iters=number, **settings.pop('loop', {}))
+    make(
+        Runner, folder, Toy(), hooks, custom_hooks=[batches], train_dataloader=loader, train_cfg=loop,
+        randomness=dict(seed=3), **settings,
+    ).train()  # fmt: skip
+    return batches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('start', ['fork', 'spawn'])
+def test_augmentation_differs_between_the_passes_of_a_loop_of_iterations(tmp_path, no_pause, start):
+    passes = iterations(tmp_path, 9, start=start).passes()
+    assert len(set(passes)) == len(passes) == 3
+    assert iterations(tmp_path / 'again', 9, start=start).passes() == passes, 'the seed decides'
+
+
+@pytest.mark.slow
+def test_a_resumed_loop_of_iterations_goes_on_where_it_was(tmp_path, no_pause):
+    whole = iterations(tmp_path / 'whole', 18)
+    iterations(tmp_path / 'half', 9)
+    rest = iterations(tmp_path / 'half', 18, load_from=str(tmp_path / 'half/last.pth'), resume=True)
+    assert rest.drawn == whole.drawn[18:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('sampler', 'forward'), [('InfiniteSampler', False), ('DefaultSampler', True)])
+def test_a_resumed_loop_that_skips_data_does_not_begin_with_the_same_augmentation(tmp_path, no_pause, sampler, forward):
+    first = iterations(tmp_path, 9, sampler)
+    loop = dict(fast_forward_on_resume=True) if forward else {}
+    again = iterations(tmp_path, 18, sampler, loop=loop, load_from=str(tmp_path / 'last.pth'), resume=True)
+    assert not set(first.drawn) & set(again.drawn)
 
 
 def test_best_and_last_have_fixed_names(tmp_path):

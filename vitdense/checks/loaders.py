@@ -1,22 +1,93 @@
-"""Settings of the loaders that exclude each other."""
+"""Loaders that give what their loops take."""
 
 from collections.abc import Iterator
+
+from vitdense.registry import bare_type
 
 from .rules import Case, rule
 from .run import Run
 
+ENDLESS = ('InfiniteSampler', 'MultiSourceSampler', 'GroupMultiSourceSampler')
+"""Samplers of mmengine and mmdet that never end, subclasses included."""
+
 
 @rule(
-    'setting for workers that are not there',
-    looks_at='`persistent_workers`, `prefetch_factor` and `timeout` of each loader with `num_workers=0`',
-    expected='num_workers of 1 or more, or none of these settings: PyTorch refuses them',
+    'endless sampler',
+    looks_at='`sampler` and `batch_sampler` of each loader, and whether `train_cfg` counts epochs',
+    expected='a sampler that ends: an epoch is over, and so is an evaluation, when the sampler is',
 )
-def no_workers(run: Run) -> Iterator[Case]:
+def endless(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        if split.loader.get('num_workers', 0):
+        if split.name == 'train' and not run.by_epoch:
             continue
-        for name, off in (('persistent_workers', False), ('prefetch_factor', None), ('timeout', 0)):
-            value = split.loader.get(name)
-            if value:
-                key = f'{split.key}.{name}'
-                yield Case(key, f'{value} with num_workers=0', remedy=f'--cfg-options {key}={off}')
+        for name in ('sampler', 'batch_sampler'):
+            sampler, key = split.loader.get(name), f'{split.key}.{name}'
+            if run.is_a(sampler, *ENDLESS):
+                where = 'train_cfg counts epochs' if split.name == 'train' else 'an evaluation is one pass'
+                remedy = f'--cfg-options {key}.type=DefaultSampler' if bare_type(sampler) == ENDLESS[0] else ''
+                if split.name == 'train':
+                    remedy += f'{", or " if remedy else ""}train by iterations (IterBasedTrainLoop)'
+                yield Case(key, f'{bare_type(sampler)}, and {where}', remedy=remedy)
+
+
+@rule(
+    'training data in one order',
+    looks_at='`sampler` of the training loader',
+    expected='a sampler that shuffles: without one, each pass has the order of the file',
+    remedy='--cfg-options train_dataloader.sampler.type=DefaultSampler train_dataloader.sampler.shuffle=True',
+    fatal=False,
+)
+def order(run: Run) -> Iterator[Case]:
+    loader = run.split('train').loader if run.trains else {}
+    sampler = loader.get('sampler')
+    if loader.get('dataset') and not sampler and not loader.get('batch_sampler'):
+        yield Case('train_dataloader', 'no sampler')
+    elif sampler and bare_type(sampler) in ('DefaultSampler', 'InfiniteSampler') and not sampler.get('shuffle', True):
+        yield Case('train_dataloader.sampler.shuffle', 'False')
+
+
+@rule(
+    'sampler that ends in a loop of iterations',
+    looks_at='`sampler` of the training loader, and whether `train_cfg` counts iterations',
+    expected='a sampler without an end: after each pass, mmengine waits two seconds and starts the workers anew',
+    remedy='--cfg-options train_dataloader.sampler.type=InfiniteSampler',
+    fatal=False,
+)
+def ends(run: Run) -> Iterator[Case]:
+    sampler = run.split('train').loader.get('sampler')
+    if run.trains and not run.by_epoch and bare_type(sampler) == 'DefaultSampler':
+        yield Case('train_dataloader.sampler', 'DefaultSampler, and train_cfg counts iterations')
+
+
+@rule(
+    'number of a loader',
+    looks_at='`batch_size` and `num_workers` of each loader',
+    expected='a whole number: 1 or more images, 0 or more workers',
+)
+def numbers(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        for name, least in (('batch_size', 1), ('num_workers', 0)):
+            value = split.loader.get(name, least)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                if name == 'batch_size' and value is None and split.loader.get('batch_sampler'):
+                    continue
+                yield Case(f'{split.key}.{name}', repr(value))
+
+
+@rule(
+    'loader without a batch',
+    looks_at='`batch_size`, `drop_last` and the images of each loader, in each process',
+    expected='one batch or more: with drop_last the last one counts only if it is whole',
+    needs='model',
+)
+def no_batch(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        if run.steps.get(split.name) == 0:
+            size, processes = split.loader.get('batch_size', 1), run.processes
+            shared = f' in each of {processes} processes' if processes > 1 else ''
+            drop = split.loader.get('drop_last')
+            yield Case(
+                split.key,
+                f'0 steps in batches of {size}{shared}, drop_last={bool(drop)}',
+                remedy=f'--cfg-options {split.key}.drop_last=False, or a smaller batch_size' if drop else '',
+            )

@@ -14,18 +14,18 @@ fault stops the run; a remark is a line of the log. Each is told in the same for
 the config, file, annotation), what is there, what was expected, and what to do about it.
 
 ```
-setting for workers that are not there: train_dataloader.persistent_workers: True with num_workers=0; expected
-num_workers of 1 or more, or none of these settings: PyTorch refuses them
-  --cfg-options train_dataloader.persistent_workers=False
+endless sampler: train_dataloader.sampler: InfiniteSampler, and train_cfg counts epochs; expected a sampler that ends
+  --cfg-options train_dataloader.sampler.type=DefaultSampler, or train by iterations (IterBasedTrainLoop)
 ```
 
 This page is written from the rules: `python -m vitdense.checks.page docs/checks.md`.
 """
 
 TITLES = {
+    'parts': ('Parts of the config', 'Asked first, so that all others can take the parts for granted.'),
     'config': ('The config', 'Asked before any file of the data is opened.'),
     'data': ('Data and config together', 'Asked when the annotation files are read and some images are opened.'),
-    'model': ('Model, data and config together', 'Asked when the model is built.'),
+    'model': ('Model, data and config together', 'Asked when the model and the loaders are built.'),
 }
 
 FILES = (
@@ -39,7 +39,8 @@ def page() -> str:
     """The whole page."""
     of_stage = {stage: [RULES[name] for needs, name, *_ in CHECKS if needs == stage] for stage in STAGES}
     others = [rule for rule in RULES.values() if not any(rule in rules for rules in of_stage.values())]
-    sections = [_section(*TITLES['config'], of_stage['config']), _section(*FILES, others)]
+    sections = [_section(*TITLES[stage], of_stage[stage]) for stage in ('parts', 'config')]
+    sections += [_section(*FILES, others)]
     sections += [_section(*TITLES[stage], of_stage[stage]) for stage in ('data', 'model')]
     return '\n'.join([HEAD, *filter(None, sections)])
 

@@ -62,9 +62,12 @@ def batch(run: Run) -> Iterator[Case]:
     cfg = run.cfg
     recipe, wrapper = cfg.get('auto_scale_lr') or {}, cfg.get('optim_wrapper') or {}
     base, steps = recipe.get('base_batch_size'), wrapper.get('accumulative_counts', 1)
-    images = run.split('train').loader.get('batch_size', 1) * run.processes * steps
+    size = run.split('train').loader.get('batch_size', 1)
+    if not run.trains or base is None or recipe.get('enable') or not isinstance(size, int):
+        return
+    images = size * run.processes * steps
     found = f'{counted(images, "image")} a step'
-    if not run.trains or base is None or recipe.get('enable') or images == base:
+    if images == base:
         return
     rate = look_up(wrapper, 'optimizer.lr')
     if rate is None:

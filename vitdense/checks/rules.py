@@ -7,8 +7,9 @@ from vitdense.findings import Finding, declare
 
 from .run import Run
 
-STAGES = ('config', 'data', 'model')
-"""What a rule needs: the config alone, the scan of the data as well, or the built model as well."""
+STAGES = ('parts', 'config', 'data', 'model')
+"""What a rule needs: a config of whatever form; one that has all parts; the scan of the data as well; or the model and
+the loaders as well."""
 
 
 class Case(NamedTuple):

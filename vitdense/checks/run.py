@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from vitdense.config.datasets import evaluators, leaf_datasets
 from vitdense.config.known_keys import resolve
+from vitdense.config.settle import counts_epochs
 from vitdense.datasets.scan import SplitReport
 from vitdense.findings import Finding
 from vitdense.registry import bare_type
@@ -51,6 +51,7 @@ class Run:
         model: the built model, not wrapped; ``None`` before it is built.
         processes: number of processes.
         remarks: findings for which the run does not stop.
+        steps: batches of a pass over each split, in one process; empty before the loaders are built.
     """
 
     cfg: Config
@@ -59,6 +60,7 @@ class Run:
     model: nn.Module | None = None
     processes: int = 1
     remarks: list[Finding] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:
@@ -99,16 +101,21 @@ class Run:
     @property
     def by_epoch(self) -> bool:
         """Whether the training loop counts epochs."""
-        loop = self.split('train').loop
-        kind = self.kind(loop)
-        if kind is not None:
-            return not issubclass(kind, IterBasedTrainLoop)
-        return bool(loop.get('by_epoch', True))
+        return counts_epochs(self.split('train').loop, self.cfg.get('default_scope'))
 
     @property
     def length(self) -> int | None:
         """Epochs or iterations of the training; ``None`` where the config does not say it."""
         return self.split('train').loop.get('max_epochs' if self.by_epoch else 'max_iters')
+
+    def total(self, by_epoch: bool) -> float | None:
+        """Length of the training in epochs or iterations; ``None`` where that takes the loader, which is not built."""
+        if by_epoch == self.by_epoch or self.length is None:
+            return self.length
+        steps = self.steps.get('train')
+        if not steps:
+            return None
+        return self.length * steps if self.by_epoch else self.length / steps
 
     @property
     def hooks(self) -> list[tuple[str, ConfigDict]]:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.runner import Runner
 
-from vitdense.commands.prepare import build_runner, describe_run, scan
+from vitdense.commands.prepare import build_runner, check_config, describe_run, scan
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
 from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         FileNotFoundError, ValueError, KeyError: what is wrong.
     """
     run = describe_run(cfg, args.splits)
+    check_config(run)
     CONSOLE.print(versions())
     CONSOLE.print(f'device     {device()}')
     scan(run, args)

@@ -14,7 +14,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from vitdense.commands.prepare import describe_run
 from vitdense.config.load import load_config
+from vitdense.config.settle import settle
 from vitdense.registry import nearest_type_names
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -24,7 +26,10 @@ _ATTENTION = ('bmm', 'baddbmm', 'scaled_dot_product')
 
 def run(args: argparse.Namespace) -> None:
     """Print the counts of the model of a config."""
-    result = complexity(load_config(args.config), tuple(args.shape))
+    cfg = load_config(args.config)
+    settle(cfg)
+    describe_run(cfg, ())
+    result = complexity(cfg, tuple(args.shape))
     print(f'parameters  {result.parameters / 1e6:.2f} M')
     print(f'FLOPs       {result.flops / 1e9:.2f} G, of which attention {result.attention_flops / 1e9:.2f} G')
 

@@ -17,7 +17,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from vitdense.commands.overfit_hints import Evaluation, hints
-from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, choose_backbone, describe_run
+from vitdense.commands.prepare import (
+    Preparation,
+    beside_the_training,
+    build_runner,
+    check_config,
+    choose_backbone,
+    describe_run,
+)
 from vitdense.config.datasets import leaf_datasets, positions
 from vitdense.config.tree import look_up
 from vitdense.console import CONSOLE, say
@@ -41,10 +48,11 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
         FileNotFoundError, ValueError, KeyError: the config cannot be run as it is, is not one of detection, or has too
             few images with objects; raised before the first step.
     """
+    run = describe_run(cfg, args.splits)
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
     beside_the_training(cfg, 'overfit')
-    run = describe_run(cfg, args.splits)
+    check_config(run)
     with Preparation(run, args, f'{Path(args.config).stem}_overfit') as ready:
         dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
         overfit_config(cfg, dataset, args)

@@ -11,9 +11,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from vitdense.checks import Run, check
+from vitdense.commands.early import check_checkpoint
 from vitdense.config.channels import check_channels
 from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
+from vitdense.console import warn
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
@@ -24,14 +26,25 @@ from vitdense.registry import nearest_type_names
 
 
 def describe_run(cfg: Config, splits: tuple[str, ...]) -> Run:
-    """The description of a run of these ``splits``, whose config has no fault that the config alone shows.
+    """The description of a run of these ``splits``, whose config has all parts; the first of them has to be there.
 
     Raises:
-        RunError: it has one.
+        RunError: a part is missing.
     """
-    run = Run(cfg, tuple(split for split in splits if cfg.get(f'{split}_dataloader')), processes=get_world_size())
-    run.remarks += stop(check(run, 'config'))
+    run = Run(cfg, splits)
+    run.remarks += stop(check(run, 'parts'))
+    run.names = tuple(split for split in splits if cfg.get(f'{split}_dataloader'))
     return run
+
+
+def check_config(run: Run) -> None:
+    """Ask what the config alone shows, once all options are in it and the processes have joined.
+
+    Raises:
+        RunError: it has a fault.
+    """
+    run.processes = get_world_size()
+    run.remarks += stop(check(run, 'config'))
 
 
 class Preparation:
@@ -86,16 +99,32 @@ def scan(run: Run, args: argparse.Namespace) -> None:
 
 
 def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
-    """The folder of this run, and in ``cfg`` the checkpoint that it goes on from."""
+    """The folder of this run, and in ``cfg`` the checkpoint that it goes on from.
+
+    ``resume=True`` of the config is ``--resume``, with ``load_from`` as its checkpoint; only where there is no run yet,
+    it begins one, as mmengine does.
+    """
     wanted = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     resume = getattr(args, 'resume', None)
+    from_config = not resume and 'resume' in args and cfg.get('resume')
+    if from_config:
+        resume = cfg.resume if isinstance(cfg.resume, str) else cfg.get('load_from') or 'auto'
     if not resume:
         return RunFolder.fresh(wanted, getattr(args, 'overwrite', False))
     cfg.resume = True
     if resume == 'auto':
-        folder = RunFolder.latest(wanted)
+        try:
+            folder = RunFolder.latest(wanted)
+        except FileNotFoundError:
+            if not from_config:
+                raise
+            cfg.resume = False
+            warn(f'resume=True: there is no run in {wanted!r} to go on with, so one begins')
+            return RunFolder.fresh(wanted, args.overwrite)
         cfg.load_from = str(folder.path / 'last.pth')
         return folder
+    if from_config:
+        check_checkpoint(resume)
     cfg.load_from = resume
     home = Path(resume).parent
     if args.work_dir or not (home / LOCK).is_file():
@@ -115,14 +144,14 @@ def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
         return swap_backbone(cfg, args.backbone, args.pretrained)
     if args.pretrained:
         return []
-    dropped = cfg.model.backbone.pop('init_cfg', None) or cfg.model.get('pretrained')
+    dropped = (cfg.model.get('backbone') or {}).pop('init_cfg', None) or cfg.model.get('pretrained')
     if 'pretrained' in cfg.model:
         cfg.model.pretrained = None
     return [f'model.backbone: {dropped} -> random weights']
 
 
 def build_runner(run: Run) -> Runner:
-    """Build the runner and the model.
+    """Build the runner, the model and the loaders.
 
     Raises:
         RunError: the model does not fit the data.
@@ -137,5 +166,8 @@ def build_runner(run: Run) -> Runner:
     for one in run.reports:
         if one.classes:
             check_class_counts(model, one.classes, one.key, run.cfg.model)
+    with nearest_type_names():
+        loaders = {name: getattr(runner, f'{name}_dataloader') for name in run.names}
+    run.steps = {name: len(loader) for name, loader in loaders.items() if hasattr(loader.dataset, '__len__')}
     run.remarks += stop(check(run, 'model'))
     return runner

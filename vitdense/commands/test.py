@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
-from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, describe_run
+from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, check_config, describe_run
 from vitdense.commands.summary import print_summary
 from vitdense.config.test_time import package_of, use_tta
 from vitdense.console import say
@@ -23,8 +23,9 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         FileNotFoundError, FileExistsError, ValueError, KeyError: the config cannot be run as it is; raised before the
             first image.
     """
+    run = describe_run(cfg, args.splits)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    cfg.model.get('backbone', {}).pop('init_cfg', None)
+    (cfg.model.get('backbone') or {}).pop('init_cfg', None)
     package = package_of(cfg)
     if args.show_dir:
         draw_to(cfg, args.show_dir)
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         use_tta(cfg)
     beside_the_training(cfg, 'test')
     join(cfg, args.launcher)
-    run = describe_run(cfg, args.splits)
+    check_config(run)
     with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
         runner = build_runner(run)
         if args.out:

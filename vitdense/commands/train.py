@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from vitdense.commands.prepare import Preparation, build_runner, choose_backbone, describe_run
+from vitdense.commands.prepare import Preparation, build_runner, check_config, choose_backbone, describe_run
 from vitdense.commands.summary import print_summary
 from vitdense.config.runtime import log_to
 from vitdense.console import say
@@ -23,10 +23,11 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: the config cannot be run as it is;
             raised before the first step.
     """
+    run = describe_run(cfg, args.splits)
     changes = choose_backbone(cfg, args)
     set_options(cfg, args)
     join(cfg, args.launcher)
-    run = describe_run(cfg, args.splits)
+    check_config(run)
     name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
     with Preparation(run, args, name) as ready:
         runner = build_runner(run)

@@ -14,6 +14,7 @@ def apply() -> None:
     restore_find_loader()
     after_import('torch', trust_checkpoint_classes)
     after_import('mmengine.config.utils', find_renamed_mmseg)
+    after_import('mmengine.config.config', find_own_configs)
 
 
 def restore_find_loader() -> None:
@@ -54,3 +55,18 @@ def _history_method(owner: type, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith('_'):
         raise AttributeError(f'a checkpoint may only refer to methods of HistoryBuffer, not to {owner!r}.{name}')
     return getattr(owner, name)
+
+
+def find_own_configs(config: Any) -> None:
+    """``_base_ = 'vitdense::...'`` in a config; mmengine knows OpenMMLab's packages alone.
+
+    No scope comes with it: our configs name their types under the ``default_scope`` of mmdet or mmseg.
+    """
+    known = config.Config._get_cfg_path
+
+    def path_and_scope(base: str, filename: str) -> tuple[str, str | None]:
+        from vitdense.config.load import config_path
+
+        return (str(config_path(base)), None) if base.startswith('vitdense::') else known(base, filename)
+
+    config.Config._get_cfg_path = staticmethod(path_and_scope)

@@ -7,8 +7,8 @@ from mmengine.config import Config, ConfigDict
 
 def leaf_datasets(cfg: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
     """The data sets of ``cfg.{split}_dataloader`` with their config keys, wrappers such as RepeatDataset opened."""
-    loader = f'{split}_dataloader'
-    pending = [(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset'))]
+    key, loader = f'{split}_dataloader', cfg.get(f'{split}_dataloader')
+    pending = [(f'{key}.dataset', loader.get('dataset'))] if isinstance(loader, dict) else []
     while pending:
         key, node = pending.pop(0)
         if not isinstance(node, dict):
@@ -16,7 +16,7 @@ def leaf_datasets(cfg: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
         if 'dataset' in node:
             pending.append((f'{key}.dataset', node['dataset']))
         elif 'datasets' in node:
-            pending += [(f'{key}.datasets.{i}', child) for i, child in enumerate(node['datasets'])]
+            pending += [(f'{key}.datasets.{i}', child) for i, child in enumerate(node['datasets'] or [])]
         else:
             yield key, node
 
@@ -32,4 +32,5 @@ def positions(number: int, indices: int | Sequence[int] | None) -> list[int]:
 def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
     """The evaluators of a split, of which a config has none, one, or a list."""
     found = cfg.get(f'{split}_evaluator') or []
-    return [found] if isinstance(found, dict) else list(found)
+    nodes = found if isinstance(found, list | tuple) else [found]
+    return [node for node in nodes if isinstance(node, dict)]

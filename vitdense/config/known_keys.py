@@ -187,6 +187,13 @@ def resolve(kind: str | None, scope: str) -> Callable | None:
     return found if callable(found) else None
 
 
+def registered_names(kind: type) -> Iterator[tuple[str, str]]:
+    """Scopes and names under which the registries that are loaded have a class."""
+    roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
+    for registry in (one for root in roots for one in (root, *root.children.values())):
+        yield from ((registry.scope, name) for name, found in registry.module_dict.items() if found is kind)
+
+
 @cache
 def arguments(target: Callable | None) -> frozenset[str]:
     """Names of the arguments that a function or class takes, through ``**kwargs`` up the base classes.

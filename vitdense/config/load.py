@@ -1,4 +1,4 @@
-"""Reading configs, with answers to wrong names."""
+"""Reading configs of all styles, with answers to wrong names."""
 
 import importlib.util
 import os
@@ -8,7 +8,11 @@ from traceback import walk_tb
 
 from mmengine.config import Config
 
+from vitdense.config.python_style import in_text_style
+from vitdense.console import silent_imports
 from vitdense.names import nearest
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 MOST_FOLDERS = 500
 """That are looked through for the nearest names to a wrong one."""
@@ -40,21 +44,25 @@ def config_path(name: str) -> Path:
 def _existing(path: Path, root: Path, name: str) -> Path:
     if path.is_file():
         return path
-    there = {p.relative_to(root).as_posix() for p in _python_files(root) if '_base_' not in p.parts}
-    wanted = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    candidates = nearest(wanted, there)[:5]
+    wanted = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    there = {
+        p.relative_to(root).as_posix()
+        for p in _config_files(root)
+        if '_base_' in wanted.parts or '_base_' not in p.parts
+    }
+    candidates = nearest(wanted.as_posix(), there)[:5]
     found = f'; nearest in {root}: ' + ', '.join(candidates) if candidates else ''
     raise FileNotFoundError(f'no config {name!r}{found}')
 
 
-def _python_files(root: Path) -> list[Path]:
+def _config_files(root: Path) -> list[Path]:
     """Those below ``root``, of its first folders: where there are more, they are of data."""
     folders = islice(os.walk(root), MOST_FOLDERS)
-    return [Path(folder, name) for folder, _, names in folders for name in names if name.endswith('.py')]
+    return [Path(folder, name) for folder, _, names in folders for name in names if name.endswith(SUFFIXES)]
 
 
 def load_config(name: str) -> Config:
-    """Read a config, which imports vitdense from now on.
+    """Read a config, which imports vitdense from now on; one in Python style is in text style afterwards.
 
     Raises:
         FileNotFoundError: see :func:`config_path`.
@@ -62,7 +70,8 @@ def load_config(name: str) -> Config:
     """
     path = config_path(name)
     try:
-        cfg = Config.fromfile(path)
+        with silent_imports():
+            cfg = in_text_style(Config.fromfile(path))
     except Exception as error:  # a config in Python can raise whatever it likes
         raise ValueError(f'config {name!r}: {_fault(error)}') from error
     import_vitdense(cfg)

@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from vitdense.config.cfg_options import merge_options
 from vitdense.config.load import config_path, load_config
+from vitdense.config.settle import settle
 from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
 
@@ -27,12 +28,11 @@ def read_config(args: argparse.Namespace) -> Config:
         ValueError: it cannot be read, or nothing reads one of the options.
     """
     cfg = load_config(args.config)
-    try:
-        with silent_imports():
-            use_runtime(cfg)
-    except ImportError as error:  # a config in Python style imports its classes when they are looked at
-        raise ValueError(f'config {args.config!r}: {error}') from error
-    for warning in merge_options(cfg, args.cfg_options or {}):
+    use_runtime(cfg)
+    warnings = merge_options(cfg, args.cfg_options or {})
+    with silent_imports():
+        warnings += settle(cfg)
+    for warning in warnings:
         warn(warning)
     return cfg
 
@@ -46,7 +46,8 @@ def use_runtime(cfg: Config) -> None:
     default = Config.fromfile(config_path('vitdense::_base_/runtime/default.py'))
     cfg.setdefault('runner_type', default.runner_type)
     for key in ('log_processor', 'default_hooks', 'visualizer'):
-        cfg.setdefault(key, ConfigDict())
+        if not isinstance(cfg.get(key), dict):
+            cfg[key] = ConfigDict()
     cfg.log_processor.setdefault('type', default.log_processor.type)
     if not cfg.visualizer:
         cfg.visualizer = ConfigDict(type='Visualizer', vis_backends=default.vis_backends)
