@@ -94,17 +94,10 @@ def test_images_without_maps():
 
 def test_the_metric_of_cityscapes_reads_the_files_itself():
     cfg = config(pipeline=[IMAGE], metric=dict(type='CityscapesMetric'))
-<<<<<<< HEAD
-    finding = found(cfg, 'data', report(number=0))[0]
-    assert finding.found.endswith('CityscapesMetric reads maps')
-    others = found(cfg, 'data', report())
-    assert [finding.kind for finding in others] == ['metric of other classes'], 'it is for those of Cityscapes'
-=======
     classes = CityscapesDataset.METAINFO['classes']
     [finding] = found(cfg, 'data', report(number=0, classes=classes))
     assert finding.found.endswith('CityscapesMetric reads maps')
     assert found(cfg, 'data', report(classes=classes)) == []
->>>>>>> evals
     assert found(cfg, 'config') == []
 
 
