@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from vitdense.findings import Finding, RunError, describe
 
+from . import rules
+
 
 @dataclass
 class MapFacts:
@@ -67,6 +69,12 @@ class SplitReport:
         """The findings for which a run has to stop."""
         return [finding for finding in self.findings if finding.fatal]
 
+    @property
+    def causes(self) -> list[Finding]:
+        """Those of them that do not follow from others: what has only faults is empty without them."""
+        causes = [finding for finding in self.fatal if finding.kind != rules.EMPTY]
+        return causes or self.fatal
+
     @classmethod
     def from_json(cls, content: dict) -> 'SplitReport':
         """The report that ``asdict`` made plain lists and dicts of."""
@@ -89,7 +97,7 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
     """
     reports = [report for report in reports if report.fatal]
     others = [finding for finding in others if finding.fatal]
-    findings = [*others, *(finding for report in reports for finding in report.fatal)]
+    findings = [*others, *(finding for report in reports for finding in report.causes)]
     if not findings:
         return
     remedies = []
@@ -104,4 +112,4 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
 
 def _describe(report: SplitReport) -> str:
     title = f'{report.key} ({report.dataset}{", " + report.ann_file if report.ann_file else ""})'
-    return '\n  '.join([title, *describe(report.fatal), *report.histogram])
+    return '\n  '.join([title, *describe(report.causes), *report.histogram])

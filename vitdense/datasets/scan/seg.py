@@ -11,7 +11,7 @@ from . import rules
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, beyond_8_bits, histogram, loads_8_bits, look_at_map
-from .pictures import Loader, Picture, in_threads, look, missing_files, same_pictures, size_fault, spread
+from .pictures import Loader, Picture, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import MapFacts, SplitReport
 from .resolve import Leaf
 from .unread import Neighbours, unread_files
@@ -118,7 +118,7 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, e
             report.findings.append(Finding(fault[0], image.path, fault[1], False))
     report.opened = len(images)
     report.digests = {image.path: image.digest for image in images if image.digest}
-    report.findings += same_pictures(images)
+    report.findings += compare_pictures(images)
     if readable:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
         report.findings += _absent(leaf, report, images_of, values, len(readable))
