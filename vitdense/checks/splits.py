@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from vitdense.config.tree import look_up
-
 from .rules import Case, rule
 from .run import Run
 
@@ -16,7 +14,7 @@ from .run import Run
     needs='data',
 )
 def classes(run: Run) -> Iterator[Case]:
-    if look_up(run.cfg, 'model.language_model'):  # classes are words of a text
+    if (run.cfg.get('model') or {}).get('language_model'):  # classes are words of a text
         return
     named = [report for report in run.reports if report.classes]
     for report in named[1:]:

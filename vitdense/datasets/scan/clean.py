@@ -13,21 +13,9 @@ from vitdense.files import replacing
 from vitdense.findings import Finding, RunError, by_kind
 
 from ..coco_fields import FLAGS, categories_by_name, flag, read_json
-from . import rules
 from .report import SplitReport, raise_findings
 from .resolve import Leaf, find_leaves
-
-OF_IMAGES = (rules.MISSING_IMAGE, rules.UNREADABLE_IMAGE, rules.WRONG_SIZE, rules.TURNED, rules.TOO_SMALL)
-"""Faults for which an evaluation leaves out the picture; in a COCO file its objects stay and count as missed."""
-
-HARMLESS = (rules.EMPTY_BOX, rules.ABSURD, rules.OUTSIDE, rules.BEYOND, rules.RELATIVE)
-"""Faults of annotations with which an evaluation works; it takes them as they are."""
-
-NOBODYS = (rules.UNKNOWN_IMAGE, rules.UNKNOWN_CATEGORY)
-"""Annotations that no evaluation counts."""
-
-NOT_TRUTH = ('id', 'area', 'flag', 'classes')
-"""What is mended for an evaluation as well: it is no part of what an object is, where it is, or which there are."""
+from .truth import KEPT
 
 
 def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.PathLike) -> list[str]:
@@ -45,12 +33,12 @@ def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.
         RunError: there are findings that leaving something out does not mend.
     """
     reports = [report for report in reports if report.fatal]
-    hopeless = [replace(report, findings=[f for f in report.fatal if _by_hand(f, report)]) for report in reports]
+    hopeless = [replace(report, findings=[f for f in report.fatal if not f.leave_out]) for report in reports]
     raise_findings(hopeless)
     lines = []
     for report in reports:
-        kept = [finding for finding in report.fatal if not _trains(report) and finding.kind in HARMLESS]
-        mended = [finding for finding in report.fatal if finding not in kept]
+        kept = [finding for finding in report.fatal if finding.leave_out == KEPT]
+        mended = [finding for finding in report.fatal if finding.leave_out != KEPT]
         for kind, cases in by_kind(kept).items():
             lines.append(
                 f'{report.key}: {kind}: {len(cases)} kept, first {cases[0].where}: a ground truth is not changed'
@@ -68,17 +56,6 @@ def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.
             lines.append(f'{report.key}: {kind}: {len(cases)} left out or mended, first {cases[0].where}')
         lines.append(f'{report.key}: {summary}, in {path}')
     return lines
-
-
-def _trains(report: SplitReport) -> bool:
-    return report.key.startswith('train_')
-
-
-def _by_hand(finding: Finding, report: SplitReport) -> bool:
-    """Whether a fault has to be mended by hand; a ground truth always, where an evaluation does not work with it."""
-    if not finding.leave_out or _trains(report):
-        return not finding.leave_out
-    return finding.leave_out not in NOT_TRUTH and finding.kind not in (*OF_IMAGES, *HARMLESS, *NOBODYS)
 
 
 def _find(cfg: Config, key: str) -> Leaf:
@@ -115,7 +92,7 @@ def _clean_coco(
     before = {key: len(content[key]) for key in ('images', 'annotations')}
     content['annotations'] = _without(content['annotations'], indices['annotation'])
     truth = None
-    if not _trains(report) and indices['image']:
+    if not report.trains and indices['image']:
         pictures = {finding.leave_out for finding in findings} == {'image'}
         name = path.with_name(f'{path.name}_truth.json')
         truth = leaf.dataset.ann_file if pictures else write(name, json.dumps(content))

@@ -21,6 +21,7 @@ from .pictures import Loader, compare_pictures, in_threads, look, missing_files,
 from .report import SplitReport
 from .resizing import check_sizes
 from .resolve import Leaf, follows_file_order
+from .truth import keep_truth
 
 BOM = codecs.BOM_UTF8
 CHEAP = 64 * 2**20
@@ -85,7 +86,7 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         _look_at(leaf, leaf.loader, report, file, {i: paths[i] for i in opened})
         used, lost = _count(leaf, report, file)
     report.findings += check_left(leaf, report, len(file.images), len(file.annotations), lost)
-    report.findings += file.findings
+    report.findings += file.findings if report.trains else keep_truth(file.findings)
     return [*{os.path.dirname(path) for path in paths.values()}, *(paths[i] for i in opened)]
 
 

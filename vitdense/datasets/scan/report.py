@@ -65,6 +65,11 @@ class SplitReport:
     maps: MapFacts | None = None
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a data set of the training."""
+        return self.key.startswith('train_')
+
+    @property
     def fatal(self) -> list[Finding]:
         """The findings for which a run has to stop."""
         return [finding for finding in self.findings if finding.fatal]
@@ -102,7 +107,9 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
         return
     remedies = []
     if any(finding.leave_out for finding in findings):
-        remedies.append('--lenient leaves them out of the run and counts them in the log; no file of yours is changed')
+        remedies.append(
+            '--lenient leaves them out or mends them, and counts them in the log; no file of yours is changed'
+        )
     by_hand = dict.fromkeys(finding.kind for finding in findings if not finding.leave_out)
     if by_hand:
         remedies.append(f'has to be mended by hand: {", ".join(by_hand)}')

@@ -68,20 +68,29 @@ def _scales(name: str, step: dict) -> list:
 
 
 def _to_scale(name: str, step: dict, scale: Any, wh: np.ndarray) -> np.ndarray | None:
+    """Sizes (N, 2) after a step with this scale; ``None`` if it gives all images one size, or is not known."""
     kind = bare_type(step.get('resize_type') or 'Resize') if name.startswith('Random') else name
-    factor = step.get('scale_factor')
-    if kind == 'ResizeShortestEdge' and step.get('max_size'):
-        scale = (min(scale) if isinstance(scale, list | tuple) else scale, step['max_size'])
-    elif kind == 'Resize' and scale is None and factor:
-        return np.floor(wh * factor + 0.5)
-    elif kind not in ('Resize', 'DETRResize') or (kind == 'Resize' and not step.get('keep_ratio')) or scale is None:
-        return None
-    edges = (min(scale), max(scale)) if isinstance(scale, list | tuple) else (scale, scale)
+    keeps_ratio = kind != 'Resize' or step.get('keep_ratio')
     short, long = wh.min(1), wh.max(1)
+    if scale is None:
+        factor = step.get('scale_factor')
+        rough = np.floor(wh * np.asarray(factor) + 0.5) if factor and kind == 'Resize' else None
+        if rough is None or not keeps_ratio:
+            return rough
+        edges = rough.min(1), rough.max(1)
+    elif not keeps_ratio:
+        return None
+    else:
+        edges = (min(scale), max(scale)) if isinstance(scale, list | tuple) else (scale, scale)
     if kind == 'DETRResize':
         from ..transforms import detr_sides  # needs mmdet
 
-        edge, other = detr_sides(short, long, edges)
-        return np.where(wh[:, :1] < wh[:, 1:], np.stack([edge, other], 1), np.stack([other, edge], 1))
-    factors = np.minimum(edges[1] / long, edges[0] / short)
-    return np.floor(wh * factors[:, None] + 0.5)
+        sides = np.stack(detr_sides(short, long, edges), 1)
+        return np.where(wh[:, :1] < wh[:, 1:], sides, sides[:, ::-1])
+    if kind == 'ResizeShortestEdge':  # rounds, and hands the result to Resize
+        factors = np.minimum(edges[0] / short, step.get('max_size', np.inf) / long)
+        rough = np.floor(wh * factors[:, None] + 0.5)
+        edges = rough.min(1), rough.max(1)
+    elif kind != 'Resize':
+        return None
+    return np.floor(wh * np.minimum(edges[1] / long, edges[0] / short)[:, None] + 0.5)
