@@ -63,7 +63,7 @@ class Runner(MMEngineRunner):
             with silent_stderr():  # of the shell, where the compiler that Python was built with is not installed
                 found = collect_env()
             lines = [f'{key}: {value}' for key, value in {**found, **settings}.items()]
-            Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n')
+            Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register the default hooks, ours for checkpoints too; ``None`` leaves one out, also one of ours."""
