@@ -162,27 +162,31 @@ def _count(leaf: Leaf, report: SplitReport, file: CocoFile) -> tuple[list[int], 
     used = good_image.copy()
     if dataset.filter_cfg and not dataset.test_mode:
         if dataset.filter_cfg.get('filter_empty_gt', False):
-            used &= np.isin(np.arange(len(used)), file.image_of[sound & (label >= 0)])
+            with_object = np.zeros(len(used), bool)
+            with_object[file.image_of[sound & (label >= 0)]] = True
+            used &= with_object
         used &= ~(file.wh.min(1, initial=np.inf) < dataset.filter_cfg.get('min_size', 0))
     indices = np.flatnonzero(used)
     chosen = indices[positions(len(indices), dataset._indices)]
-    beyond = np.isin(file.image_of, np.setdiff1d(indices, chosen))
+    beyond, picked = np.append(used, False), np.zeros(len(used) + 1, bool)  # the last is of annotations without image
+    picked[chosen] = True
+    beyond &= ~picked
     with np.errstate(invalid='ignore'):
         reasons = {
             OTHERS: (label < 0) & (file.category_of >= 0),
             FAULTY: ~sound,
-            'in images that filter_cfg leaves out': ~np.isin(file.image_of, indices),
+            'in images that filter_cfg leaves out': ~np.append(used, False)[file.image_of],
             'with ignore': file.ignored,
             'crowd regions': file.crowd,
             'thinner than a pixel': ~(file.boxes[:, 2:].min(1) >= 1),
         }
     lost: dict[str, int] = {}
-    left = ~beyond
+    left = ~beyond[file.image_of]
     for reason, test in reasons.items():
         lost[reason] = int((left & test).sum())
         left &= ~test
-    pairs = np.unique(np.stack([label[left], file.image_of[left]], 1), axis=0)
-    images = np.bincount(pairs[:, 0], minlength=len(report.classes)).tolist()
+    pairs = np.unique(label[left] * len(used) + file.image_of[left])
+    images = np.bincount(pairs // max(len(used), 1), minlength=len(report.classes)).tolist()
     instances = np.bincount(label[left], minlength=len(report.classes)).tolist()
     report.images = len(chosen)
     report.per_class = {name: (images[k], instances[k]) for k, name in enumerate(report.classes)}

@@ -1,10 +1,12 @@
 """A COCO file as columns, and what is wrong with its structure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
+from operator import itemgetter
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,7 @@ class CocoFile:
     unreadable: np.ndarray = field(init=False)
     names: list[str] = field(init=False)
     findings: list[Finding] = field(default_factory=list)
+    _columns: dict[str, list] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.boxes, self.malformed = _boxes(self.column('bbox'))
@@ -72,7 +75,12 @@ class CocoFile:
 
     def column(self, key: str) -> list:
         """A field of all annotations, ``None`` where it is missing."""
-        return [annotation.get(key) for annotation in self.annotations]
+        if key not in self._columns:
+            try:
+                self._columns[key] = list(map(itemgetter(key), self.annotations))
+            except KeyError:
+                self._columns[key] = [annotation.get(key) for annotation in self.annotations]
+        return self._columns[key]
 
     def name(self, annotation: int) -> str:
         """Annotation and image, for people."""
@@ -146,6 +154,9 @@ class CocoFile:
 
     def _check_annotation_ids(self) -> None:
         ids = self.column('id')
+        plain = _kinds(ids) <= {int, str}
+        if plain and len(set(ids)) == len(ids):
+            return
         usable = np.array([is_id(identity) for identity in ids], bool)
         self.about(rules.NO_ID, ~usable, lambda i: f'id is {ids[i]!r}', 'id')
         first: dict = {}
@@ -189,21 +200,30 @@ def _check_categories(path: str | Path, categories: list[dict]) -> None:
         raise FileFault(f'{path}: several categories have the id {again[0]!r}')
 
 
+def _kinds(values: Iterable) -> set[type]:
+    return set(map(type, values))
+
+
 def _lookup(values: list, index: dict) -> np.ndarray:
+    if _kinds(values) <= {int, str}:
+        return np.array([index.get(value, -1) for value in values], np.int64)
     return np.array([index.get(value, -1) if is_id(value) else -1 for value in values], np.int64)
 
 
 def _flags(values: list) -> tuple[np.ndarray, np.ndarray]:
     """Flags as (N,) truth values, and a mask (N,) of those that say neither yes nor no."""
-    said = {value: flag(value) for value in {value for value in values if isinstance(value, Hashable)}}
-    flags = [said[value] if isinstance(value, Hashable) else None for value in values]
+    if _kinds(values) <= {int, bool, float, str, NoneType}:
+        said = {value: flag(value) for value in set(values)}
+        flags = list(map(said.__getitem__, values))
+    else:
+        flags = list(map(flag, values))
     return np.array([bool(one) for one in flags], bool), np.array([one is None for one in flags], bool)
 
 
 def _numbers(values: list) -> np.ndarray:
     """Values as (N,) floats, NaN for what is no number."""
     try:
-        if all(type(value) in (int, float) for value in values):
+        if _kinds(values) <= {int, float}:
             return np.array(values, np.float64)
     except OverflowError:
         pass
@@ -223,11 +243,12 @@ def _boxes(values: list) -> tuple[np.ndarray, np.ndarray]:
     """Boxes as (N, 4) floats, and a mask (N,) of those that are not four numbers."""
     lengths = np.array([len(value) if isinstance(value, list) else -1 for value in values], np.int64)
     regular = lengths == 4
-    flat = [number for value in compress(values, regular) for number in value]
-    numeric = np.array([type(number) in (int, float) for number in flat], bool).reshape(-1, 4).all(1)
+    flat = list(chain.from_iterable(compress(values, regular)))
     boxes = np.full((len(values), 4), np.nan)
     boxes[regular] = _numbers(flat).reshape(-1, 4)
     malformed = ~regular
-    malformed[np.flatnonzero(regular)[~numeric]] = True
+    if not _kinds(flat) <= {int, float}:
+        numeric = np.array([type(number) in (int, float) for number in flat], bool).reshape(-1, 4).all(1)
+        malformed[np.flatnonzero(regular)[~numeric]] = True
     boxes[malformed] = np.nan
     return boxes, malformed

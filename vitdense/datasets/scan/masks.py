@@ -130,20 +130,20 @@ def _extents(masks: Sequence[list[list]]) -> np.ndarray | None:
         points = np.frombuffer(array('d', list(flat))).reshape(-1, 2)
     except (TypeError, OverflowError):
         return None
-    starts = np.cumsum([0] + [sum(map(len, mask)) // 2 for mask in masks[:-1]])
+    lengths = [len(mask[0]) if len(mask) == 1 else sum(map(len, mask)) for mask in masks]
+    starts = np.cumsum([0, *lengths[:-1]]) // 2
     return np.concatenate([np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)], 1)
 
 
 def _compare(file: CocoFile, part: Sequence[int], extents: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Faults by annotation of masks with these ``extents`` (N, 4) xyxy."""
-    indices = np.array(part, np.int64)
-    boxes = file.boxes[indices]
+    """Faults by annotation of masks with these ``extents`` (N, 4) xyxy, give or take a pixel."""
+    boxes = file.boxes[np.array(part, np.int64)]
     with np.errstate(invalid='ignore', over='ignore', divide='ignore'):
-        sides = extents[:, 2:] - extents[:, :2]
-        inner = np.minimum(extents[:, 2:], boxes[:, :2] + boxes[:, 2:]) - np.maximum(extents[:, :2], boxes[:, :2])
+        start, end = extents[:, :2] - 1, extents[:, 2:] + 1
+        inner = np.minimum(end, boxes[:, :2] + boxes[:, 2:]) - np.maximum(start, boxes[:, :2])
         common = inner.clip(0).prod(1)
-        iou = common / (sides.prod(1) + boxes[:, 2:].prod(1) - common)
-        finite, flat = np.isfinite(extents).all(1), (sides <= 0).any(1)
+        iou = common / ((end - start).prod(1) + boxes[:, 2:].prod(1) - common)
+        finite, flat = np.isfinite(extents).all(1), (extents[:, 2:] <= extents[:, :2]).any(1)
     for k in np.flatnonzero(~finite | flat | (iou < LEAST_IOU)).tolist():
         if not finite[k]:
             yield part[k], 'polygon with NaN or infinity'
