@@ -143,7 +143,7 @@ def _compare(file: CocoFile, part: Sequence[int], extents: np.ndarray) -> Iterat
         inner = np.minimum(end, boxes[:, :2] + boxes[:, 2:]) - np.maximum(start, boxes[:, :2])
         common = inner.clip(0).prod(1)
         iou = common / ((end - start).prod(1) + boxes[:, 2:].prod(1) - common)
-        finite, flat = np.isfinite(extents).all(1), (extents[:, 2:] <= extents[:, :2]).any(1)
+        finite, flat = np.isfinite(extents).all(1), (extents[:, 2:] - extents[:, :2]).min(1) <= 0
     for k in np.flatnonzero(~finite | flat | (iou < LEAST_IOU)).tolist():
         if not finite[k]:
             yield part[k], 'polygon with NaN or infinity'
