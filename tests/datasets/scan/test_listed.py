@@ -197,3 +197,73 @@ def test_own_data_set_without_boxes_or_classes(tmp_path):
 def test_data_set_that_cannot_be_built(tmp_path):
     report = own(tmp_path / 'd', [], type='CrowdHumanDataset', data_root=str(tmp_path), extra_ann_file='nowhere.json')
     assert 'CrowdHumanDataset cannot be built: FileNotFoundError' in only(report).found
+
+
+def test_crowdhuman(tmp_path):
+    """Boxes of whole bodies leave the image, regions to ignore have the label -1."""
+    folder = CocoFolder(tmp_path)
+    lines = []
+    for i in (1, 2):
+        box = dict(fbox=[-20, 5, 60, 90], hbox=[5, 5, 5, 5], vbox=[0, 5, 40, 55])
+        lines.append(
+            dict(ID=str(i), gtboxes=[dict(tag='person', **box), dict(tag='mask', extra=dict(ignore=1), **box)])
+        )
+    (tmp_path / 'annotation_train.odgt').write_text('\n'.join(map(json.dumps, lines)))
+    dataset = dict(
+        type='CrowdHumanDataset',
+        data_root=str(tmp_path),
+        ann_file='annotation_train.odgt',
+        data_prefix=dict(img='train'),
+        pipeline=LOAD,
+    )
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+    report = scan_data(cfg, ('train',), 'full')[0]
+    assert (report.classes, report.images, report.per_class) == (('person',), 2, {'person': (2, 2)})
+    assert report.fatal == []
+    assert kinds(report) == {'box beyond the edge of the image': 2, 'annotations that are no objects': 1}
+    assert folder.root == tmp_path
+
+
+def test_wider_face(tmp_path):
+    root = tmp_path / 'WIDER_train'
+    places = root / 'Annotations'
+    places.mkdir(parents=True)
+    write_picture(root / '0--Parade/1.jpg', 1)
+    content = xml([('face', (5, 5, 30, 40), 0), ('face', (40, 5, 60, 40), 0)])
+    (places / '1.xml').write_text(content.replace('<annotation>', '<annotation><folder>0--Parade</folder>'))
+    (tmp_path / 'train.txt').write_text('1')
+    dataset = dict(
+        type='WIDERFaceDataset',
+        data_root=str(tmp_path),
+        ann_file='train.txt',
+        data_prefix=dict(img='WIDER_train'),
+        pipeline=LOAD,
+    )
+    report = scan_data(Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset))), ('train',))[0]
+    assert (report.findings, report.opened, report.per_class) == ([], 1, {'face': (1, 2)})
+
+
+def test_panoptic_coco(tmp_path):
+    """Its things are listed; the stuff is in maps."""
+    folder = CocoFolder(tmp_path)
+    content = folder.content['train']
+    segments = [
+        dict(id=1, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0),
+        dict(id=2, category_id=2, bbox=[0, 0, 80, 60], area=4000, iscrowd=0),
+    ]
+    panoptic = dict(
+        images=content['images'][:1],
+        annotations=[dict(image_id=1, file_name='1.png', segments_info=segments)],
+        categories=[dict(id=1, name='circle', isthing=1), dict(id=2, name='ground', isthing=0)],
+    )
+    (tmp_path / 'panoptic.json').write_text(json.dumps(panoptic))
+    dataset = dict(
+        type='CocoPanopticDataset',
+        data_root=str(tmp_path),
+        ann_file='panoptic.json',
+        data_prefix=dict(img='train', seg='maps'),
+        metainfo=dict(classes=('circle', 'ground'), thing_classes=('circle',), stuff_classes=('ground',)),
+        pipeline=LOAD,
+    )
+    report = scan_data(Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset))), ('train',))[0]
+    assert (report.fatal, report.images, report.per_class['circle']) == ([], 1, (1, 1))

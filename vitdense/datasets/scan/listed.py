@@ -145,10 +145,11 @@ def _check(leaf: Leaf, report: SplitReport, file: CocoFile) -> None:
     """Labels, boxes and masks."""
     labels = file.column('category_id')
     wrong = np.array([isinstance(label, int | np.integer) for label in labels], bool) & (file.category_of < 0)
+    wrong &= ~file.ignored  # CrowdHuman's have the label -1
     if report.classes:
         classes = f'{len(report.classes)} classes, 0 to {len(report.classes) - 1}'
         file.about(rules.UNKNOWN_CATEGORY, wrong, lambda i: f'label {labels[i]}, there are {classes}')
-    good = check_boxes(file, ~wrong & ~file.malformed)
+    good = check_boxes(file, ~wrong & ~file.malformed & ~file.ignored)
     if any(step.get('with_mask') for step in leaf.steps('LoadAnnotations')):
         check_masks(file, good & np.isfinite(file.wh[file.image_of]).all(1), True)
     report.findings += [
