@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..coco_fields import FLAGS
+from ..coco_fields import FLAGS, flag
 from . import rules
 from .coco_file import CocoFile
 from .masks import check_masks
@@ -25,7 +25,11 @@ def check_annotations(file: CocoFile, loads_masks: bool) -> None:
         no_category & ~no_image,
         lambda i: f'there is no category {categories[i]!r}, only {[c["id"] for c in file.categories[:20]]}',
     )
-    file.about(rules.FLAG, file.unreadable, lambda i: ', '.join(f'{key} is {flags[i]!r}' for key, flags in given))
+    file.about(
+        rules.FLAG,
+        file.unreadable,
+        lambda i: ', '.join(f'{key} is {flags[i]!r}' for key, flags in given if flag(flags[i]) is None),
+    )
     good = check_boxes(file, ~no_image & ~no_category)
     no_area = good & ~(file.areas > 0)
     areas = file.column('area')

@@ -10,7 +10,6 @@ import numpy as np
 from vitdense.config.datasets import positions
 from vitdense.findings import Finding
 
-from ..coco import CocoDataset
 from ..coco_fields import FLAGS
 from . import rules
 from .boxes import check_annotations
@@ -20,12 +19,10 @@ from .left import FAULTY, OTHERS, check_left
 from .pictures import Loader, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import SplitReport
 from .resizing import check_sizes
-from .resolve import Leaf, follows_file_order
+from .resolve import CHEAP, Leaf, follows_file_order
 from .truth import keep_truth
 
 BOM = codecs.BOM_UTF8
-CHEAP = 64 * 2**20
-"""Bytes of a file that is read only for its counts."""
 
 
 def read(leaf: Leaf) -> bytes:
@@ -92,18 +89,19 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
 
 def _is_ours(leaf: Leaf) -> bool:
     """Whether flags, names and ids are read as :mod:`vitdense.datasets.coco_fields` says."""
+    from ..coco import CocoDataset  # needs mmdet
+
     return isinstance(leaf.dataset, CocoDataset)
 
 
 def _check_as_mmdet_reads(file: CocoFile) -> None:
     """What data sets that read the file with pycocotools take in another way."""
-    texts = np.zeros(len(file.annotations), bool)
-    for key in FLAGS:
-        texts |= [isinstance(value, str) for value in file.column(key)]
+    given = {key: [value if isinstance(value, str) else None for value in file.column(key)] for key in FLAGS}
+    some = np.array([any(values) or '' in values for values in zip(*given.values(), strict=True)], bool)
     file.about(
         rules.FLAG_TEXT,
-        texts & ~file.unreadable,
-        lambda i: ', '.join(f'{key} is {file.annotations[i].get(key)!r}' for key in FLAGS),
+        some & ~file.unreadable,
+        lambda i: ', '.join(f'{key} is {texts[i]!r}' for key, texts in given.items() if texts[i] is not None),
         'flag',
     )
     file.findings = [

@@ -26,10 +26,16 @@ from .masks import check_masks
 from .pictures import Loader, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import SplitReport
 from .resizing import check_sizes
-from .resolve import Leaf
+from .resolve import CHEAP, Leaf
 
 REMARKS = (rules.EMPTY_BOX, rules.ABSURD, rules.OUTSIDE, rules.BEYOND)
 """Faults of COCO files that some formats have on purpose: the whole body of a person whose half is seen."""
+
+
+def is_large(leaf: Leaf) -> bool:
+    """Whether listing costs more than counts are worth."""
+    path = str(leaf.dataset.ann_file or '')
+    return os.path.isfile(path) and os.path.getsize(path) > CHEAP
 
 
 def read(leaf: Leaf) -> bytes:

@@ -14,6 +14,9 @@ from vitdense.registry import bare_type, nearest_type_names
 from ..shapes_generator import ShapesSpec, ensure_shapes
 from .pictures import Loader, find_loader
 
+CHEAP = 64 * 2**20
+"""Bytes of an annotation file that is read only for its counts."""
+
 
 @dataclass
 class Leaf:

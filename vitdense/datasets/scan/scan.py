@@ -57,6 +57,9 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         return report
     kind = KINDS[leaf.kind]
     try:
+        if check == 'off' and kind is listed and listed.is_large(leaf):
+            report.note = 'not checked'
+            return report
         content = kind.read(leaf)
         if check == 'off':
             kind.count(leaf, report, content)
