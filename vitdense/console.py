@@ -38,6 +38,8 @@ class Screen(Console):
         raise AttributeError('the size is that of the terminal')
 
 
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors='backslashreplace')  # names in a script that the terminal lacks end no run
 CONSOLE = Screen(soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 

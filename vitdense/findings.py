@@ -52,8 +52,9 @@ class Finding:
         where: key of the config, annotation, image or file, with ids.
         found: what is there.
         fatal: whether a run has to stop for it.
-        leave_out: what ``--lenient`` does: 'annotation' or 'image' (left out), 'id' (a new one), 'area' (of the box) or
-            'classes' (the file gets those of the config); empty if nothing does.
+        leave_out: what ``--lenient`` does: 'annotation' or 'image' (left out), 'box' (cut to the image), 'id' (a new
+            one), 'area' (of the box), 'flag' (a number), 'classes' (the file gets those of the config) or 'kept' (told
+            and left as it is, in a ground truth); empty if it has to be mended by hand.
         index: position of the annotation or image in its file, -1 for others.
         expected, remedy: of this case, where the rule does not say it as well.
     """

@@ -1,6 +1,18 @@
 """Do the parts of a run fit together? One function a rule, over one description of the run; docs/checks.md has all."""
 
-from . import batch_norms, decode_heads, evaluators, loaders, metrics, parts, recipe, schedule, segmentation, weights
+from . import (
+    batch_norms,
+    decode_heads,
+    evaluators,
+    loaders,
+    metrics,
+    parts,
+    recipe,
+    schedule,
+    segmentation,
+    splits,
+    weights,
+)
 from .rules import CHECKS, STAGES, Case, check, rule
 from .run import Run, Split
 
@@ -21,5 +33,6 @@ __all__ = [
     'rule',
     'schedule',
     'segmentation',
+    'splits',
     'weights',
 ]

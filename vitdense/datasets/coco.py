@@ -11,15 +11,26 @@ from mmengine.logging import print_log
 
 from vitdense.registry import DATASETS
 
+from .coco_fields import categories_by_name, normalise, read_json
 from .garbage import no_collection
 
 
 class QuietCOCO(COCO):
-    """A COCO file, read without a word on stdout, that gives the categories in the order asked for."""
+    """A COCO file, read without a word on stdout, that gives the categories in the order asked for.
+
+    Flags, ids and names are as :func:`~vitdense.datasets.coco_fields.normalise` makes them.
+    """
 
     def __init__(self, annotation_file: str | None = None) -> None:
+        super().__init__()
+        if annotation_file is None:
+            return
         with redirect_stdout(io.StringIO()), no_collection():
-            super().__init__(annotation_file)
+            self.dataset = read_json(annotation_file)
+            assert isinstance(self.dataset, dict), f'a {type(self.dataset).__name__}, expected a dict'
+            normalise(self.dataset)
+            self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
     def get_cat_ids(self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence = ()) -> list:
         """Category ids; for ``cat_names`` one of each in their order, ``None`` where there is no such category.
@@ -29,7 +40,9 @@ class QuietCOCO(COCO):
         """
         if not cat_names:
             return super().get_cat_ids([], list(sup_names), list(cat_ids))
-        by_name = {category['name']: category['id'] for category in self.dataset.get('categories', ())}
+        used = {category for category, images in self.catToImgs.items() if images}
+        found = categories_by_name(self.dataset.get('categories', ()), used)
+        by_name = {name: category['id'] for name, category in found.items()}
         if not by_name.keys() & set(cat_names):
             raise ValueError(
                 f'none of the classes of the data set is in its annotation file: classes {list(cat_names)}, '
@@ -60,6 +73,8 @@ class CocoDataset(MMDetCocoDataset):
                 f'metainfo.classes of {cls.__name__} is the text {loaded["classes"]!r}, expected a list of names such '
                 f'as ({loaded["classes"]!r},)'
             )
+        if isinstance(loaded.get('classes'), list | tuple):
+            loaded['classes'] = tuple(str(name) if type(name) in (int, float) else name for name in loaded['classes'])
         return loaded
 
     def load_data_list(self) -> list[dict]:

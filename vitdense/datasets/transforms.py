@@ -1,5 +1,6 @@
 """Transforms of images and labels that the releases have and mmdet lacks."""
 
+import numpy as np
 from mmdet.datasets.transforms import Resize
 
 from vitdense.registry import TRANSFORMS
@@ -11,12 +12,16 @@ def detr_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int
     At that limit the shorter side is rounded; the longer side is always cut down to whole pixels. This is the rule of
     ``get_size_with_aspect_ratio`` in ``datasets/transforms.py`` of https://github.com/facebookresearch/detr.
     """
-    short, long = sorted((width, height))
-    edge, limit = sorted(scale)
-    if long / short * edge > limit:
-        edge = round(limit * short / long)
-    other = int(edge * long / short)
+    short, long = np.sort(np.array([[width], [height]], float), axis=0)
+    edge, other = (int(side[0]) for side in detr_sides(short, long, scale))
     return (edge, other) if width < height else (other, edge)
+
+
+def detr_sides(short: np.ndarray, long: np.ndarray, scale: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """New shorter and longer sides (N,) of images with these, by the rule of :func:`detr_size`."""
+    edge, limit = sorted(scale)
+    new = np.where(long / short * edge > limit, np.rint(limit * short / long), edge)
+    return new, np.floor(new * long / short)
 
 
 @TRANSFORMS.register_module()

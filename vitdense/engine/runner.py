@@ -15,11 +15,13 @@ from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
+from torch.utils.data import DataLoader
 
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.read import read
 from vitdense.compat.weights import AsItIs
 from vitdense.console import quiet_console, silent_stderr
+from vitdense.datasets.named_errors import name_errors
 from vitdense.datasets.scan import SplitReport
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
 from vitdense.files import replacing
@@ -48,13 +50,20 @@ class Runner(MMEngineRunner):
         quiet_console(logger)
         return logger
 
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """As in mmengine; an error of a transform names its image."""
+        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+        name_errors(loader.dataset)
+        return loader
+
     def _log_env(self, env_cfg: dict) -> None:
         if is_main_process():
             settings = {**env_cfg, **self._randomness_cfg, 'seed': self._seed, 'launcher': self._launcher}
             with silent_stderr():  # of the shell, where the compiler that Python was built with is not installed
                 found = collect_env()
             lines = [f'{key}: {value}' for key, value in {**found, **settings}.items()]
-            Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n')
+            Path(self.work_dir, 'environment.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register the default hooks, ours for checkpoints too; ``None`` leaves one out, also one of ours."""

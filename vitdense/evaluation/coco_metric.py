@@ -1,6 +1,5 @@
 """mmdet's COCO metric with classes by name, a fast evaluation and a report."""
 
-import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -176,7 +175,7 @@ def read_coco(path: str, name: str) -> QuietCOCO:
     """
     try:
         coco = QuietCOCO(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, AssertionError, KeyError, TypeError) as error:
+    except (ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{name} is no COCO file: {type(error).__name__}: {error}') from error
     missing = [key for key in ('images', 'categories') if key not in coco.dataset]
     if missing:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from vitdense.names import unknown
 
+from .fonts import legible_letters, with_fonts
 from .palette import distinct_colors, oklab
 
 MOST = 8
@@ -21,6 +22,7 @@ PERCENT = ('aAcc', 'mIoU', 'mAcc', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
 Curve = tuple[np.ndarray, np.ndarray]
 
 
+@with_fonts
 def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
     """Losses, learning rate and validation metrics against the epoch, or where rows have none the iteration.
 
@@ -56,7 +58,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
     margin = 0.03 * (span[1] - span[0]) or 0.5
     figure = Figure(figsize=(width, 0.7 + height + legend), dpi=100)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, x=0.2 / width, ha='left')
+    figure.suptitle(_text(title), fontsize=12, x=0.2 / width, ha='left')
     for i, (name, panel) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), i)
         _draw_panel(axes, panel, axis, name)
@@ -66,6 +68,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str = '') -> Figure:
     return figure
 
 
+@with_fonts
 def draw_comparison(runs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:
     """One metric of several runs against the epoch, or the iteration if one has no epochs, and against the time.
 
@@ -83,14 +86,14 @@ def draw_comparison(runs: Mapping[str, Sequence[Mapping[str, float]]], metric: s
     legend, height = 0.35 + 0.19 * len(runs), 3.4
     figure = Figure(figsize=(10.8, 0.7 + height + legend), dpi=100)
     FigureCanvasAgg(figure)
-    figure.suptitle(metric, fontsize=12, x=0.02, ha='left')
+    figure.suptitle(_text(metric), fontsize=12, x=0.02, ha='left')
     colors = _dark_colors(len(runs))
     progress = 'epoch' if all('epoch' in row for rows in runs.values() for row in rows) else 'iter'
     for i, (axis, unit, label) in enumerate(((progress, 1, progress), ('seconds', 60, 'minutes')), 1):
         axes = figure.add_subplot(1, 2, i)
         for (name, rows), color in zip(runs.items(), colors, strict=True):
             x, y = _curve(rows, axis, metric)
-            axes.plot(x / unit, y, label=f'{name}: best {y.max():.4g}', color=color, lw=1.6, marker='o', ms=3.5)
+            axes.plot(x / unit, y, label=f'{_text(name)}: best {y.max():.4g}', color=color, lw=1.6, marker='o', ms=3.5)
         axes.set_xlabel(label, fontsize=9, labelpad=1)
         axes.set_xlim(left=0)
         _tidy(axes)
@@ -118,7 +121,7 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Curve], axis: str, name: str) ->
             label += f': best {y[top]:.4g} at {unit} {x[top]:.0f}'
             axes.plot(x[top], y[top], '*', color=color, ms=13, mec='black', mew=0.6, zorder=3)
         style = '--' if key == f'val/{label}' else '-'
-        axes.plot(x, y, style, label=label, color=color, lw=1.6, marker='o' if len(x) <= 30 else None, ms=3.5)
+        axes.plot(x, y, style, label=_text(label), color=color, lw=1.6, marker='o' if len(x) <= 30 else None, ms=3.5)
     if len(panel) > MOST:
         axes.plot([], [], ' ', label=f'and {len(panel) - MOST} more in results.csv')
     values = np.concatenate([y for _, (_, y) in shown])
@@ -130,6 +133,12 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Curve], axis: str, name: str) ->
     axes.locator_params(axis='x', integer=True)
     offset = -45 / axes.bbox.height  # pixels of the figure
     axes.legend(loc='upper left', bbox_to_anchor=(0, offset), fontsize=8.5, frameon=False, borderpad=0)
+
+
+def _text(name: str) -> str:
+    """A name for a figure: letters that there is a font for, without the markup of matplotlib or a leading ``_``."""
+    name = legible_letters(name).replace('$', r'\$')
+    return f' {name}' if name.startswith('_') else name
 
 
 def _tidy(axes: Axes) -> None:

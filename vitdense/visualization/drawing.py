@@ -3,9 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +12,7 @@ from torch.nn.functional import max_pool2d
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from .fonts import DEFAULT, font_for, legible
 from .labels import IGNORED, Labels
 from .palette import OTHER, RGB, text_color
 
@@ -23,10 +22,14 @@ CROWD = 20
 Rectangle = tuple[int, int, int, int]
 
 
+def font(size: int, text: str = '') -> ImageFont.FreeTypeFont:
+    """A font that has the letters of ``text``, if there is one, else DejaVu Sans."""
+    return _font(font_for(text) or DEFAULT, size)
+
+
 @lru_cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
 def rgb_image(data: Tensor | np.ndarray, bgr: bool = True, norm: Mapping | None = None) -> Tensor:
@@ -108,8 +111,8 @@ def color_of(colors: Sequence[RGB], number: int) -> RGB:
 
 
 def name_of(names: Sequence[str], number: int) -> str:
-    """Name of a class number, the number outside the classes."""
-    return names[number] if 0 <= number < len(names) else str(number)
+    """Name of a class number; the number outside the classes, or where no font has the letters."""
+    return legible(names[number], str(number)) if 0 <= number < len(names) else str(number)
 
 
 def line_width(picture: Image.Image) -> int:
@@ -176,16 +179,15 @@ def _write_names(
     [(first, count)] = Counter(numbers).most_common(1)
     common = first if len(boxes) >= CROWD and 2 * count > len(boxes) else None
     pen = ImageDraw.Draw(picture)
-    letters = font(min(18, max(11, round(max(picture.size) / 40))))
-    ascent, descent = letters.getmetrics()
-    height = ascent + descent
+    size = min(18, max(11, round(max(picture.size) / 40)))
     taken: list[Rectangle] = []
     for i, (box, number) in enumerate(zip(boxes, numbers, strict=True)):
         text = name_of(names, number)
         if scores is not None:
             score = f'{scores[i]:.2f}'
             text = score if number == common else f'{text} {score}'
-        width = round(letters.getlength(text)) + 4
+        letters = font(size, text)
+        width, height = round(letters.getlength(text)) + 4, sum(letters.getmetrics())
         place = _free_place(box, width, height, picture.size, taken)
         if place is None:
             continue

@@ -16,6 +16,8 @@ from matplotlib.patches import Patch
 from vitdense.evaluation.confusion import LEAST_IOU, LEAST_SCORE
 from vitdense.evaluation.report import EvaluationReport
 
+from .fonts import legible_names, with_fonts
+
 # Okabe and Ito's colours for colour-blind readers, without black (the mean) and yellow (too light on white)
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 RED = '#b3001b'
@@ -27,6 +29,7 @@ MOST_CELLS = 160
 LETTERS = 26
 
 
+@with_fonts
 def draw_pr_curves(report: EvaluationReport) -> Figure:
     """Precision over recall, a line a class, with AP50 and the score of the best F1.
 
@@ -38,11 +41,12 @@ def draw_pr_curves(report: EvaluationReport) -> Figure:
     curves = report.curves
     if curves is None:
         raise ValueError(f'the report ({report.task}) has no precision-recall curves')
+    names = legible_names(report.classes)
     known = np.flatnonzero(~np.isnan(curves.precision[:, 0]))
     ranked = known[np.argsort(-curves.precision[known].mean(1), kind='stable')]
     few = len(ranked) <= MOST_CURVES
     named = ranked if few else np.concatenate([ranked[:3], ranked[-3:]])
-    figure = _figure(6.6 + 0.075 * max((len(plain(report.classes[k])) + 26 for k in named), default=30), 5.6)
+    figure = _figure(6.6 + 0.075 * max((len(plain(names[k])) + 26 for k in named), default=30), 5.6)
     axes = _axes(figure, 0.75, 0.65, 5.0, 4.4)
     entries: list[tuple[Line2D, str]] = []
     if not few:
@@ -50,7 +54,7 @@ def draw_pr_curves(report: EvaluationReport) -> Figure:
     for i, k in enumerate(named):
         color, dashes = COLORS[i % len(COLORS)], '--' if i >= len(COLORS) else '-'
         [curve] = axes.plot(curves.recall, curves.precision[k], color=color, ls=dashes, lw=1.8)
-        line, recall, precision = _entry(report.classes[k], curves.recall, curves.precision[k], curves.score[k])
+        line, recall, precision = _entry(names[k], curves.recall, curves.precision[k], curves.score[k])
         axes.plot(recall, precision, 'o', color=color, ms=6, mec='white', mew=0.8, zorder=4)
         entries.append((curve, line))
     if len(ranked):
@@ -83,13 +87,14 @@ def _entry(name: str, recall: np.ndarray, precision: np.ndarray, score: np.ndarr
     return f'{precision.mean():.3f}  {plain(name)}{found}', recall[best], precision[best]
 
 
+@with_fonts
 def draw_confusion_matrix(report: EvaluationReport) -> Figure:
     """What became of the objects or pixels of each class, as shares of its row.
 
     Cells have numbers as long as these can be read (30 classes). Of more than 160 classes those with the most
     confusions are shown.
     """
-    counts, names = report.confusion, [plain(name) for name in report.confusion_names]
+    counts, names = report.confusion, [plain(name) for name in legible_names(report.confusion_names)]
     detection = report.task != 'semantic'
     shown = _most_confused(counts, MOST_CELLS)
     count, part, totals = len(shown), counts[np.ix_(shown, shown)], counts.sum(1)[shown]
@@ -167,6 +172,7 @@ def _most_confused(counts: np.ndarray, most: int) -> np.ndarray:
     return np.array([*sorted(worst), len(counts) - 1])
 
 
+@with_fonts
 def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], what: str = 'objects') -> Figure:
     """How many objects each class has, and in how many images; the most frequent class of the first split first.
 
@@ -179,7 +185,8 @@ def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], wh
     order, note = _ends(sorted(classes, key=lambda name: -counts[splits[0]][name][1]), 'most frequent', 'rarest')
     bars = {split: [counts[split][name][1] for name in order] for split in splits}
     marks = {split: [counts[split][name][0] for name in order] for split in splits}
-    figure, columns = _class_columns(order, len(splits))
+    names = dict(zip(classes, legible_names(classes), strict=True))
+    figure, columns = _class_columns([names[name] for name in order], len(splits))
     top = max(1, *(max(values) for values in bars.values()))
     height = 0.8 / len(splits)
     for axes, rows in columns:
@@ -205,13 +212,15 @@ def draw_label_histogram(counts: Mapping[str, Mapping[str, tuple[int, int]]], wh
     return figure
 
 
+@with_fonts
 def draw_per_class(report: EvaluationReport) -> Figure:
     """A bar a class, the best first: AP with AP50 as a mark, or IoU with accuracy."""
     main, second = report.columns[:2]
     values, marks = report.column(main), report.column(second)
+    names = legible_names(report.classes)
     order, note = _ends(sorted(range(len(values)), key=lambda k: -np.nan_to_num(values[k], nan=-1)), 'best', 'worst')
     full = 100 if report.task == 'semantic' else 1
-    figure, columns = _class_columns([report.classes[k] for k in order], 1)
+    figure, columns = _class_columns([names[k] for k in order], 1)
     average = np.nanmean(values) if not np.isnan(values).all() else np.nan
     for axes, rows in columns:
         kept = np.array(order)[rows]

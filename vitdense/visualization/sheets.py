@@ -38,7 +38,7 @@ def sheet(cells: Sequence[Cell], heading: str = '', legend: Sequence[tuple[str, 
     bottom = _legend(legend, width)
     paper = Image.new('RGB', (width, top + _height(rows) + (bottom.height if bottom else 0)), PAPER)
     pen = ImageDraw.Draw(paper)
-    pen.text((GAP, HEADING // 2), shorten(heading, HEADING, width - 2 * GAP), INK, font(HEADING))
+    pen.text((GAP, HEADING // 2), shorten(heading, HEADING, width - 2 * GAP), INK, font(HEADING, heading))
     for row in rows:
         left = GAP
         for block in row:
@@ -52,7 +52,7 @@ def sheet(cells: Sequence[Cell], heading: str = '', legend: Sequence[tuple[str, 
 
 def shorten(text: str, size: int, width: int) -> str:
     """``text`` in at most ``width`` pixels, its middle left out where it is longer: names differ at their ends."""
-    letters = font(size)
+    letters = font(size, text)
     kept = len(text)
     short = text
     while kept > 1 and letters.getlength(short) > width:
@@ -69,7 +69,7 @@ def _block(cell: Cell) -> Image.Image:
     pen = ImageDraw.Draw(block)
     left = 0
     for title, picture in cell:
-        pen.text((left, 2), shorten(title, TITLE, picture.width), INK, font(TITLE))
+        pen.text((left, 2), shorten(title, TITLE, picture.width), INK, font(TITLE, title))
         block.paste(picture, (left, strip))
         left += picture.width + 2
     return block
@@ -98,11 +98,10 @@ def _legend(entries: Sequence[tuple[str, RGB]], width: int) -> Image.Image | Non
     if not entries:
         return None
     line, swatch = TITLE + 9, TITLE
-    letters = font(TITLE)
     places, x, y = [], GAP, 0
     for name, color in entries:
         text = shorten(name, TITLE, width - 2 * GAP - swatch - 5)
-        step = swatch + 5 + round(letters.getlength(text)) + 16
+        step = swatch + 5 + round(font(TITLE, text).getlength(text)) + 16
         if x > GAP and x + step - 16 > width - GAP:
             x, y = GAP, y + line
         places.append((x, y, text, color))
@@ -111,5 +110,5 @@ def _legend(entries: Sequence[tuple[str, RGB]], width: int) -> Image.Image | Non
     pen = ImageDraw.Draw(strip)
     for x, y, text, color in places:
         pen.rectangle((x, y + 3, x + swatch - 1, y + 2 + swatch), fill=color, outline=INK)
-        pen.text((x + swatch + 5, y + 1), text, INK, letters)
+        pen.text((x + swatch + 5, y + 1), text, INK, font(TITLE, text))
     return strip

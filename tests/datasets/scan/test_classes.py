@@ -20,7 +20,6 @@ def coco(tmp_path, monkeypatch) -> CocoFolder:
     ('classes', 'says'),
     [
         (('circle', 'squre', 'triangle'), ["'squre' (nearest: 'square')", "no class of the config: ['square']"]),
-        (('circle', 'square'), ["no class of the config: ['triangle']"]),
         ((*CLASSES, 'star'), ["not in the file: 'star'"]),
         (('a', 'b', 'c'), ["'a'", "['circle', 'square', 'triangle']"]),
     ],
@@ -34,6 +33,44 @@ def test_class_names(coco, classes, says):
         assert part in finding.found
     assert str(list(classes)) in finding.found
     assert str(list(CLASSES)) in finding.found
+
+
+def test_part_of_the_classes_is_a_use_that_mmdet_documents(coco):
+    finding = only(coco.scan(metainfo=dict(classes=('square',))))
+    assert (finding.kind, finding.fatal) == ('category that is no class', False)
+    assert finding.found == "['circle', 'triangle'] and with them 12 annotations are left out"
+
+
+def test_category_of_the_same_name_without_annotations(coco):
+    """Exports have a root category; the one that annotations use counts, wherever it stands."""
+    for place in (0, 3):
+        coco.content['train']['categories'].insert(place, dict(id=90 + place, name='circle'))
+    coco.write()
+    report = coco.scan()
+    assert kinds(report) == {'categories of the same name': 2}
+    assert not report.fatal
+    assert report.per_class == dict.fromkeys(CLASSES, (6, 6))
+    found = instances(load(coco.config().train_dataloader.dataset))
+    assert sorted(label for _, label, *_ in found) == [0] * 6 + [1] * 6 + [2] * 6
+    theirs = coco.scan(kind='CocoDataset')
+    assert [finding.kind for finding in theirs.fatal] == ['categories of the same name'] * 2, 'mmdet shifts all labels'
+    coco.content['train']['annotations'][0]['category_id'] = 93
+    coco.write()
+    assert 'several categories' in only(coco.scan()).found
+
+
+def test_numbers_as_names(coco):
+    for content in coco.content.values():
+        for number, category in enumerate(content['categories']):
+            category['name'] = number
+    coco.write()
+    numbers = dict(metainfo=dict(classes=(2, 0, 1)))
+    report = coco.scan(**numbers)
+    assert report.findings == []
+    assert report.per_class == {'2': (6, 6), '0': (6, 6), '1': (6, 6)}
+    dataset = load(coco.config(**numbers).train_dataloader.dataset)
+    assert dataset.metainfo['classes'] == ('2', '0', '1')
+    assert {label for _, label, x, *_ in instances(dataset) if x == 5} == {1}
 
 
 def test_forgotten_metainfo_is_said(coco):

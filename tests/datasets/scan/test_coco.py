@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 pytest.importorskip('mmdet')
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from pycocotools import mask as mask_api
 from support.scan import CLASSES, LOAD, CocoFolder, build_mmdet, coco_content, instances, kinds, load, only
 
 from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
-from vitdense.datasets.scan.boxes import check_annotations, mask_fault
+from vitdense.datasets.scan.boxes import check_annotations
 from vitdense.datasets.scan.coco_file import CocoFile, read_coco
+from vitdense.datasets.scan.masks import decode, mask_fault
 from vitdense.findings import RunError
 
 nan, inf = math.nan, math.inf
@@ -60,7 +62,7 @@ def test_bad_box(coco, kind, box):
 
 
 def test_several_bad_boxes_are_counted_with_their_ids_and_dropped(coco):
-    boxes = [box for kind in list(BAD_BOXES)[:6] for box in BAD_BOXES[kind]]
+    boxes = [box for kind in list(BAD_BOXES)[:5] for box in BAD_BOXES[kind]]
     for annotation, box in zip(coco.content['train']['annotations'], boxes, strict=False):
         annotation['bbox'] = box
     coco.write()
@@ -96,22 +98,54 @@ def test_small_overshoot_of_real_tools_is_no_fault(coco):
     assert coco.scan().findings == []
 
 
-def test_official_coco_file_cannot_be_mended(coco):
+def as_release(coco: CocoFolder) -> dict:
+    """The training file with names and ids as the files of the COCO release have them."""
     content = coco.content['train']
     content['info']['description'] = 'COCO 2017 Dataset'
+    content['categories'] = [dict(id=k, name=name) for k, name in ((1, 'person'), (2, 'bicycle'), (3, 'car'))]
+    for image in content['images']:
+        name = f'{image["id"]:012}.jpg'
+        (coco.root / 'train' / image['file_name']).rename(coco.root / 'train' / name)
+        image['file_name'] = name
+    return content
+
+
+def test_copied_description_does_not_make_a_release(coco):
+    """Files of users have COCO's info because they started from a copy; the content decides."""
+    content = coco.content['train']
+    content['info']['description'] = 'COCO 2017 Dataset'
+    content['annotations'][0]['bbox'] = [900, 700, 30, 30]
+    coco.write()
+    assert [finding.kind for finding in coco.scan().fatal] == ['box outside the image']
+    as_release(coco)
+    content['annotations'][0]['bbox'] = [900, 700, 30, 30]
+    coco.write()
+    classes = dict(classes=('person', 'bicycle', 'car'))
+    assert coco.scan(metainfo=classes).fatal == []
+    content['categories'][0]['name'] = 'Person'
+    coco.write()
+    assert coco.scan(metainfo=dict(classes=('Person', 'bicycle', 'car'))).fatal
+
+
+def test_official_coco_file_cannot_be_mended(coco):
+    content = as_release(coco)
+    classes = dict(classes=('person', 'bicycle', 'car'))
     content['annotations'][0]['bbox'] = [4, 3, 0, 5]
     content['annotations'][1]['area'] = 0
     coco.write()
-    report = coco.scan()
+    report = coco.scan(metainfo=classes)
     assert kinds(report) == {'empty box': 1, 'annotation without area': 1}
     assert report.fatal == []
-    assert report.per_class['circle'] == (5, 5)
+    assert report.per_class['person'] == (5, 5)
     raise_findings([report])
     content['annotations'][2]['bbox'] = [0, 0, 1e9, 1e9]
     content['annotations'][3]['bbox'] = [nan, 0, 5, 5]
     content['annotations'][4]['bbox'] = [9, 9, -5, 5]
     coco.write()
-    assert [finding.kind for finding in coco.scan().fatal] == ['box with NaN or infinity', 'box of negative size']
+    assert [finding.kind for finding in coco.scan(metainfo=classes).fatal] == [
+        'box with NaN or infinity',
+        'box of negative size',
+    ]
 
 
 def test_unknown_references(coco):
@@ -193,6 +227,34 @@ def test_image_without_needed_fields(coco, key, value):
     assert repr(value) in found[0].found
 
 
+@pytest.mark.parametrize('share', ['all', 'of two images'])
+def test_boxes_relative_to_the_image(coco, share):
+    """mmdet drops them as thinner than a pixel, and trains on what is left."""
+    annotations = coco.content['train']['annotations']
+    for annotation in annotations if share == 'all' else annotations[:6]:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x / 80, y / 60, w / 80, h / 60]
+    coco.write()
+    found = [finding for finding in coco.scan().fatal if finding.kind != 'empty data set']
+    assert {finding.kind for finding in found} == {'box relative to the image'}
+    assert len(found) == (18 if share == 'all' else 6)
+    with pytest.raises(RunError) as error:
+        raise_findings([coco.scan()])
+    assert 'empty data set' not in str(error.value), 'it follows from the boxes'
+
+
+def test_thin_boxes_are_not_relative_ones(coco):
+    coco.content['train']['annotations'][0]['bbox'] = [0.1, 0.2, 0.5, 0.5]
+    coco.write()
+    assert kinds(coco.scan()) == {'box thinner than a pixel': 1}
+
+
+def test_faults_of_an_image_are_not_told_of_its_annotations(coco):
+    coco.content['train']['images'][1]['height'] = None
+    coco.write()
+    assert kinds(coco.scan()) == {'image without needed fields': 1}
+
+
 def test_box_given_twice_is_a_remark(coco):
     annotations = coco.content['train']['annotations']
     annotations.append(dict(annotations[3], id=77))
@@ -213,7 +275,11 @@ SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
         ([[10, 10, 20, 10]], 'polygon of 4 numbers'),
         ([[10, 10, 20, nan, 20, 20]], 'NaN'),
         ([[10, 10, 20, '3', 20, 20]], 'no number'),
-        ([10, 10, 20, 10, 20, 20], 'polygon of 10 numbers'),
+        ([10, 10, 20, 10, 20, 20], 'a flat list of 6 numbers, where a list of polygons'),
+        ([[0.125, 0.2, 0.3, 0.2, 0.3, 0.5]], r'mask reaches from .* the box is .*, relative to the image'),
+        ([[60, 10, 70, 10, 70, 20, 60, 20]], r'mask reaches from \(60.0, 10.0\) to \(70.0, 20.0\), the box is \[25'),
+        ([[30, 20, 30, 20, 30, 20]], 'without a pixel'),
+        (dict(size=[60, 80], counts=[4800]), 'without a pixel'),
         (dict(size=[80, 60], counts='abc'), r'RLE of size .* \[80, 60\]'),
         (dict(size=[60, 80], counts=[10, 5]), 'do not add up'),
         (dict(size=[60, 80]), 'without counts'),
@@ -223,8 +289,9 @@ SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
 )
 def test_faulty_masks_matter_where_they_are_loaded(coco, mask, says):
     for annotation in coco.content['train']['annotations']:
-        annotation['segmentation'] = SQUARE
-    coco.content['train']['annotations'][7]['segmentation'] = mask
+        x, y, w, h = annotation['bbox']
+        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    coco.content['train']['annotations'][7]['segmentation'] = mask  # its box is 18 x 30 at (25, 13)
     coco.write()
     with_masks = [LOAD[0], dict(LOAD[1], with_mask=True)]
     finding = only(coco.scan(pipeline=with_masks))
@@ -232,6 +299,41 @@ def test_faulty_masks_matter_where_they_are_loaded(coco, mask, says):
     assert finding.where == 'annotation 8 of image 3 (3.jpg)'
     assert re.search(says, finding.found)
     assert not coco.scan().fatal
+
+
+def test_cut_off_rle_is_found_and_a_whole_one_is_decoded_as_pycocotools_does(coco):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((60, 80), np.uint8, order='F')
+    mask[13:43, 25:43] = rng.random((30, 18)) < 0.7
+    rle = mask_api.encode(mask)
+    text = rle['counts'].decode()
+    runs = np.flatnonzero(np.diff(mask.ravel('F'), prepend=0))
+    assert decode(text) == np.diff(np.r_[0, runs, mask.size]).tolist()
+    with_masks = [LOAD[0], dict(LOAD[1], with_mask=True)]
+    for annotation in coco.content['train']['annotations']:
+        annotation['segmentation'] = [[0, 0, 80, 0, 80, 60, 0, 60]]  # loose, but around the box
+        annotation['bbox'] = [5, 5, 60, 50]
+    broken = coco.content['train']['annotations'][7]
+    broken.update(bbox=[25, 13, 18, 30], segmentation=dict(size=[60, 80], counts=text))
+    coco.write()
+    assert {f.kind for f in coco.scan(pipeline=with_masks).findings} <= {'box given twice'}
+    for cut in (text[:-1], text[:-3], text[: len(text) // 2], f'{text}~', f'{text}\x7f'):
+        broken['segmentation']['counts'] = cut
+        coco.write()
+        (finding,) = coco.scan(pipeline=with_masks).fatal
+        assert finding.where == 'annotation 8 of image 3 (3.jpg)'
+        assert re.search('add up|cut off', finding.found)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40))
+def test_run_lengths_are_those_of_pycocotools(seed, height, width):
+    rng = np.random.default_rng(seed)
+    mask = np.asfortranarray(rng.random((height, width)) < rng.random(), np.uint8)
+    rle = mask_api.encode(mask)
+    lengths = decode(rle['counts'].decode())
+    pixels = np.repeat(np.arange(len(lengths)) % 2, lengths)
+    np.testing.assert_array_equal(pixels.reshape(width, height).T, mask)
 
 
 def test_good_masks():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import nan
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ pytest.importorskip('mmdet')
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import METRICS, TRANSFORMS
 from support.scan import CLASSES, LOAD, CocoFolder, instances, kinds, load, only
 
 from vitdense.datasets import CocoDataset, ensure_shapes
 from vitdense.datasets.scan import drop_findings, raise_findings, scan_data
+from vitdense.evaluation.coco_eval import GroundTruth
 from vitdense.findings import RunError
 
 
@@ -29,8 +31,8 @@ def coco(tmp_path, monkeypatch) -> CocoFolder:
     [
         (b'{"images": [', 'is no JSON file'),
         (b'\xff\xd8\xff\xe0', 'is no JSON file'),
-        (b'[1, 2]', 'is no COCO file: .* found a list'),
-        (b'{"a": 1}', r"is no COCO file: .* found the keys \['a'\]"),
+        (b'[1, 2]', 'is no COCO file, .* found a list'),
+        (b'{"a": 1}', r"is no COCO file, .* found the keys \['a'\]"),
         (b'{"images": {}, "annotations": [], "categories": []}', '"images" is something else'),
         (b'{"images": [], "annotations": [3], "categories": []}', '"annotations" is something else'),
         (b'{"images": [], "annotations": [], "categories": [{"id": 1}]}', 'a category needs an id and a name'),
@@ -59,7 +61,11 @@ def test_folder_instead_of_a_file(coco):
     ('spoil', 'changes', 'says'),
     [
         (lambda c: c.update(images=[], annotations=[]), {}, 'no image is left'),
-        (lambda c: c.update(annotations=[]), {}, 'no annotation of the classes'),
+        (
+            lambda c: c.update(annotations=[]),
+            {},
+            'no object of the classes is left: there are 6 images and 0 annotations',
+        ),
         (
             lambda c: c.update(annotations=[]),
             dict(filter_cfg=dict(filter_empty_gt=True)),
@@ -74,6 +80,111 @@ def test_empty_split(coco, spoil, changes, says):
     finding = only(coco.scan(**changes))
     assert (finding.kind, finding.fatal) == ('empty data set', True)
     assert re.search(says, finding.found)
+
+
+def spoiled(**fields):
+    return lambda content: [annotation.update(fields) for annotation in content['annotations']]
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'changes', 'why'),
+    [
+        (spoiled(iscrowd=1), {}, '18 crowd regions'),
+        (spoiled(ignore=True), {}, '18 with ignore'),
+        (spoiled(bbox=[9, 9, 0.5, 20]), {}, '18 thinner than a pixel'),
+        (spoiled(category_id=3), dict(metainfo=dict(classes=CLASSES[:2])), '18 of other classes'),
+        (lambda c: None, dict(filter_cfg=dict(min_size=61)), '18 in images that filter_cfg leaves out'),
+        (spoiled(bbox=[9, 9, -1, 20]), {}, '18 with a fault'),
+    ],
+)
+def test_nothing_left_says_why(coco, spoil, changes, why):
+    spoil(coco.content['train'])
+    coco.write()
+    (finding,) = [f for f in coco.scan(**changes).findings if f.kind == 'empty data set']
+    assert why in finding.found
+    assert 'there are 6 images and 18 annotations' in finding.found
+
+
+@pytest.mark.parametrize(('number', 'told'), [(8, False), (9, True)])
+def test_half_lost_is_a_remark(coco, number, told):
+    annotations = coco.content['train']['annotations']
+    for annotation in annotations[: number - 4]:
+        annotation['iscrowd'] = 1
+    for annotation in annotations[-4:]:
+        annotation['ignore'] = 1
+    coco.write()
+    report = coco.scan()
+    assert report.fatal == []
+    assert kinds(report) == ({'annotations that are no objects': 1} if told else {})
+    if told:
+        assert report.findings[0].found == '9 of 18: 4 with ignore, 5 crowd regions'
+
+
+FLAGS = {0: ('0', 0.0, False, None, '', 'false', 'No', ' 0 ', nan), 1: ('1', 1.0, True, 'true', 'YES')}
+
+
+@pytest.mark.parametrize(('said', 'value'), [(said, value) for said, values in FLAGS.items() for value in values])
+def test_flags_are_read_in_one_way(coco, said, value):
+    """Class table, training and evaluation; mmdet takes the text "0" for a yes and fails with null."""
+    for split in ('train', 'val'):
+        coco.content[split]['annotations'][0]['iscrowd'] = value
+        coco.content[split]['annotations'][1]['ignore'] = value
+    coco.write()
+    cfg = coco.config()
+    train, val = scan_data(cfg, check='off')
+    assert [count for _, count in train.per_class.values()] == [6 - said, 6 - said, 6]
+    assert [count for _, count in val.per_class.values()] == [2 - said, 2 - said, 2]
+    infos = [load(cfg.train_dataloader.dataset).get_data_info(i) for i in range(6)]
+    labels = [one['bbox_label'] for info in infos for one in info['instances'] if not one['ignore_flag']]
+    assert np.bincount(labels).tolist() == [6 - said, 6 - said, 6]
+    metric = METRICS.build(dict(type='vitdense.CocoMetric', ann_file=f'{coco.root}/val.json'))
+    metric.dataset_meta = dict(classes=CLASSES)
+    truth = GroundTruth.read(metric._coco_api, {1: 0, 2: 1, 3: 2}, False)
+    assert sum(one['iscrowd'] for one in truth.objects) == said
+
+
+@pytest.mark.parametrize('value', ['maybe', 2, -1, 0.5, [1], {}])
+def test_flag_that_says_neither_yes_nor_no(coco, value):
+    coco.content['train']['annotations'][4]['iscrowd'] = value
+    coco.write()
+    finding = only(coco.scan())
+    assert (finding.kind, finding.fatal) == ('flag that says neither yes nor no', True)
+    assert finding.where == 'annotation 5 of image 2 (2.jpg)'
+    assert f'iscrowd is {value!r}' in finding.found
+
+
+def test_flags_as_texts_in_data_sets_that_read_them_otherwise(coco):
+    class Own(MMDetCocoDataset):
+        pass
+
+    for annotation in coco.content['train']['annotations'][:2]:
+        annotation['iscrowd'] = '0'
+    coco.write()
+    cfg = coco.config(Own)
+    reports = scan_data(cfg, ('train',))
+    assert [(f.kind, f.fatal) for f in reports[0].findings] == [('flag as a text', True)] * 2
+    drop_findings(cfg, reports, coco.root.parent / 'clean')
+    dataset = load(cfg.train_dataloader.dataset)
+    flags = [one['ignore_flag'] for i in range(6) for one in dataset.get_data_info(i)['instances']]
+    assert flags == [0] * 18
+
+
+def test_whole_numbers_as_floats_and_a_byte_order_mark(coco):
+    """As a table library writes ids that met an empty cell, and Windows a text."""
+    content = coco.content['train']
+    for entry in (*content['images'], *content['annotations'], *content['categories']):
+        entry.update({key: float(entry[key]) for key in ('id', 'image_id', 'category_id') if key in entry})
+    coco.write()
+    path = coco.root / 'train.json'
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    report = coco.scan()
+    assert (report.findings, report.images) == ([], 6)
+    found = instances(load(coco.config().train_dataloader.dataset))
+    assert len(found) == 18
+    assert {type(image) for image, *_ in found} == {int}
+    content['annotations'][0]['image_id'] = 1.5
+    coco.write()
+    assert only(coco.scan()).kind == 'annotation of an unknown image'
 
 
 def test_counts_are_those_of_the_data_set(coco):
@@ -122,8 +233,8 @@ def test_classes_in_the_place_of_their_names_are_known(coco):
 
 
 def test_other_types_are_named_and_left_alone(coco):
-    report = coco.scan(kind='XMLDataset')
-    assert (report.note, report.findings) == ('not scanned: type XMLDataset', [])
+    report = coco.scan(kind='MOTChallengeDataset')
+    assert (report.note, report.findings) == ('not scanned: type MOTChallengeDataset', [])
     assert 'not local' in coco.scan(backend_args=dict(backend='petrel')).note
     with pytest.raises(KeyError, match='CocoDatset'):
         coco.scan(kind='CocoDatset')

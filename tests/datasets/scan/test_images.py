@@ -1,9 +1,13 @@
 """Image files that are missing, damaged, turned, of another size or there twice; and the cache of it all."""
 
 import os
+import re
 import shutil
+import struct
+import zlib
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,8 +19,9 @@ from support.scan import LOAD, CocoFolder, kinds, only, picture, write_picture
 
 from vitdense.datasets.scan import cache, drop_findings, pictures, raise_findings, scan, scan_data
 from vitdense.datasets.scan.pictures import Loader, find_loader, look, spread
+from vitdense.datasets.scan.resizing import resized
 from vitdense.findings import RunError
-from vitdense.registry import DATASETS
+from vitdense.registry import DATASETS, TRANSFORMS
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +135,123 @@ def test_unusual_modes_are_fine(tmp_path, mode, suffix):
         Image.fromarray(picture(0, (97, 61))).convert(mode).save(path)
     found = look(str(path), Loader())
     assert (found.error, found.loaded_wh) == ('', (97, 61))
+
+
+def chunk(kind: bytes, content: bytes, crc: int = 0) -> bytes:
+    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content) ^ crc)
+
+
+@pytest.mark.parametrize(
+    'extra',
+    [
+        chunk(b'zTXt', b'Comment\0\0' + zlib.compress(b'x' * 70_000_000)),
+        chunk(b'iCCP', b'p\0\0' + zlib.compress(b'y' * 70_000_000)),
+        chunk(b'tEXt', b'Comment\0text', crc=1),
+    ],
+    ids=['long text', 'long profile', 'wrong sum of a text'],
+)
+def test_chunks_that_pil_refuses_and_the_pipeline_reads(tmp_path, extra):
+    path = tmp_path / 'a.png'
+    Image.fromarray(picture(0, (97, 61))).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + extra + content[33:])
+    with pytest.raises((OSError, ValueError)), Image.open(path) as image:
+        image.load()
+    found = look(str(path), Loader())
+    assert (found.error, found.loaded_wh) == ('', (97, 61))
+
+
+def deep(coco: CocoFolder, low: int, high: int, suffix: str = 'png') -> None:
+    """Give the training pictures 16 bits with values of a range."""
+    for image in coco.content['train']['images']:
+        image['file_name'] = f'{image["id"]}.{suffix}'
+        values = np.random.default_rng(image['id']).integers(low, high + 1, (60, 80), np.uint16)
+        values.flat[:2] = low, high
+        assert cv2.imwrite(str(coco.root / 'train' / image['file_name']), values)
+    coco.write()
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tiff'])
+@pytest.mark.parametrize(
+    ('low', 'high', 'left', 'fatal'),
+    [(0, 65535, (0, 255), False), (1440, 2192, (5, 8), True), (0, 4095, (0, 15), True)],
+)
+def test_depth_that_the_pipeline_does_not_keep(coco, suffix, low, high, left, fatal):
+    deep(coco, low, high, suffix)
+    finding = only(coco.scan())
+    assert (finding.kind, finding.fatal) == ('image of more than 8 bits', fatal)
+    assert '6 of 6 opened images have 16 bits or more' in finding.found
+    assert f': {low} to {high} become {left[0]} to {left[1]}' in finding.found
+    assert coco.scan(pipeline=[dict(LOAD[0], color_type='unchanged'), LOAD[1]]).findings == []
+
+
+RESIZE = dict(type='Resize', scale=(96, 64), keep_ratio=True)
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [RESIZE],
+        [dict(RESIZE, type=mmcv.transforms.Resize)],
+        [dict(type='RandomFlip', prob=0.5), RESIZE],
+        [dict(type='RandomResize', scale=(960, 640), ratio_range=(0.1, 2.0), keep_ratio=True)],
+        [dict(type='RandomResize', scale=[(96, 64), (960, 640)], keep_ratio=True)],
+        [dict(type='RandomChoiceResize', scales=[(960, 640), (96, 64)], keep_ratio=True)],
+        [dict(type='RandomChoice', transforms=[[dict(type='RandomFlip')], [RESIZE]])],
+        [dict(type='vitdense.DETRResize', scale=(96, 64))],
+        [dict(type='mmseg.ResizeShortestEdge', scale=64, max_size=96)],
+    ],
+)
+def test_image_that_is_resized_to_nothing(coco, steps):
+    """OpenCV's error is about inv_scale_x, in the middle of the training."""
+    write_picture(coco.root / 'train/2.jpg', 2, (2000, 1))
+    coco.content['train']['images'][1].update(width=2000, height=1)
+    for annotation in coco.content['train']['annotations'][3:6]:
+        annotation['bbox'] = [5 + 40 * annotation['id'], 0, 20, 1]
+    coco.write()
+    finding = only(coco.scan(pipeline=[*LOAD, *steps]))
+    assert (finding.kind, finding.fatal, finding.leave_out) == ('image that is resized to nothing', True, 'image')
+    assert finding.where == f'{coco.root}/train/2.jpg (image 2)'
+    assert '2000 x 1' in finding.found
+    assert re.search(r'makes \d+ x 0$', finding.found)
+
+
+def test_sizes_are_those_of_the_transforms():
+    """Against what mmcv, mmseg and ours make of images of all shapes."""
+    wh = np.array([(640, 480), (480, 640), (1, 1), (333, 7), (500, 500), (1999, 31), (97, 1283)])
+    steps = [
+        RESIZE,
+        dict(type='Resize', scale_factor=0.37, keep_ratio=True),
+        dict(type='vitdense.DETRResize', scale=(333, 200)),
+        dict(type='mmseg.ResizeShortestEdge', scale=64, max_size=96),
+    ]
+    for step in steps:
+        [(_, sizes)] = resized([step], wh)
+        transform = TRANSFORMS.build(step)
+        for (width, height), size in zip(wh, sizes.astype(int).tolist(), strict=True):
+            if min(size) < 1:
+                continue
+            image = np.zeros((height, width, 3), np.uint8)
+            made = transform(dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2]))['img']
+            assert made.shape[1::-1] == tuple(size), (step, width, height)
+
+
+@pytest.mark.parametrize(
+    'steps', [[dict(RESIZE, keep_ratio=False)], [dict(type='RandomCrop', crop_size=(1, 1)), RESIZE], [dict(type='Own')]]
+)
+def test_other_pipelines_are_not_blamed(steps):
+    assert list(resized(steps, np.array([(2000, 1)]))) == []
+
+
+def test_a_single_pixel_is_a_remark(coco):
+    write_picture(coco.root / 'train/2.jpg', 2, (800, 9))
+    coco.content['train']['images'][1].update(width=800, height=9)
+    for annotation in coco.content['train']['annotations'][3:6]:
+        annotation['bbox'] = [5 + 40 * annotation['id'], 0, 20, 9]
+    coco.write()
+    finding = only(coco.scan(pipeline=[*LOAD, RESIZE]))
+    assert (finding.kind, finding.fatal) == ('image that is resized to nothing', False)
+    assert 'makes 96 x 1' in finding.found
 
 
 def test_tiny_images(tmp_path):

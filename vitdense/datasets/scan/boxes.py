@@ -1,13 +1,13 @@
-"""Boxes, areas, masks and references of the annotations of a COCO file."""
+"""Boxes, areas, flags and references of the annotations of a COCO file."""
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from ..coco_fields import FLAGS, flag
 from . import rules
 from .coco_file import CocoFile
+from .masks import check_masks
 
 
 def check_annotations(file: CocoFile, loads_masks: bool) -> None:
@@ -17,6 +17,7 @@ def check_annotations(file: CocoFile, loads_masks: bool) -> None:
         loads_masks: whether the pipeline loads masks; if not, faults of masks are only remarks.
     """
     images, categories = file.column('image_id'), file.column('category_id')
+    given = [(key, file.column(key)) for key in FLAGS]
     no_image, no_category = file.image_of < 0, file.category_of < 0
     file.about(rules.UNKNOWN_IMAGE, no_image, lambda i: f'there is no image {images[i]!r}')
     file.about(
@@ -24,21 +25,26 @@ def check_annotations(file: CocoFile, loads_masks: bool) -> None:
         no_category & ~no_image,
         lambda i: f'there is no category {categories[i]!r}, only {[c["id"] for c in file.categories[:20]]}',
     )
-    good = _check_boxes(file, ~no_image & ~no_category)
+    file.about(
+        rules.FLAG,
+        file.unreadable,
+        lambda i: ', '.join(f'{key} is {flags[i]!r}' for key, flags in given if flag(flags[i]) is None),
+    )
+    good = check_boxes(file, ~no_image & ~no_category)
     no_area = good & ~(file.areas > 0)
     areas = file.column('area')
     file.about(
         rules.NO_AREA,
         no_area & ~file.ignored,
-        lambda i: f'expected the area in pixels, found {areas[i]!r}; mmdet fails without and leaves out 0',
+        lambda i: f'area is {areas[i]!r}',
         'area',
         fatal=not file.official,
     )
     _check_repeated(file, good)
-    _check_masks(file, good, loads_masks)
+    check_masks(file, good, loads_masks)
 
 
-def _check_boxes(file: CocoFile, known: np.ndarray) -> np.ndarray:
+def check_boxes(file: CocoFile, known: np.ndarray) -> np.ndarray:
     """Mask (A,) of the boxes that have no fault, among the ``known``.
 
     A box may stick out of its image by a pixel (rounding, counting from one) or by 1 % of the side (a hand that drew
@@ -57,15 +63,29 @@ def _check_boxes(file: CocoFile, known: np.ndarray) -> np.ndarray:
             rules.ABSURD: (size > 2 * wh).any(1) | (np.abs(xy) > 1e6).any(1),
             rules.OUTSIDE: ((xy >= wh) | (xy + size <= 0)).any(1),
             rules.BEYOND: ((xy < -slack) | (xy + size > wh + slack)).any(1),
+            rules.RELATIVE: _relative(file, known),
             rules.THIN: (size < 1).any(1),
         }
     given = file.column('bbox')
     left = known.copy()
     for kind, test in tests.items():
         lenient = kind == rules.THIN or (file.official and kind in tuple(tests)[3:])
-        file.about(kind, left & test, _box_message(file, given), fatal=not lenient)
+        mends = 'box' if kind == rules.BEYOND else 'annotation'
+        file.about(kind, left & test, _box_message(file, given), mends, fatal=not lenient)
         left &= ~test
     return left
+
+
+def _relative(file: CocoFile, known: np.ndarray) -> np.ndarray:
+    """Mask (A,) of the boxes in images, larger than a few pixels, all of whose boxes lie in the first pixel."""
+    with np.errstate(invalid='ignore'):
+        first = (file.boxes[:, :2] >= 0).all(1) & (file.boxes[:, :2] + file.boxes[:, 2:] <= 1.001).all(1)
+        thin = (file.boxes[:, 2:] < 1).any(1)
+    elsewhere, some = np.zeros((2, len(file.images)), bool)
+    elsewhere[file.image_of[known & ~first]] = True
+    some[file.image_of[known & first & thin]] = True
+    suspicious = some & ~elsewhere & (file.wh.min(1, initial=np.inf) > 4)
+    return known & suspicious[file.image_of] if len(suspicious) else np.zeros(len(known), bool)
 
 
 def _box_message(file: CocoFile, given: list) -> Callable[[int], str]:
@@ -79,6 +99,8 @@ def _box_message(file: CocoFile, given: list) -> Callable[[int], str]:
 def _check_repeated(file: CocoFile, good: np.ndarray) -> None:
     """A remark for every box that another annotation of its image and category has as well."""
     candidates = np.flatnonzero(good & ~file.crowd)
+    numbers = np.column_stack([file.image_of, file.category_of, (file.boxes + 0.0).view(np.int64)])[candidates]
+    candidates = candidates[_with_twin(numbers)]
     rows = np.column_stack([file.image_of, file.category_of, file.boxes])[candidates]
     order = np.lexsort(rows.T[::-1])
     same = (rows[order][1:] == rows[order][:-1]).all(1)
@@ -87,44 +109,10 @@ def _check_repeated(file: CocoFile, good: np.ndarray) -> None:
     file.about(rules.TWICE, repeated, lambda i: f'same category and box {file.boxes[i].tolist()}', fatal=False)
 
 
-def _check_masks(file: CocoFile, good: np.ndarray, loads_masks: bool) -> None:
-    masks = file.column('segmentation')
-    if not loads_masks and not any(masks):
-        return
-    faults: dict[int, str] = {}
-    for i in np.flatnonzero(good & ~file.ignored).tolist():
-        fault = mask_fault(masks[i], file.images[file.image_of[i]], loads_masks)
-        if fault:
-            faults[i] = fault
-    faulty = np.zeros(len(good), bool)
-    faulty[list(faults)] = True
-    file.about(rules.FAULTY_MASK, faulty, faults.__getitem__, fatal=loads_masks and not file.official)
-
-
-def mask_fault(mask: Any, image: dict, needed: bool = True) -> str:
-    """What is wrong with the ``segmentation`` of an annotation (polygons xyxy... or RLE), or ''."""
-    if not mask:
-        return 'it has no segmentation, but the pipeline loads masks' if needed else ''
-    if isinstance(mask, list):
-        return next(filter(None, map(_polygon_fault, mask)), '')
-    if not isinstance(mask, dict):
-        return f'segmentation is a {type(mask).__name__}, expected polygons or RLE'
-    size, counts = mask.get('size'), mask.get('counts')
-    if size != [image['height'], image['width']]:
-        return f'RLE of size (height, width) {size}, the image has {[image["height"], image["width"]]}'
-    if isinstance(counts, list):
-        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
-            return f'RLE counts do not add up to the {size[0] * size[1]} pixels of the image'
-    elif not isinstance(counts, str) or not counts:
-        return 'RLE without counts'
-    return ''
-
-
-def _polygon_fault(polygon: Any) -> str:
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        count = len(polygon) if isinstance(polygon, list) else repr(polygon)
-        return f'polygon of {count} numbers, expected x and y of three points or more'
-    try:
-        return '' if math.isfinite(sum(polygon)) else 'polygon with NaN or infinity'
-    except (TypeError, OverflowError):
-        return 'polygon with something that is no number'
+def _with_twin(rows: np.ndarray) -> np.ndarray:
+    """Mask (N,) of the rows (N, 6) of integers that another may equal, by a hash of theirs."""
+    factors = np.array([0x9E3779B97F4A7C15 * (2 * k + 1) % 2**64 | 1 for k in range(rows.shape[1])], np.uint64)
+    mixed = rows.view(np.uint64) * factors
+    hashes = (mixed ^ (mixed >> np.uint64(29))).sum(1, dtype=np.uint64)
+    _, places, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return counts[places] > 1

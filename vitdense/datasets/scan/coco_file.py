@@ -1,22 +1,22 @@
 """A COCO file as columns, and what is wrong with its structure."""
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
+from operator import itemgetter
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from vitdense.findings import Finding
 
+from ..coco_fields import FLAGS, categories_by_name, flag, is_id, parse
 from ..garbage import no_collection
 from . import rules
-
-OFFICIAL = ('COCO 2014 Dataset', 'COCO 2017 Dataset')
-"""``info.description`` of the files that nobody can be asked to mend."""
+from .official import is_official
 
 
 class FileFault(ValueError):
@@ -28,6 +28,7 @@ class CocoFile:
     """Images (I), annotations (A) and categories (K) of a COCO file.
 
     Attributes:
+        path: the file.
         images, annotations, categories: the dicts of the file; those with missing fields are in ``findings``.
         official: whether it is a file of the COCO release.
         wh: (I, 2) width and height, NaN where they are unknown.
@@ -37,9 +38,12 @@ class CocoFile:
         malformed: (A,) whether a box is not four numbers.
         areas: (A,) NaN where there is none.
         crowd, ignored: (A,) flags.
+        unreadable: (A,) whether one of these says neither yes nor no.
+        names: (K,) of the categories.
         findings: faults of the structure.
     """
 
+    path: str | Path
     images: list[dict]
     annotations: list[dict]
     categories: list[dict]
@@ -52,25 +56,31 @@ class CocoFile:
     areas: np.ndarray = field(init=False)
     crowd: np.ndarray = field(init=False)
     ignored: np.ndarray = field(init=False)
+    unreadable: np.ndarray = field(init=False)
+    names: list[str] = field(init=False)
     findings: list[Finding] = field(default_factory=list)
+    _columns: dict[str, list] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        annotations = self.annotations
         self.boxes, self.malformed = _boxes(self.column('bbox'))
         self.areas = _numbers(self.column('area'))
-        self.crowd = np.array([bool(ann.get('iscrowd')) for ann in annotations], bool)
-        self.ignored = np.array([bool(ann.get('ignore')) for ann in annotations], bool)
+        (self.crowd, no_crowd), (self.ignored, no_ignored) = (_flags(self.column(key)) for key in FLAGS)
+        self.unreadable = no_crowd | no_ignored
         self.wh = np.stack([_numbers([image.get(key) for image in self.images]) for key in ('width', 'height')], 1)
         index = self._check_images()
         self.image_of = _lookup(self.column('image_id'), index)
-        self.category_of = _lookup(
-            self.column('category_id'), {category['id']: k for k, category in enumerate(self.categories)}
-        )
+        self.category_of = self._check_categories(self.column('category_id'))
+        self.names = [str(category['name']) for category in self.categories]
         self._check_annotation_ids()
 
     def column(self, key: str) -> list:
         """A field of all annotations, ``None`` where it is missing."""
-        return [annotation.get(key) for annotation in self.annotations]
+        if key not in self._columns:
+            try:
+                self._columns[key] = list(map(itemgetter(key), self.annotations))
+            except KeyError:
+                self._columns[key] = [annotation.get(key) for annotation in self.annotations]
+        return self._columns[key]
 
     def name(self, annotation: int) -> str:
         """Annotation and image, for people."""
@@ -99,22 +109,38 @@ class CocoFile:
         mask[[finding.index for finding in self.findings if finding.fatal and finding.leave_out == leave_out]] = False
         return mask
 
+    def _check_categories(self, ids: list) -> np.ndarray:
+        """Index of the category of each annotation; categories that share a name with one in use are left out."""
+        used = {value for value in ids if is_id(value)}
+        by_name = categories_by_name(self.categories, used)
+        again = [one for one in self.categories if by_name[str(one['name'])] is not one]
+        for category in again:
+            name, kept = category['name'], by_name[str(category['name'])]['id']
+            if category['id'] in used:
+                raise FileFault(f'{self.path}: annotations have several categories of the name {name!r}')
+            where, what = f'category {category["id"]!r} ({name})', f'category {kept!r} has the same name'
+            self.findings.append(Finding(rules.SAME_CATEGORY, where, what, False))
+        self.categories = [one for one in self.categories if not any(one is other for other in again)]
+        return _lookup(ids, {category['id']: k for k, category in enumerate(self.categories)})
+
     def _check_images(self) -> dict:
         """Index of the image that has an id; faults of the images are noted."""
         index: dict = {}
         files: dict = {}
         files_of = defaultdict(list)
         for image in self.images:
-            if _is_id(image.get('id')):
+            if is_id(image.get('id')):
                 files_of[image['id']].append(image.get('file_name'))
         sized = (np.isfinite(self.wh) & (self.wh > 0)).all(1)
         for i, image in enumerate(self.images):
             identity, file = image.get('id'), image.get('file_name')
             where = f'image {identity!r} ({file})'
-            if not _is_id(identity) or not isinstance(file, str) or not file or not sized[i]:
+            if not is_id(identity) or not isinstance(file, str) or not file or not sized[i]:
                 found = {key: image.get(key) for key in ('id', 'file_name', 'width', 'height')}
-                message = f'expected an id, a file name and a positive width and height, found {found}'
-                self.findings.append(Finding(rules.NO_FIELDS, where, message, True, 'image', i))
+                self.findings.append(Finding(rules.NO_FIELDS, where, str(found), True, 'image', i))
+                self.wh[i] = np.nan
+                if is_id(identity):
+                    index.setdefault(identity, i)  # its annotations are not to blame
                 continue
             first = index.setdefault(identity, i)
             same = files_of[identity]
@@ -128,8 +154,11 @@ class CocoFile:
 
     def _check_annotation_ids(self) -> None:
         ids = self.column('id')
-        usable = np.array([_is_id(identity) for identity in ids], bool)
-        self.about(rules.NO_ID, ~usable, lambda i: f'expected a number, found {ids[i]!r}', 'id')
+        plain = _kinds(ids) <= {int, str}
+        if plain and len(set(ids)) == len(ids):
+            return
+        usable = np.array([is_id(identity) for identity in ids], bool)
+        self.about(rules.NO_ID, ~usable, lambda i: f'id is {ids[i]!r}', 'id')
         first: dict = {}
         again = np.zeros(len(ids), bool)
         again[usable] = [first.setdefault(ids[i], i) != i for i in np.flatnonzero(usable).tolist()]
@@ -144,48 +173,57 @@ def read_coco(path: str | Path, content: bytes, needs_annotations: bool = True) 
         FileFault: it is no json, or no COCO file.
     """
     try:
-        data = json.loads(content.decode())
+        data = parse(content)
     except (ValueError, RecursionError) as error:
         raise FileFault(f'{path} is no JSON file: {error}') from None
-    expected = f'{path} is no COCO file: expected a dict with lists of dicts "images", "annotations", "categories"'
+    no_file = f'{path} is no COCO file, a dict with lists of dicts "images", "annotations", "categories"'
     if not isinstance(data, dict):
-        raise FileFault(f'{expected}, found a {type(data).__name__}')
+        raise FileFault(f'{no_file}: found a {type(data).__name__}')
     if not needs_annotations:
         data.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
         if key not in data:
-            raise FileFault(f'{expected}, found the keys {sorted(data)[:8]}')
+            raise FileFault(f'{no_file}: found the keys {sorted(data)[:8]}')
         if not isinstance(data[key], list) or not all(isinstance(entry, dict) for entry in data[key]):
-            raise FileFault(f'{expected}, but "{key}" is something else')
+            raise FileFault(f'{no_file}: "{key}" is something else')
     _check_categories(path, data['categories'])
-    info = data.get('info')
-    official = isinstance(info, dict) and info.get('description') in OFFICIAL
-    return CocoFile(data['images'], data['annotations'], data['categories'], official)
+    return CocoFile(path, data['images'], data['annotations'], data['categories'], is_official(data))
 
 
 def _check_categories(path: str | Path, categories: list[dict]) -> None:
     for category in categories:
-        if not _is_id(category.get('id')) or not isinstance(category.get('name'), str):
+        if not is_id(category.get('id')) or type(category.get('name')) not in (str, int, float):
             raise FileFault(f'{path}: a category needs an id and a name, found {category}')
-    for key in ('id', 'name'):
-        counts = Counter(category[key] for category in categories)
-        again = [value for value, count in counts.items() if count > 1]
-        if again:
-            raise FileFault(f'{path}: several categories have the {key} {again[0]!r}')
+    counts = Counter(category['id'] for category in categories)
+    again = [value for value, count in counts.items() if count > 1]
+    if again:
+        raise FileFault(f'{path}: several categories have the id {again[0]!r}')
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str)
+def _kinds(values: Iterable) -> set[type]:
+    return set(map(type, values))
 
 
 def _lookup(values: list, index: dict) -> np.ndarray:
-    return np.array([index.get(value, -1) if _is_id(value) else -1 for value in values], np.int64)
+    if _kinds(values) <= {int, str}:
+        return np.array([index.get(value, -1) for value in values], np.int64)
+    return np.array([index.get(value, -1) if is_id(value) else -1 for value in values], np.int64)
+
+
+def _flags(values: list) -> tuple[np.ndarray, np.ndarray]:
+    """Flags as (N,) truth values, and a mask (N,) of those that say neither yes nor no."""
+    if _kinds(values) <= {int, bool, float, str, NoneType}:
+        said = {value: flag(value) for value in set(values)}
+        flags = list(map(said.__getitem__, values))
+    else:
+        flags = list(map(flag, values))
+    return np.array([bool(one) for one in flags], bool), np.array([one is None for one in flags], bool)
 
 
 def _numbers(values: list) -> np.ndarray:
     """Values as (N,) floats, NaN for what is no number."""
     try:
-        if all(type(value) in (int, float) for value in values):
+        if _kinds(values) <= {int, float}:
             return np.array(values, np.float64)
     except OverflowError:
         pass
@@ -205,11 +243,12 @@ def _boxes(values: list) -> tuple[np.ndarray, np.ndarray]:
     """Boxes as (N, 4) floats, and a mask (N,) of those that are not four numbers."""
     lengths = np.array([len(value) if isinstance(value, list) else -1 for value in values], np.int64)
     regular = lengths == 4
-    flat = [number for value in compress(values, regular) for number in value]
-    numeric = np.array([type(number) in (int, float) for number in flat], bool).reshape(-1, 4).all(1)
+    flat = list(chain.from_iterable(compress(values, regular)))
     boxes = np.full((len(values), 4), np.nan)
     boxes[regular] = _numbers(flat).reshape(-1, 4)
     malformed = ~regular
-    malformed[np.flatnonzero(regular)[~numeric]] = True
+    if not _kinds(flat) <= {int, float}:
+        numeric = np.array([type(number) in (int, float) for number in flat], bool).reshape(-1, 4).all(1)
+        malformed[np.flatnonzero(regular)[~numeric]] = True
     boxes[malformed] = np.nan
     return boxes, malformed

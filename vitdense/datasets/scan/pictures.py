@@ -6,14 +6,15 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import mmcv
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from vitdense.console import CONSOLE
@@ -24,7 +25,8 @@ from . import rules
 
 T = TypeVar('T')
 ORIENTATION = 0x0112
-PLAIN_FORMATS = ('JPEG', 'PNG')  # of which PIL loads nothing that OpenCV does not
+ENOUGH_LEVELS = 64
+"""Of 256: fewer are left of pictures whose values use a small part of their 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Picture:
         loaded_wh: width and height as loaded, after what EXIF says about turning.
         orientation: of EXIF; 1 is upright.
         turns: whether the loader goes by EXIF.
+        deep: lowest and highest value in a file of more than 8 bits a channel, and as loaded; empty for others.
     """
 
     path: str
@@ -67,6 +70,7 @@ class Picture:
     loaded_wh: tuple[int, int] = (0, 0)
     orientation: int = 1
     turns: bool = False
+    deep: tuple[float, ...] = ()
 
 
 def find_loader(pipeline: Sequence[Any]) -> Loader | None:
@@ -80,7 +84,11 @@ def find_loader(pipeline: Sequence[Any]) -> Loader | None:
 
 
 def look(path: str, loader: Loader) -> Picture:
-    """Open a file and decode it whole (JPEG at an eighth of its size, which finds a missing end as well)."""
+    """Open a file and decode it as the pipeline does.
+
+    JPEG is decoded by PIL at an eighth of its size, which costs a tenth and finds a missing end; OpenCV fills it with
+    grey and says nothing.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -88,28 +96,42 @@ def look(path: str, loader: Loader) -> Picture:
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     if not content:
         return Picture(path, 'is empty', digest)
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            stored, kind = image.size, image.format
-            orientation = image.getexif().get(ORIENTATION, 1)
-            image.draft('L', (max(1, stored[0] // 8), max(1, stored[1] // 8)))
-            image.load()
-        if kind == 'PNG' and not 0 <= content.rfind(b'IEND') <= len(content) - 8:  # OpenCV insists on it, PIL does not
-            raise OSError('the end is missing')
-        if orientation not in range(1, 9):
-            orientation = 1
-    except UnidentifiedImageError:
-        stored, kind, orientation = None, '', 1
-    except Exception as error:  # decoders raise whatever they like
-        return Picture(path, f'is truncated or damaged: {error}', digest)
-    loaded = stored
-    if orientation != 1 or kind not in PLAIN_FORMATS:
+    stored, kind, orientation = (0, 0), 'JPEG' if content.startswith(b'\xff\xd8') else '', 1
+    with suppress(Exception), Image.open(io.BytesIO(content)) as image:  # what PIL cannot read the loader may
+        stored, kind = image.size, image.format or ''
+        orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation not in range(1, 9):
+        orientation = 1
+    if kind == 'JPEG':
         try:
-            loaded = loader.decode(content).shape[1::-1]
-        except Exception as error:
-            return Picture(path, f'is no image that the pipeline can load: {error}', digest)
+            _decode_small(content)
+        except Exception as error:  # decoders raise whatever they like
+            return Picture(path, f'is truncated or damaged: {error}', digest)
+        if orientation == 1:
+            return Picture(path, '', digest, stored, stored)
+    try:
+        loaded = loader.decode(content)
+    except Exception as error:
+        return Picture(path, f'is truncated, damaged or no image: {error}', digest)
+    wh = loaded.shape[1::-1]
     turns = loader.backend in (None, 'cv2', 'pillow') and loader.flag in ('color', 'grayscale')
-    return Picture(path, '', digest, tuple(stored or loaded), tuple(loaded), orientation, turns)
+    return Picture(path, '', digest, stored if kind else wh, wh, orientation, turns, _depth(content, kind, loaded))
+
+
+def _decode_small(content: bytes) -> None:
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft('L', (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+
+
+def _depth(content: bytes, kind: str, loaded: np.ndarray) -> tuple[float, ...]:
+    """Range of the values in a file whose depth the loading has cut, and their range as loaded; else empty."""
+    if loaded.dtype != np.uint8 or kind == 'JPEG' or (kind == 'PNG' and content[24] <= 8):
+        return ()
+    raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is None or raw.dtype == np.uint8:
+        return ()
+    return tuple(float(value) for value in (raw.min(), raw.max(), loaded.min(), loaded.max()))
 
 
 def size_fault(picture: Picture, wh: tuple[int, int], what: str) -> tuple[str, str, bool] | None:
@@ -176,6 +198,24 @@ def spread(items: Sequence[T], most: int | None) -> list[T]:
     if most is None or len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]
+
+
+def compare_pictures(pictures: Sequence[Picture]) -> list[Finding]:
+    """What the opened pictures of a data set have in common: depth, and the same content."""
+    return _deep_pictures(pictures) + same_pictures(pictures)
+
+
+def _deep_pictures(pictures: Sequence[Picture]) -> list[Finding]:
+    """One finding about all pictures of more than 8 bits, fatal if few of their levels are left."""
+    deep = [picture for picture in pictures if picture.deep]
+    if not deep:
+        return []
+    low, high, dark, light = np.array([picture.deep for picture in deep]).T
+    message = (
+        f'{len(deep)} of {len(pictures)} opened images have 16 bits or more, and the pipeline makes 8 of them: '
+        f'{low.min():g} to {high.max():g} become {dark.min():g} to {light.max():g}'
+    )
+    return [Finding(rules.DEPTH, deep[0].path, message, bool(light.max() - dark.min() < ENOUGH_LEVELS))]
 
 
 def same_pictures(pictures: Sequence[Picture]) -> list[Finding]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from vitdense.findings import Finding, RunError, describe
 
+from . import rules
+
 
 @dataclass
 class MapFacts:
@@ -63,9 +65,20 @@ class SplitReport:
     maps: MapFacts | None = None
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a data set of the training."""
+        return self.key.startswith('train_')
+
+    @property
     def fatal(self) -> list[Finding]:
         """The findings for which a run has to stop."""
         return [finding for finding in self.findings if finding.fatal]
+
+    @property
+    def causes(self) -> list[Finding]:
+        """Those of them that do not follow from others: what has only faults is empty without them."""
+        causes = [finding for finding in self.fatal if finding.kind != rules.EMPTY]
+        return causes or self.fatal
 
     @classmethod
     def from_json(cls, content: dict) -> 'SplitReport':
@@ -89,12 +102,14 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
     """
     reports = [report for report in reports if report.fatal]
     others = [finding for finding in others if finding.fatal]
-    findings = [*others, *(finding for report in reports for finding in report.fatal)]
+    findings = [*others, *(finding for report in reports for finding in report.causes)]
     if not findings:
         return
     remedies = []
     if any(finding.leave_out for finding in findings):
-        remedies.append('--lenient leaves them out of the run and counts them in the log; no file of yours is changed')
+        remedies.append(
+            '--lenient leaves them out or mends them, and counts them in the log; no file of yours is changed'
+        )
     by_hand = dict.fromkeys(finding.kind for finding in findings if not finding.leave_out)
     if by_hand:
         remedies.append(f'has to be mended by hand: {", ".join(by_hand)}')
@@ -104,4 +119,4 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
 
 def _describe(report: SplitReport) -> str:
     title = f'{report.key} ({report.dataset}{", " + report.ann_file if report.ann_file else ""})'
-    return '\n  '.join([title, *describe(report.fatal), *report.histogram])
+    return '\n  '.join([title, *describe(report.causes), *report.histogram])

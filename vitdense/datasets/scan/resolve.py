@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from vitdense.config.datasets import leaf_datasets
@@ -12,6 +13,9 @@ from vitdense.registry import bare_type, nearest_type_names
 
 from ..shapes_generator import ShapesSpec, ensure_shapes
 from .pictures import Loader, find_loader
+
+CHEAP = 64 * 2**20
+"""Bytes of an annotation file that is read only for its counts."""
 
 
 @dataclass
@@ -22,10 +26,11 @@ class Leaf:
         key: its place in the config.
         node: what stands there.
         type: name of its type.
-        kind: 'coco', 'seg', or '' for one that is not scanned.
+        kind: 'coco', 'seg', 'listed' for another one with images and boxes, or '' for one that is not scanned.
         dataset: the data set, not initialised; ``None`` without a kind.
         loader: how images are decoded, ``None`` if by something unknown.
         ignored: labels that the config tells heads of a segmentor to ignore.
+        fault: why the data set cannot be built.
     """
 
     key: str
@@ -35,6 +40,7 @@ class Leaf:
     dataset: Any = None
     loader: Loader | None = field(default_factory=Loader)
     ignored: tuple[int, ...] = ()
+    fault: str = ''
 
     @property
     def is_test(self) -> bool:
@@ -64,7 +70,12 @@ def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
             cls = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
         leaf = Leaf(key, node, cls.__name__ if cls else str(node['type']), _kind(cls))
         if leaf.kind or cls is None:
-            leaf.dataset = DATASETS.build({**node, 'pipeline': [], 'lazy_init': True})
+            try:
+                leaf.dataset = DATASETS.build({**node, 'pipeline': [], 'lazy_init': True})
+            except Exception as error:  # some read files when they are built
+                if leaf.kind != 'listed':
+                    raise
+                leaf.fault = f'{leaf.type} cannot be built: {type(error).__name__}: {error}'
     leaf.loader = find_loader(node.get('pipeline') or [])
     if leaf.kind == 'seg':
         leaf.ignored = _ignored_by_heads(cfg.get('model') or {})
@@ -80,7 +91,7 @@ def _ignored_by_heads(model: dict) -> tuple[int, ...]:
 
 
 def _kind(cls: type | None) -> str:
-    """'coco' or 'seg' for the data sets whose files are known."""
+    """How a data set is scanned: those that list videos are not."""
     if cls is not None and find_spec('mmdet'):
         from mmdet.datasets import CocoDataset, CocoPanopticDataset, LVISV05Dataset
 
@@ -91,12 +102,17 @@ def _kind(cls: type | None) -> str:
 
         if issubclass(cls, BaseSegDataset):
             return 'seg'
-    return ''
+    if cls is not None and find_spec('mmdet'):
+        from mmdet.datasets import BaseVideoDataset
+
+        if issubclass(cls, BaseVideoDataset):
+            return ''
+    return 'listed' if cls is not None and issubclass(cls, BaseDataset) else ''
 
 
 def is_remote(leaf: Leaf) -> bool:
     """Whether the files are on another machine."""
-    backend = (leaf.dataset.backend_args or {}).get('backend', 'local')
+    backend = (getattr(leaf.dataset, 'backend_args', None) or {}).get('backend', 'local')
     places = [leaf.dataset.ann_file, *leaf.dataset.data_prefix.values()]
     return backend != 'local' or any('://' in str(place) or ':/' in str(place)[2:] for place in places)
 

@@ -40,6 +40,32 @@ NO_ID = declare('annotation without id', '`id` of each annotation', 'a number', 
 SAME_ID = declare(
     'duplicate annotation id', '`id` of each annotation', 'another number each', '--lenient gives new ones'
 )
+SAME_CATEGORY = declare(
+    'categories of the same name',
+    '`categories` of a COCO file, and the annotations',
+    'another name for each; the one with annotations counts',
+    "rename it in the file; type='vitdense.CocoDataset' needs no remedy",
+    fatal=False,
+)
+UNUSED_CATEGORY = declare(
+    'category that is no class',
+    '`metainfo.classes`, and the categories of the file',
+    'all classes of the file, or a part of them on purpose',
+    '',
+    fatal=False,
+)
+FLAG = declare(
+    'flag that says neither yes nor no',
+    '`iscrowd` and `ignore` of each annotation',
+    '0 or 1; also truth values, empty ones, and texts such as "0" and "false"',
+    'mend the file',
+)
+FLAG_TEXT = declare(
+    'flag as a text',
+    '`iscrowd` and `ignore` of each annotation, for data sets that take the text "0" for a yes',
+    '0 or 1',
+    "type='vitdense.CocoDataset' reads texts, --lenient writes numbers",
+)
 NO_BOX = declare('box that is no four numbers', BOXES, 'x, y, width and height', 'mend the file')
 NOT_FINITE = declare('box with NaN or infinity', BOXES, 'finite numbers', 'mend the file')
 NEGATIVE = declare('box of negative size', BOXES, 'x, y, width and height, not two corners', 'mend the file')
@@ -47,7 +73,16 @@ EMPTY_BOX = declare('empty box', BOXES, 'a width and a height above 0', 'mend th
 ABSURD = declare('absurd box', BOXES, 'no side longer than twice that of the image', 'mend the file')
 OUTSIDE = declare('box outside the image', BOXES, 'a box that meets its image', 'mend the file')
 BEYOND = declare(
-    'box beyond the edge of the image', BOXES, 'to the edge, give or take a pixel or 1 % of the side', 'mend the file'
+    'box beyond the edge of the image',
+    BOXES,
+    'to the edge, give or take a pixel or 1 % of the side',
+    'mend the file; --lenient cuts the boxes of the training',
+)
+RELATIVE = declare(
+    'box relative to the image',
+    f'{BOXES}, where all boxes of an image lie between 0 and 1',
+    'pixels',
+    'multiply with width and height of the image',
 )
 THIN = declare(
     'box thinner than a pixel', BOXES, 'a pixel or more each way, mmdet leaves out the others', '', fatal=False
@@ -62,7 +97,7 @@ TWICE = declare('box given twice', BOXES, 'each object once', '', fatal=False)
 FAULTY_MASK = declare(
     'faulty mask',
     '`segmentation` of each annotation, where the pipeline loads masks; else a remark',
-    'polygons of three points or more, or RLE of the size of the image',
+    'a list of polygons of three points or more, or RLE of the size of the image, in pixels and within the box',
     'mend the file',
 )
 MISSING_IMAGE = declare('missing image', 'files of the images', 'a file', 'mend data_prefix or the file')
@@ -95,6 +130,25 @@ TURNED = declare(
 )
 SAME_PICTURE = declare('same picture twice', f'{OPENED}, by their bytes', 'each picture once', '', fatal=False)
 LEAK = declare('leak', f'{OPENED}, by their bytes', 'no picture of the training in another split', '', fatal=False)
+LOST = declare(
+    'annotations that are no objects',
+    '`iscrowd`, `ignore`, sizes, areas and `filter_cfg`, where half of the annotations of the classes or more get lost',
+    'objects, for the most part',
+    '',
+    fatal=False,
+)
+DEPTH = declare(
+    'image of more than 8 bits',
+    f'{OPENED}; a remark where 64 of 256 levels or more are left',
+    '8 bits, or a pipeline that keeps all of them',
+    "save the images with 8 bits, stretched to their range, or load them with color_type='unchanged'",
+)
+TOO_SMALL = declare(
+    'image that is resized to nothing',
+    'sizes of the images, and the first resizing of the pipeline',
+    'a pixel or more each way after the resizing',
+    'leave the image out, as --lenient does, or cut it in pieces',
+)
 EMPTY = declare(
     'empty data set',
     'what `filter_cfg`, `indices` and the other findings leave',

@@ -7,14 +7,14 @@ from mmengine.config import Config
 
 from vitdense.findings import Finding
 
-from . import cache, coco, rules, seg
+from . import cache, coco, listed, rules, seg
 from .coco_file import FileFault
 from .report import SplitReport
 from .resolve import Leaf, find_leaves, is_remote
 
 MOST_OPENED = 500
 CHECKS = ('full', 'sample', 'off')
-KINDS = {'coco': coco, 'seg': seg}
+KINDS = {'coco': coco, 'seg': seg, 'listed': listed}
 
 
 def scan_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val'), check: str = 'sample') -> list[SplitReport]:
@@ -46,6 +46,9 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
     if not leaf.kind:
         report.note = f'not scanned: type {leaf.type}'
         return report
+    if leaf.fault:
+        report.findings.append(Finding(rules.ANNOTATION_FILE, leaf.key, leaf.fault))
+        return report
     names = leaf.dataset.metainfo.get('classes') or ()
     report.classes = tuple(names) if isinstance(names, list | tuple) else (str(names),)
     report.ann_file = leaf.dataset.ann_file or ''
@@ -54,6 +57,9 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         return report
     kind = KINDS[leaf.kind]
     try:
+        if check == 'off' and kind is listed and listed.is_large(leaf):
+            report.note = 'not checked'
+            return report
         content = kind.read(leaf)
         if check == 'off':
             kind.count(leaf, report, content)
@@ -82,10 +88,10 @@ def _settings(leaf: Leaf) -> dict[str, Any]:
     return {
         'type': f'{type(dataset).__module__}.{leaf.type}',
         'file': os.path.abspath(dataset.ann_file or ''),
-        'folders': {key: os.path.abspath(path or '') for key, path in dataset.data_prefix.items()},
+        'folders': {key: os.path.abspath(str(path or '')) for key, path in dataset.data_prefix.items()},
         'metainfo': {key: dataset.metainfo.get(key) for key in ('classes', 'label_map')},
         'default_classes': type(dataset).METAINFO.get('classes'),
-        'loads': [dict(step) for kind in ('LoadImageFromFile', 'LoadAnnotations') for step in leaf.steps(kind)],
+        'pipeline': leaf.node.get('pipeline'),
         'loader': leaf.loader,
         'ignored': leaf.ignored,
         'split': leaf.key.split('_')[0],

@@ -3,6 +3,8 @@
 import os
 from collections import defaultdict
 
+import numpy as np
+
 from vitdense.config.datasets import positions
 from vitdense.findings import Finding
 from vitdense.names import listed
@@ -11,8 +13,9 @@ from . import rules
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, beyond_8_bits, histogram, loads_8_bits, look_at_map
-from .pictures import Loader, Picture, in_threads, look, missing_files, same_pictures, size_fault, spread
+from .pictures import Loader, Picture, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import MapFacts, SplitReport
+from .resizing import check_sizes
 from .resolve import Leaf
 from .unread import Neighbours, unread_files
 
@@ -118,7 +121,10 @@ def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, facts: MapFacts, e
             report.findings.append(Finding(fault[0], image.path, fault[1], False))
     report.opened = len(images)
     report.digests = {image.path: image.digest for image in images if image.digest}
-    report.findings += same_pictures(images)
+    report.findings += compare_pictures(images)
+    sized = {i: image for i, image in zip(entries, images, strict=True) if not image.error}
+    wh, names = np.array([image.loaded_wh for image in sized.values()]), [image.path for image in sized.values()]
+    report.findings += check_sizes(leaf.node.get('pipeline') or [], wh, names, list(sized))
     if readable:
         report.per_class = {name: (images_of[k], 0) for k, name in enumerate(report.classes)}
         report.findings += _absent(leaf, report, images_of, values, len(readable))

@@ -132,7 +132,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         ValueError: no such table.
     """
-    with open(path, newline='') as file:
+    with open(path, newline='', encoding='utf-8') as file:
         table = csv.DictReader(file)
         if 'iter' not in (table.fieldnames or ()):
             raise ValueError(f'{path}: expected a table with a column "iter", found the columns {table.fieldnames}')
@@ -146,7 +146,7 @@ def write_rows(path: Path, rows: list[Row]) -> None:
     """Write the table, whole or not at all, with a column for each key that any row has."""
     columns = {key: None for row in rows for key in row}
     order = sorted(columns, key=lambda key: (key not in FIRST, key.startswith('val/'), key.startswith('train/')))
-    with replacing(path) as part, open(part, 'w', newline='') as file:
+    with replacing(path) as part, open(part, 'w', newline='', encoding='utf-8') as file:
         table = csv.DictWriter(file, order)
         table.writeheader()
         table.writerows({key: _text(key, value) for key, value in row.items()} for row in rows)

@@ -12,6 +12,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from rich.cells import cell_len, set_cell_size
 
 from vitdense.console import say
 from vitdense.datasets.scan import SplitReport
@@ -99,7 +100,7 @@ def class_table(reports: Sequence[SplitReport], most: int) -> Iterator[str]:
         return
     names = sorted(counted[0].per_class, key=lambda name: [-count for count in counted[0].per_class[name][::-1]])
     shown = names if len(names) <= most else [*names[: most // 2], '...', *names[-(most // 2) :]]
-    width = max(map(len, shown))
+    width = max(map(cell_len, shown))
     has_instances = any(count for report in counted for _, count in report.per_class.values())
 
     def row(cells: Sequence[tuple]) -> str:
@@ -108,7 +109,7 @@ def class_table(reports: Sequence[SplitReport], most: int) -> Iterator[str]:
     yield f'classes    {"":{width}}' + row([(f'{report.key.split("_")[0]} images', 'instances') for report in counted])
     for name in shown:
         cells = [report.per_class.get(name, (0, 0)) if name != '...' else ('', '') for report in counted]
-        yield f'           {name:{width}}' + row(cells)
+        yield f'           {set_cell_size(name, width)}' + row(cells)
 
 
 def draw_labels(reports: Sequence[SplitReport], path: Path) -> None:
