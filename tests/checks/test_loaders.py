@@ -4,6 +4,7 @@ import pytest
 from mmdet.datasets.samplers import MultiDataSampler
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import DataLoader
 
 from vitdense.checks import Run, check
 
@@ -94,3 +95,12 @@ def test_a_sampler_that_ends_in_a_loop_of_iterations_is_a_remark(sampler, loop):
     ends = sampler != 'InfiniteSampler'
     expected = {'sampler that ends in a loop of iterations'} if ends and loop == ITERATIONS else set()
     assert kinds == (expected if ends or loop == ITERATIONS else {'endless sampler'})
+
+
+@pytest.mark.parametrize('setting', ['drop_last', 'shuffle'])
+def test_what_pytorch_refuses_beside_a_batch_sampler(setting):
+    with pytest.raises(ValueError, match='mutually exclusive'):
+        DataLoader([1], batch_sampler=[[0]], **{setting: True})
+    loader = dict(batch_sampler=dict(type='AspectRatioBatchSampler'))
+    assert found(loader | {setting: True}) == {f'train_dataloader.{setting}': 'setting beside a batch sampler'}
+    assert found(loader | {setting: False}) == found({setting: True}) == {}

@@ -120,16 +120,34 @@ def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, co
 
 
 @pytest.mark.slow
-def test_resume_goes_on_from_the_last_checkpoint(trained, coco):
+@pytest.mark.parametrize(
+    ('option', 'setting', 'epochs'),
+    [('--resume', 'resume=False', 2), ('--no-pretrained', 'resume=True', 3), ('--resume', 'resume=True', 3)],
+)
+def test_resume_goes_on_from_the_last_checkpoint(trained, coco, option, setting, epochs):
+    """By the option or by the config, and also where nothing is left to train."""
     work_dir, _ = trained
-    args = [*options(coco), 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    left = not (work_dir / f'epoch_{epochs}.pth').is_file()
+    args = [*options(coco), setting, f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}']
     result = run(
-        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', '--resume', *args,
+        ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', option, *args,
         cwd=work_dir.parents[1],
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert f'resumed from work_dirs/{work_dir.name}/last.pth' in result.stdout
-    assert (work_dir / 'epoch_2.pth').is_file()
+    assert (work_dir / f'epoch_{epochs}.pth').is_file()
+    assert ('nothing is left to train' in result.stdout) is not left
+    assert [path.name for path in work_dir.parent.iterdir()] == [work_dir.name]
+
+
+@pytest.mark.slow
+def test_a_loader_without_a_step_is_refused(coco, tmp_path):
+    settings = [f'train_dataloader.{setting}' for setting in ('batch_size=16', 'batch_sampler=None', 'drop_last=True')]
+    args = ['--backbone', 'pvt_tiny', '--no-pretrained', *options(coco), *settings]
+    result = run(ROOT / 'tools/train.py', RETINANET, *args, cwd=tmp_path)
+    assert result.returncode == 2
+    assert 'loader without a batch: train_dataloader: 0 steps in batches of 16, drop_last=True' in result.stderr
+    assert 'Traceback' not in result.stderr
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def alarms(name: str) -> list[Finding]:
     cfg = load_config(name)
     use_runtime(cfg)
     assert settle(cfg) == [], 'nothing has to be guessed'
-    run = Run(cfg, steps=dict(train=STEPS.get(cfg.get('default_scope'), 1000)))
+    splits = ('train', 'val') if cfg.get('train_dataloader') else ('test',)  # some are for tests alone
+    run = Run(cfg, splits, steps=dict(train=STEPS.get(cfg.get('default_scope'), 1000)))
     found = [*check(run, 'parts'), *check(Run(cfg, ('test',)), 'parts')]
     if not found:
         found = check(run, 'config') + [

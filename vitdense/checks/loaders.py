@@ -75,6 +75,19 @@ def numbers(run: Run) -> Iterator[Case]:
 
 
 @rule(
+    'setting beside a batch sampler',
+    looks_at='`drop_last` and `shuffle` of each loader with a `batch_sampler`',
+    expected='none: the batch sampler decides, and drop_last is an argument of it',
+)
+def beside(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        for name in ('drop_last', 'shuffle') if split.loader.get('batch_sampler') else ():
+            if split.loader.get(name):
+                key = f'{split.key}.{name}'
+                yield Case(key, f'{split.loader[name]}', remedy=f'--cfg-options {key}=False')
+
+
+@rule(
     'loader without a batch',
     looks_at='`batch_size`, `drop_last` and the images of each loader, in each process',
     expected='one batch or more: with drop_last the last one counts only if it is whole',

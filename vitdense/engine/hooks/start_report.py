@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from rich.cells import cell_len, set_cell_size
 
 from vitdense.console import say
@@ -183,10 +183,12 @@ def batch_line(runner: Runner) -> str:
 def schedule_line(runner: Runner) -> str:
     """Length of the training, and the validations in it."""
     steps = len(runner.train_dataloader)
-    if runner.log_processor.by_epoch:
-        line = f'{counted(runner.max_epochs, "epoch")} of {counted(steps, "step")}'
-    else:
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
         line = counted(runner.max_iters, 'step')
+    else:
+        line = f'{counted(runner.max_epochs, "epoch")} of {counted(steps, "step")}'
+    if runner.iter >= runner.max_iters:
+        return f'{line}, which the resumed run has done: nothing is left to train'
     if runner._val_loop is None:
         return f'{line}, no validation'
     return f'{line}, validation every {runner.train_loop.val_interval}'
