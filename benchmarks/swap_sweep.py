@@ -98,12 +98,11 @@ def classes_of(cfg: Config) -> Sequence[str] | None:
 
 def check(cfg: Config) -> tuple[str, str]:
     """Does a config that is valid pass the checks of channels and of class counts?"""
-    node = without_weights(cfg.model)
     try:
         try:
-            model = build_weightless(node)
+            model = build_weightless(without_weights(cfg.model))
         except RuntimeError:  # CLRNet computes with tensors in its constructor
-            model = MODELS.build(node)
+            model = MODELS.build(without_weights(cfg.model))
     except Exception as error:
         return 'not built', _told(error)
     try:
@@ -284,7 +283,8 @@ def main() -> None:
                 results.append(result)
                 log.write(json.dumps(result._asdict()) + '\n')
                 log.flush()
-    text = markdown(results)
+    tried = len({result.config for result in results} & set(wanted))
+    text = f'{tried} of {len(wanted)} configs were tried.\n\n{markdown(results)}'
     print(text)
     if args.out:
         setup = describe('cpu', ('vitdense', 'torch', *PACKAGES))

@@ -23,6 +23,7 @@ FASTSCNN = 'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'
 SEGMENTER = 'mmseg::segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py'
 DC5 = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py'
 SEGNEXT = 'mmseg::segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512.py'
+NAS_FCOS = 'mmdet::nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco.py'
 SWIN = [96, 192, 384, 768]
 
 
@@ -87,6 +88,7 @@ def test_maps_below_the_first_level_of_a_pyramid_are_not_made(name, side):
         (ENCNET, 'pvt_tiny', ''),
         (DEEPLAB, 'deit_tiny', 'neck.upsample'),
         (SEGNEXT, 'deit_tiny', 'neck.upsample'),
+        (NAS_FCOS, 'swin_tiny', 'backbone.norm0.weight'),
     ],
 )
 def test_parameters_that_stay_without_gradient_are_told_to_the_wrapper(name, backbone, idle):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import ConfigDict
 
 from vitdense.config.channels import ChannelField, channel_fields
+from vitdense.registry import bare_type
 
 
 def maps_read(fields: Sequence[ChannelField], count: int) -> list[int]:
@@ -14,7 +15,12 @@ def maps_read(fields: Sequence[ChannelField], count: int) -> list[int]:
 
 def positions_read(field: ChannelField, count: int) -> list[int]:
     """The maps, out of ``count``, that the owner of a field reads: a pyramid leaves out those below its first level."""
-    return field.positions(count)[field.node.get('start_level') or 0 :]
+    return field.positions(count)[_first_level(field.node) :]
+
+
+def _first_level(node: ConfigDict) -> int:
+    """How many maps a pyramid leaves out at the beginning; those of NAS-FCOS it counts all the same."""
+    return 0 if bare_type(node) == 'NASFCOS_FPN' else node.get('start_level') or 0
 
 
 def matching_stages(
@@ -62,7 +68,7 @@ def renumber(model: ConfigDict, positions: Mapping[int, int], count: int) -> lis
     for field in channel_fields(model):
         node = field.node
         new = wanted[field.path] = [positions[level] for level in positions_read(field, count)]
-        if node.get('start_level'):
+        if _first_level(node):
             changes.append(f'model.{field.path}: without the first {node.start_level}, which are not read')
             node[field.key] = node[field.key][node.start_level :]
             if node.get('end_level', -1) > 0:
