@@ -91,7 +91,9 @@ def _relative(file: CocoFile, known: np.ndarray) -> np.ndarray:
 def _box_message(file: CocoFile, given: list) -> Callable[[int], str]:
     def message(i: int) -> str:
         width, height = file.wh[file.image_of[i]]
-        return f'bbox (x, y, width, height) {str(given[i])[:80]} in an image of {width:.0f} x {height:.0f}'
+        x, y, w, h = file.boxes[i]
+        outside = ', outside of it' if x >= width or y >= height or x + w <= 0 or y + h <= 0 else ''
+        return f'bbox (x, y, width, height) {str(given[i])[:80]} in an image of {width:.0f} x {height:.0f}{outside}'
 
     return message
 
