@@ -7,8 +7,6 @@ from pathlib import Path
 
 from mmengine.config import ConfigDict
 
-from vitdense.checkpoint.fetch import fetch
-from vitdense.checkpoint.layouts import RELEASES
 from vitdense.config.datasets import evaluators
 from vitdense.config.tree import places
 from vitdense.names import nearest
@@ -176,26 +174,3 @@ def texts(run: Run) -> Iterator[Case]:
         for place, value in found.items():
             if isinstance(value, str) and NUMBER.fullmatch(value):
                 yield Case(f'{part}.{place}', repr(value), remedy=f'{float(value)!r} without quotes')
-
-
-@rule(
-    'missing checkpoint',
-    looks_at='`load_from`, `pretrained` and each `checkpoint` of an `init_cfg` that is a path',
-    expected='a file that is there',
-)
-def checkpoints(run: Run) -> Iterator[Case]:
-    given = {'load_from': run.cfg.get('load_from')}
-    if run.trains:
-        model = places(run.cfg.get('model') or {})
-        given |= {f'model.{place}': value for place, value in model.items() if _names_weights(place)}
-    for key, value in given.items():
-        if isinstance(value, str) and value and '://' not in value and value not in RELEASES:
-            try:
-                fetch(value)
-            except (FileNotFoundError, ValueError) as error:
-                yield Case(key, str(error))
-
-
-def _names_weights(place: str) -> bool:
-    *above, name = place.split('.')
-    return name == 'pretrained' or (name == 'checkpoint' and 'init_cfg' in above)

@@ -1,11 +1,10 @@
-"""Files of weights that a config names."""
+"""Files of weights that a config names, before a run needs them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.config.tree import places
-from vitdense.files import checkpoints_in
 
 from .rules import Case, rule
 from .run import Run
@@ -15,19 +14,19 @@ KEYS = ('pretrained', 'teacher_ckpt', 'init_cfg.checkpoint')
 
 
 @rule(
-    'file of weights that is not there',
+    'missing checkpoint',
     looks_at='`load_from`, and each `init_cfg.checkpoint` and `pretrained` of the model. URLs, and names such as '
     '`torchvision://resnet50` and those of releases, are not looked at',
     expected='a file',
-    needs='data',
 )
 def missing_weights(run: Run) -> Iterator[Case]:
     for where, path in named_files(run):
-        if path in RELEASES or '://' in path or Path(path).expanduser().is_file():
+        if path in RELEASES or '://' in path:
             continue
-        file = Path(path).expanduser()
-        beside = checkpoints_in(file.parent, file.name).removeprefix('; ')
-        yield Case(where, path, remedy=beside or f'{file.parent} has no checkpoints')
+        try:
+            fetch(path)
+        except (FileNotFoundError, ValueError) as error:
+            yield Case(where, str(error))
 
 
 def named_files(run: Run) -> Iterator[tuple[str, str]]:
