@@ -38,8 +38,8 @@ from measuring import describe
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
-from vitdense.config.channels import check_channels
-from vitdense.config.class_counts import check_class_counts
+from vitdense.config.channels import misfits
+from vitdense.config.class_counts import miscounts
 from vitdense.config.datasets import leaf_datasets
 from vitdense.config.known_keys import resolve
 from vitdense.config.load import load_config
@@ -109,13 +109,12 @@ def check(cfg: Config) -> tuple[str, str]:
         maps = swap.measure(cfg, cfg.model.backbone) if 'backbone' in cfg.model else None
     except ValueError:  # it does not return maps
         maps = None
-    try:
-        if maps:
-            check_channels(cfg.model, maps.channels)
-        if classes := classes_of(cfg):
-            check_class_counts(model, classes, 'train_dataloader.dataset', cfg.model)
-    except ValueError as error:
-        return 'blamed', str(error)
+    for where, found, expected in misfits(cfg.model, maps.channels) if maps else ():
+        return 'blamed', f'{where}: {found}, expected {expected}'
+    if classes := classes_of(cfg):
+        problems, _ = miscounts(model, len(classes), cfg.model)
+        if problems:
+            return 'blamed', '; '.join(problems)
     return 'ok', f'{len(maps.channels) if maps else 0} maps, {len(classes or ())} classes'
 
 

@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
-from vitdense.config.channels import check_channels
+from vitdense.config.channels import misfits
 from vitdense.config.load import load_config
 from vitdense.config.swap.backbone import swap_backbone
 from vitdense.config.swap.measure import build_weightless, measure, scope_of, without_weights
@@ -127,7 +127,7 @@ def test_channels_follow_into_all_that_reads_the_maps(name, backbone, expected):
     cfg, changes = swapped(name, backbone)
     for place, channels in expected.items():
         assert any(change.startswith(f'model.{place}: ') and f'-> {channels}' in change for change in changes), place
-    check_channels(cfg.model, measure(cfg, cfg.model.backbone).channels)
+    assert list(misfits(cfg.model, measure(cfg, cfg.model.backbone).channels)) == []
 
 
 @pytest.mark.parametrize(('name', 'backbone'), [(KNET, 'pvt_v2_b0'), (SEGMENTER, 'pvt_v2_b0'), (FASTSCNN, 'pvt_v2_b0')])
@@ -199,7 +199,7 @@ def test_what_cannot_work_is_refused_with_the_reason(name, reason):
 )
 def test_a_valid_config_is_not_blamed(name):
     cfg = load_config(name)
-    check_channels(cfg.model, measure(cfg, cfg.model.backbone).channels)
+    assert list(misfits(cfg.model, measure(cfg, cfg.model.backbone).channels)) == []
 
 
 def test_foreign_backbones_are_measured_without_weights():

@@ -12,15 +12,12 @@ from mmengine.runner import Runner
 
 from vitdense.checks import Run, check
 from vitdense.commands.early import check_checkpoint
-from vitdense.config.channels import check_channels
-from vitdense.config.class_counts import check_class_counts
 from vitdense.config.swap.backbone import swap_backbone
 from vitdense.console import warn
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
 from vitdense.findings import Finding, stop
-from vitdense.models.backbones import Backbone
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import nearest_type_names
 
@@ -154,18 +151,11 @@ def build_runner(run: Run) -> Runner:
     """Build the runner, the model and the loaders.
 
     Raises:
-        RunError: the model does not fit the data.
-        ValueError: neck or heads do not fit the backbone, or have other classes than the data.
+        RunError: the model does not fit the data, or its parts do not fit each other.
     """
     with nearest_type_names():
         runner = RUNNERS.build(run.cfg)
-    run.model = model = unwrap_model(runner.model)
-    backbone = getattr(model, 'backbone', None)
-    if isinstance(backbone, Backbone):
-        check_channels(run.cfg.model, backbone.out_channels)
-    for one in run.reports:
-        if one.classes:
-            check_class_counts(model, one.classes, one.key, run.cfg.model)
+    run.model = unwrap_model(runner.model)
     with nearest_type_names():
         loaders = {name: getattr(runner, f'{name}_dataloader') for name in run.names}
     run.steps = {name: len(loader) for name, loader in loaders.items() if hasattr(loader.dataset, '__len__')}

@@ -122,22 +122,15 @@ def _each(name: str, node: ConfigDict | list | None) -> list[tuple[str, ConfigDi
     return [] if node is None else [(name, node)]
 
 
-def check_channels(model: ConfigDict, channels: Sequence[int]) -> None:
-    """Compare what ``model`` states with the ``channels`` of its backbone's maps.
-
-    Raises:
-        ValueError: they differ; the message has the place and both numbers.
-    """
+def misfits(model: ConfigDict, channels: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+    """Where ``model`` states other channels than its backbone's maps have: key, what is there, and what should be."""
     kind = model.backbone.type if isinstance(model.backbone.type, str) else bare_type(model.backbone)
     for field in channel_fields(model):
         try:
             expected = field.expected(channels)
         except IndexError:
-            raise ValueError(
-                f'model.{field.path} speaks of the backbone maps {list(field.levels or ())}, but the backbone '
-                f'{kind} returns {len(channels)} maps (out_indices)'
-            ) from None
+            found = f'{field.stated}, of the backbone maps {list(field.levels or ())}'
+            yield f'model.{field.path}', found, f'maps of the {len(channels)} that {kind} returns (out_indices)'
+            continue
         if field.stated != expected:
-            raise ValueError(
-                f'model.{field.path} is {field.stated}, but the maps of the backbone {kind} have {expected} channels'
-            )
+            yield f'model.{field.path}', str(field.stated), f'the {expected} channels of the maps of {kind}'

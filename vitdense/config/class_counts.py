@@ -1,13 +1,12 @@
 """Has every head of a model as many classes as the data?"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mmengine.config import ConfigDict
 from torch import nn
 
 from vitdense.config.tree import look_up
-from vitdense.names import listed
 
 OTHER_CLASSES = {
     'RPNHead': 'object or not',
@@ -22,25 +21,16 @@ OTHER_CLASSES = {
 """Heads of mmdet and mmseg, subclasses included, whose ``num_classes`` does not count the data's classes."""
 
 
-def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, config: ConfigDict | None = None) -> None:
-    """Compare ``num_classes`` of every head with the number of ``classes``.
+def miscounts(model: nn.Module, number: int, config: ConfigDict | None = None) -> tuple[list[str], list[str]]:
+    """Heads whose classes are not ``number``, that of the data's classes, and the options that mend it.
 
     Left out: proposal networks, teachers, masks without classes, and ``OTHER_CLASSES``. A panoptic head must have the
     classes as the sum of things and stuff, and the box and mask heads beside it those of the things.
 
     Args:
         model: the built model, not wrapped.
-        classes: names of the data's classes, in the order of their labels.
-        key: where in the config the data are, e.g. ``train_dataloader.dataset``.
         config: the model's config, to tell heads that it lists from one that it repeats for all stages.
-
-    Raises:
-        ValueError: a head has more or fewer; the message has its config key, both numbers, the first class names, and
-            the option that mends it.
-        TypeError: ``classes`` is one string.
     """
-    if isinstance(classes, str):
-        raise TypeError(f'{key}: classes is the string {classes!r}, expected a tuple: ({classes!r},)')
     heads = dict(classifying_heads(model))
     split = next((head for head in heads.values() if _is_split(head)), None)
     problems, options = [], []
@@ -48,23 +38,19 @@ def check_class_counts(model: nn.Module, classes: Sequence[str], key: str, confi
         place = f'model.{place_of(name, config)}'
         if _is_split(head):
             things, stuff = (getattr(head, f'num_{kind}_classes') for kind in ('things', 'stuff'))
-            if things + stuff != len(classes):
+            if things + stuff != number:
                 problems.append(
                     f'{place}.num_things_classes + num_stuff_classes is {things} + {stuff} = {things + stuff}'
                 )
                 options += [f'{place}.num_things_classes=THINGS', f'{place}.num_stuff_classes=STUFF']
             continue
-        expected = split.num_things_classes if split else len(classes)
+        expected = split.num_things_classes if split else number
         if head.num_classes != expected:
             problems.append(f'{place}.num_classes is {head.num_classes}')
             options.append(f'{place}.num_classes={expected}')
             if split:
                 problems[-1] += f', but there are {expected} classes of things'
-    if problems:
-        raise ValueError(
-            f'{"; ".join(dict.fromkeys(problems))}; the data of {key} have {len(classes)} classes '
-            f'({listed(classes, 5)}). Make them agree: --cfg-options {" ".join(dict.fromkeys(options))}'
-        )
+    return list(dict.fromkeys(problems)), list(dict.fromkeys(options))
 
 
 def classifying_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

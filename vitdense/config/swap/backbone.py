@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from vitdense.checkpoint.layouts import RELEASES, family_of
-from vitdense.config.channels import channel_fields, check_channels, first_neck
+from vitdense.config.channels import channel_fields, first_neck, misfits
 from vitdense.config.swap.choices import BACKBONES, LAYER_DECAY, WEIGHT_DECAY
 from vitdense.config.swap.measure import measure
 from vitdense.config.swap.names import check_name
@@ -42,10 +42,8 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
     check_swappable(model)
     before, old = copy.deepcopy(cfg), ConfigDict(model.backbone)
     channels, strides = measure(cfg, old)
-    try:
-        check_channels(model, channels)
-    except ValueError as error:
-        raise ValueError(f'--backbone: how the model reads its maps cannot be told, as {error}') from error
+    for where, found, expected in misfits(model, channels):
+        raise ValueError(f'--backbone: how the model reads its maps cannot be told: {where} is {found}, not {expected}')
     strides, changes = remove_pyramid(model, strides)
     fields = list(channel_fields(model))
     if not fields:

@@ -1,0 +1,48 @@
+"""Neck and heads against the backbone and the data; the numbers of classes are in tests/config/test_class_counts.py."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from vitdense.checks import Run
+from vitdense.checks.heads import channels, class_counts
+from vitdense.datasets.scan import SplitReport
+from vitdense.models.backbones import PVTv2
+
+
+def run(**model) -> Run:
+    with torch.device('meta'):
+        built = nn.ModuleDict(dict(backbone=PVTv2('b0')))
+    return Run(Config(dict(model=dict(backbone=dict(type='vitdense.PVTv2'), **model))), model=built)
+
+
+@pytest.mark.parametrize(
+    ('part', 'where', 'found'),
+    [
+        (dict(neck=dict(type='FPN', in_channels=[256, 512])), 'model.neck.in_channels', '[256, 512]'),
+        (dict(decode_head=dict(in_channels=255, in_index=3)), 'model.decode_head.in_channels', '[255]'),
+        (dict(decode_head=dict(in_channels=256, in_index=4)), 'model.decode_head.in_channels', 'backbone maps [4]'),
+    ],
+)
+def test_channels_that_the_backbone_does_not_have(part, where, found):
+    [case] = channels(run(**part))
+    assert case.where == where
+    assert found in case.found
+    assert 'vitdense.PVTv2' in case.expected
+
+
+def test_channels_that_it_has():
+    assert list(channels(run(neck=dict(type='FPN', in_channels=[32, 64, 160, 256])))) == []
+
+
+def test_each_data_set_is_compared():
+    one = run()
+    one.model.bbox_head = nn.Identity()
+    one.model.bbox_head.num_classes = 3
+    one.reports = [SplitReport(f'{split}_dataloader.dataset', 'X', classes=tuple('abcd')) for split in ('train', 'val')]
+    first, second = class_counts(one)
+    assert first.found == 'model.bbox_head.num_classes is 3'
+    assert first.expected == 'the 4 classes of train_dataloader.dataset (a, b, c, d)'
+    assert first.remedy == '--cfg-options model.bbox_head.num_classes=4'
+    assert second.expected.startswith('the 4 classes of val_dataloader')
