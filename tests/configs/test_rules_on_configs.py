@@ -48,6 +48,7 @@ def test_ours(leaf):
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
 def test_theirs(package):
     """Of some hundred configs, those that can be read: others need mmpretrain, or a base that is not there."""
