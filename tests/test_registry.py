@@ -5,6 +5,7 @@ import mmdet.registry
 import mmengine.registry
 import mmseg.registry
 import pytest
+from mmengine.registry import DefaultScope
 
 from vitdense.models.backbones import PVT
 from vitdense.names import nearest, unknown
@@ -42,7 +43,8 @@ def test_wrong_name_of_another_scope_answers_with_the_nearest():
     ],
 )
 def test_a_name_of_another_scope_or_time_says_so(registry, name, said):
-    with pytest.raises(KeyError, match=said), nearest_type_names():
+    own_scope = DefaultScope.overwrite_default_scope(registry.scope)  # whatever another test has left
+    with pytest.raises(KeyError, match=said), own_scope, nearest_type_names():
         registry.build(dict(type=name))
 
 

@@ -86,7 +86,7 @@ def test_stock_mmdet_config_trains_with_another_backbone(trained):
     work_dir, output = trained
     assert (work_dir / 'epoch_1.pth').is_file()
     assert 'model.backbone: ResNet -> pvt_tiny' in output
-    assert 'model.neck.in_channels: [256, 512, 1024, 2048] -> [64, 128, 320, 512]' in output
+    assert 'model.neck.in_channels: [256, 512, 1024, 2048] -> [128, 320, 512]' in output
     assert 'SGD -> AdamW' in output
     assert re.search(r'loss \d+\.\d+', output)
     assert re.search(r'coco/bbox_mAP +│ +-?\d\.\d{3}', output)
@@ -108,7 +108,8 @@ def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, co
     dumped = work_dir / 'retinanet_r50_fpn_1x_coco.py'
     cfg = Config.fromfile(dumped)
     assert cfg.model.backbone.type == 'vitdense.PVT'
-    assert cfg.model.neck.in_channels == [64, 128, 320, 512]
+    assert cfg.model.neck.in_channels == [128, 320, 512]
+    assert list(cfg.model.backbone.out_indices) == [1, 2, 3], 'the first map is read by nothing'
     out, drawn = work_dir / 'predictions.pkl', work_dir / 'drawn'
     result = run(
         ROOT / 'tools/test.py', dumped, work_dir / 'epoch_1.pth', '--out', out, '--show-dir', drawn, cwd=work_dir

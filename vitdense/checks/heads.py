@@ -20,7 +20,7 @@ from .run import Run
 def channels(run: Run) -> Iterator[Case]:
     backbone = getattr(run.model, 'backbone', None)
     if isinstance(backbone, Backbone):
-        for where, found, expected in misfits(run.cfg.model, backbone.out_channels):
+        for where, found, expected in misfits(run.model_cfg, backbone.out_channels):
             yield Case(where, found, expected)
 
 
@@ -34,7 +34,7 @@ def channels(run: Run) -> Iterator[Case]:
 def class_counts(run: Run) -> Iterator[Case]:
     for report in run.reports:
         if report.classes and run.model is not None:
-            found, options = miscounts(run.model, len(report.classes), run.cfg.model)
+            found, options = miscounts(run.model, len(report.classes), run.model_cfg)
             if found:
                 expected = f'the {len(report.classes)} classes of {report.key} ({listed(report.classes, 5)})'
                 yield Case('model', '; '.join(found), expected, f'--cfg-options {" ".join(options)}')

@@ -63,6 +63,12 @@ class Run:
     steps: dict[str, int] = field(default_factory=dict)
 
     @property
+    def model_cfg(self) -> ConfigDict:
+        """Config of ``model``, without what augments a test."""
+        node = self.cfg.get('model') or ConfigDict()
+        return node.get('module') or node
+
+    @property
     def trains(self) -> bool:
         """Whether it is more than a test."""
         return 'train' in self.names

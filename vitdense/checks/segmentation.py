@@ -154,7 +154,7 @@ def _folder(node: ConfigDict, key: str) -> str:
 )
 def one_class(run: Run) -> Iterator[Case]:
     for _, _, report, _ in of_maps(run):
-        if len(report.classes) == 1 and run.is_a(run.cfg.get('model'), 'BaseSegmentor'):
+        if len(report.classes) == 1 and run.is_a(run.model_cfg, 'BaseSegmentor'):
             yield Case(f'{report.key}.metainfo.classes', f'one class, {report.classes[0]!r}')
 
 
