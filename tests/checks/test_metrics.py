@@ -81,3 +81,20 @@ def test_an_unknown_direction():
     assert len(found(dict(type=Mine), monitor='mine/boxes')) == 1
     assert found(dict(type=Mine), monitor='mine/accuracy') == []
     assert found(COCO, save_best='nothing', names=('test',)) == []
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'name'),
+    [
+        ([dict(MAPS), dict(MAPS, iou_metrics=['mIoU'])], 'aAcc'),
+        ([dict(type='CocoMetric'), dict(type='CocoMetric', classwise=True)], 'coco/bbox_mAP'),
+        ([dict(COCO, prefix='a'), dict(COCO, prefix='a')], 'a/bbox_mAP'),
+    ],
+)
+def test_two_evaluators_that_give_the_same_names(evaluator, name):
+    [text] = found(evaluator)
+    assert text.startswith('metrics of one name: val_evaluator.1: ')
+    assert name in text
+    assert 'as val_evaluator.0 has' in text
+    assert found([evaluator[0], dict(evaluator[1], prefix='other')]) == []
+    assert found([evaluator[0], dict(type=Mine)]) == []

@@ -46,6 +46,23 @@ def unknown_direction(run: Run) -> Iterator[Case]:
                 yield Case(where, repr(metric), remedy=f'--cfg-options {key}.rule=greater (or less)')
 
 
+@rule(
+    'metrics of one name',
+    looks_at='CocoMetric and IoUMetric in each evaluator, and their `prefix`',
+    expected='another name for each metric: mmengine fails at the end of the first evaluation',
+    remedy="one metric with all of it, iou_metrics=['mIoU', 'mDice'], or another prefix for each",
+)
+def same_names(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        owners: dict[str, str] = {}
+        for where, node in split.evaluators:
+            keys = _keys_of(run, node) or []
+            again = [key for key in keys if key in owners]
+            if again:
+                yield Case(where, f'{listed(again, 3)}, as {owners[again[0]]} has')
+            owners.update({key: where for key in keys if key not in owners})
+
+
 def watching_hooks(run: Run) -> Iterator[tuple[str, ConfigDict]]:
     """The hooks that go by a metric, with their keys."""
     for key, hook in run.hooks:

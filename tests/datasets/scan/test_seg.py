@@ -324,3 +324,12 @@ def test_class_that_reads_no_list_of_names(seg):
     cfg = seg.config(type=Stubborn)
     with pytest.raises(RunError, match=r'Stubborn has 5 images where its ann_file .*\.txt lists 4'):
         drop_findings(cfg, scan_data(cfg, ('train',)), seg.root.parent / 'clean')
+
+
+def test_a_class_that_a_data_set_of_mmseg_does_not_have(seg):
+    cfg = seg.config(metainfo=dict(classes=('road', 'cra')))
+    cfg.train_dataloader.dataset.type = 'mmseg.CityscapesDataset'
+    [report] = scan_data(cfg, ('train',))
+    [finding] = report.findings
+    assert (finding.kind, finding.where) == ('class names', 'train_dataloader.dataset')
+    assert "'cra'" in finding.found

@@ -47,7 +47,8 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         report.note = f'not scanned: type {leaf.type}'
         return report
     if leaf.fault:
-        report.findings.append(Finding(rules.ANNOTATION_FILE, leaf.key, leaf.fault))
+        kind = rules.CLASS_NAMES if leaf.kind == 'seg' else rules.ANNOTATION_FILE
+        report.findings.append(Finding(kind, leaf.key, leaf.fault))
         return report
     names = leaf.dataset.metainfo.get('classes') or ()
     report.classes = tuple(names) if isinstance(names, list | tuple) else (str(names),)
