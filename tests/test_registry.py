@@ -24,7 +24,8 @@ def test_wrong_name_answers_with_the_nearest(registry):
 
 
 def test_wrong_name_of_another_scope_answers_with_the_nearest():
-    with pytest.raises(KeyError, match="'RetinaNett': did you mean 'RetinaNet'"), nearest_type_names():
+    own_scope = DefaultScope.overwrite_default_scope('mmdet')
+    with pytest.raises(KeyError, match="'RetinaNett': did you mean 'RetinaNet'"), own_scope, nearest_type_names():
         mmdet.registry.MODELS.build(dict(type='RetinaNett'))
 
 
@@ -43,7 +44,7 @@ def test_wrong_name_of_another_scope_answers_with_the_nearest():
     ],
 )
 def test_a_name_of_another_scope_or_time_says_so(registry, name, said):
-    own_scope = DefaultScope.overwrite_default_scope(registry.scope)  # whatever another test has left
+    own_scope = DefaultScope.overwrite_default_scope(registry.scope)  # another test may have left its own
     with pytest.raises(KeyError, match=said), own_scope, nearest_type_names():
         registry.build(dict(type=name))
 

@@ -4,19 +4,20 @@ import errno
 import io
 import logging
 import re
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as BareRunner
 from rich.console import Console
+from support.numbers_drawn import Numbers
 from torch import nn
-from torch.utils.data import Dataset
 
 from vitdense import console
 from vitdense.engine.hooks import (
@@ -29,20 +30,6 @@ from vitdense.engine.hooks import (
 )
 from vitdense.engine.log_processor import LogProcessor
 from vitdense.engine.runner import Runner
-
-
-class Numbers(Dataset):
-    """Random numbers, drawn where they are loaded."""
-
-    def __init__(self, classes: tuple[str, ...] = ()) -> None:
-        self.metainfo = dict(classes=classes)
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, index):
-        sample = SimpleNamespace(metainfo=dict(img_id=100 + index, img_path=f'{index}.jpg'))
-        return dict(inputs=torch.tensor([np.random.rand()]), data_samples=sample)
 
 
 class Toy(BaseModel):
@@ -199,6 +186,8 @@ def test_a_resumed_loop_of_iterations_goes_on_where_it_was(tmp_path, no_pause):
 @pytest.mark.parametrize(('sampler', 'forward'), [('InfiniteSampler', False), ('DefaultSampler', True)])
 def test_a_resumed_loop_that_skips_data_does_not_begin_with_the_same_augmentation(tmp_path, no_pause, sampler, forward):
     first = iterations(tmp_path, 9, sampler)
+    if forward and 'fast_forward_on_resume' not in signature(IterBasedTrainLoop).parameters:
+        pytest.skip("upstream's mmengine has no such loop")
     loop = dict(fast_forward_on_resume=True) if forward else {}
     again = iterations(tmp_path, 18, sampler, loop=loop, load_from=str(tmp_path / 'last.pth'), resume=True)
     assert not set(first.drawn) & set(again.drawn)
