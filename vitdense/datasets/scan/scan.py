@@ -47,8 +47,8 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         report.note = f'not scanned: type {leaf.type}'
         return report
     if leaf.fault:
-        kind = rules.CLASS_NAMES if leaf.kind == 'seg' else rules.ANNOTATION_FILE
-        report.findings.append(Finding(kind, leaf.key, leaf.fault))
+        broken = rules.CLASS_NAMES if leaf.kind == 'seg' else rules.ANNOTATION_FILE
+        report.findings.append(Finding(broken, leaf.key, leaf.fault))
         return report
     names = leaf.dataset.metainfo.get('classes') or ()
     report.classes = tuple(names) if isinstance(names, list | tuple) else (str(names),)
