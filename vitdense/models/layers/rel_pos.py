@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import SelfAttention, attention, merge_heads, split_heads
+from .fast.linear import is_recorded
 from .fast.pieces import PIECE, in_pieces
-from .fast.recorded import is_recorded
 from .pos_embed import resize_grid
 from .precision import widened
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fast.linear import is_recorded
 from .fast.pieces import PIECE, in_pieces
-from .fast.recorded import is_recorded
 
 Result = TypeVar('Result')
 Pair = tuple[int, int]

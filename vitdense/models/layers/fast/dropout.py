@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .recorded import is_recorded
+from .linear import is_recorded
 
 PIECE = 2**16
 """Numbers drawn at once on a CPU: as many as stay in its cache."""
