@@ -63,7 +63,8 @@ def found(
     facts = MapFacts(4, others=list(others))
     reports = [SplitReport(f'{split}_dataloader.dataset', 'BaseSegDataset', classes, 4, maps=facts) for split in splits]
     run = Run(Config(cfg), splits, reports, Segmentor(decode_head, auxiliary_head, seg_pad_val))
-    return [finding for finding in check(run, 'model') if finding.kind != 'batch norm of one value']
+    both = [*check(run, 'data'), *check(run, 'model')]
+    return [finding for finding in both if finding.kind not in ('batch norm of one value', 'number of classes')]
 
 
 def keys(findings: list[Finding]) -> list[tuple[str, str]]:

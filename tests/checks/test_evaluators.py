@@ -148,7 +148,7 @@ def test_a_metric_for_each_of_several_sets(found, tmp_path):
     assert [text.split(': ')[1] for text in texts] == [f'val_evaluator.metrics.{i}.ann_file' for i in (0, 1)]
 
 
-@pytest.mark.parametrize('maps', ['same', 'copy', 'link', 'other', 'none'])
+@pytest.mark.parametrize('maps', ['same', 'copy', 'link', 'other', 'none', 'empty'])
 def test_panoptic_maps(maps, tmp_path):
     own, given = tmp_path / 'own', tmp_path / maps
     own.mkdir()
@@ -156,6 +156,8 @@ def test_panoptic_maps(maps, tmp_path):
     if maps in ('copy', 'other'):
         given.mkdir()
         (given / '1.png').write_bytes(b'a' if maps == 'copy' else b'b')
+    elif maps == 'empty':
+        given.mkdir()
     elif maps == 'link':
         given.symlink_to(own)
     given = own if maps == 'same' else given
@@ -165,7 +167,7 @@ def test_panoptic_maps(maps, tmp_path):
         dict(default_scope='mmdet', model=dict(type='X'), val_dataloader=dict(dataset=dataset), val_evaluator=evaluator)
     )
     texts = [str(finding) for finding in check(Run(cfg, ('val',)), 'data')]
-    assert len(texts) == (maps in ('other', 'none'))
+    assert len(texts) == (maps in ('other', 'none', 'empty'))
     assert all('val_evaluator.seg_prefix' in text for text in texts)
 
 

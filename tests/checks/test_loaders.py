@@ -62,6 +62,9 @@ def test_a_loader_without_a_batch(split):
     loader = dict(batch_size=16, drop_last=True)
     assert found(loader, split, steps={split: 0}) == {f'{split}_dataloader': 'loader without a batch'}
     assert found(loader, split, steps={split: 1}) == {}
+    endless = dict(loader, sampler=dict(type='InfiniteSampler'))
+    cfg = Config({f'{split}_dataloader': endless})
+    assert check(Run(cfg, (split,), steps={split: 0}), 'model') == [], 'its length is no number of batches'
     cfg = Config({f'{split}_dataloader': loader})
     [finding] = check(Run(cfg, (split,), steps={split: 0}, processes=4), 'model')
     assert '0 steps in batches of 16 in each of 4 processes, drop_last=True' in str(finding)

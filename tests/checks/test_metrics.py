@@ -20,7 +20,7 @@ class Mine(BaseMetric):
         return {}
 
 
-def found(evaluator, monitor=None, custom=None, rule=None, names=('train', 'val'), **checkpoint) -> list[str]:
+def found(evaluator, monitor=None, custom=None, names=('train', 'val'), **checkpoint) -> list[str]:
     hooks = [dict(type='EarlyStoppingHook', monitor=monitor)] if monitor else []
     cfg = Config(
         dict(
@@ -77,7 +77,8 @@ def test_an_unknown_direction():
     [text] = found(dict(type=Mine), save_best='mine/boxes')
     assert text.startswith('metric of unknown direction: default_hooks.checkpoint.save_best: ')
     assert text.endswith('--cfg-options default_hooks.checkpoint.rule=greater (or less)')
-    assert found(dict(type=Mine), save_best='mine/boxes', rule='less', greater_keys=['boxes']) == []
+    assert found(dict(type=Mine), save_best='mine/boxes', rule='less') == []
+    assert found(dict(type=Mine), save_best='mine/boxes', greater_keys=['boxes']) == []
     assert len(found(dict(type=Mine), monitor='mine/boxes')) == 1
     assert found(dict(type=Mine), monitor='mine/accuracy') == []
     assert found(COCO, save_best='nothing', names=('test',)) == []
@@ -98,3 +99,9 @@ def test_two_evaluators_that_give_the_same_names(evaluator, name):
     assert 'as val_evaluator.0 has' in text
     assert found([evaluator[0], dict(evaluator[1], prefix='other')]) == []
     assert found([evaluator[0], dict(type=Mine)]) == []
+
+
+def test_metrics_inside_an_evaluator():
+    assert 'as val_evaluator.metrics.0 has' in found(dict(metrics=[dict(MAPS), dict(MAPS)]))[0]
+    many = dict(type='MultiDatasetsEvaluator', metrics=[dict(MAPS), dict(MAPS)], dataset_prefixes=['a', 'b'])
+    assert found(many, save_best='a/mDice') == [], 'each has a prefix of its own'

@@ -54,7 +54,6 @@ def test_each_part_that_is_missing_is_named(splits, part, value):
     said = found(cfg, splits)
     assert said.startswith('missing part: ')
     assert (f'no {part}' if value in (None, ...) else f'{part}: {value!r}; expected a dict') in said
-    assert '\n' not in said or 'remedy' not in said
 
 
 @pytest.mark.parametrize('splits', SPLITS)

@@ -227,8 +227,11 @@ def test_a_module_is_repaired_once_it_is_whole(tmp_path, monkeypatch):
 
     assert found == [True]
     assert spoilt.__spec__.origin == str(tmp_path / 'spoilt.py')
-    after_import.after_import('spoilt', lambda module: found.append(module))
+    repair = found.append
+    after_import.after_import('spoilt', repair)
     assert found == [True, spoilt]
+    after_import.after_import('spoilt', after_import.REPAIRS['spoilt'])
+    assert found == [True, spoilt], 'the same repair twice is one'
     del sys.modules['spoilt']
 
 

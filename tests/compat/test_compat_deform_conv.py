@@ -63,6 +63,18 @@ def test_deform_conv_is_torchvisions(device, modulated, groups, deform_groups):
     assert_same(grads(ours, *inputs), expected)  # the graph is kept, and no gradient has been added up
 
 
+@pytest.mark.parametrize('modulated', [True, False])
+def test_gradients_of_images_with_channels_last(modulated):
+    t = conv_inputs('cpu', 1, 2)
+    names = list(t) if modulated else ['input', 'offset', 'weight']
+    expected = grads(deform(t, 1, 2, modulated), *(t[name] for name in names))
+    last = {
+        name: (x.detach().to(memory_format=torch.channels_last) if x.ndim == 4 else x.detach()).requires_grad_()
+        for name, x in t.items()
+    }
+    assert_same(grads(deform(last, 1, 2, modulated), *(last[name] for name in names)), expected)
+
+
 def test_deform_conv_does_not_reuse_the_gradient_of_another_output():
     import mmcv._ext as ext
 

@@ -1,11 +1,12 @@
 """The data sets of a config, and which of their entries count."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from vitdense.config.datasets import evaluators, leaf_datasets, positions
+from vitdense.config.datasets import leaf_datasets, metrics, positions
 
 INDICES = st.none() | st.integers(-9, 9) | st.lists(st.integers(-9, 9))
 
@@ -37,7 +38,21 @@ def test_wrappers_are_opened_and_what_is_missing_is_nothing():
     assert list(leaf_datasets(Config(), 'train')) == []
 
 
-def test_a_split_has_no_evaluator_one_or_several():
-    cfg = Config(dict(val_evaluator=dict(type='a'), test_evaluator=[dict(type='a'), dict(type='b')]))
-    found = [[one.type for one in evaluators(cfg, split)] for split in ('train', 'val', 'test')]
-    assert found == [[], ['a'], ['a', 'b']]
+@pytest.mark.parametrize(
+    ('evaluator', 'expected'),
+    [
+        (None, {}),
+        (dict(type='a'), {'val_evaluator': 'a'}),
+        ([dict(type='a'), dict(type='b')], {'val_evaluator.0': 'a', 'val_evaluator.1': 'b'}),
+        (dict(metrics=dict(type='a')), {'val_evaluator.metrics': 'a'}),
+        (
+            dict(type='E', metrics=[dict(type='a'), dict(type='b')]),
+            {f'val_evaluator.metrics.{i}': 'ab'[i] for i in (0, 1)},
+        ),
+        ([dict(metrics=[dict(type='a')])], {'val_evaluator.0.metrics.0': 'a'}),
+    ],
+)
+def test_metrics_of_a_split_with_their_keys(evaluator, expected):
+    cfg = Config(dict(val_evaluator=evaluator))
+    assert {key: node.type for key, node in metrics(cfg, 'val')} == expected
+    assert list(metrics(cfg, 'test')) == []

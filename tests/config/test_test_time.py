@@ -90,5 +90,7 @@ def test_the_package_of_a_model():
     assert package_of(Config(dict(model=dict(type=RetinaNet)))) == 'mmdet'
     assert package_of(Config(dict(default_scope='mmdet', model=dict(type='mmseg.EncoderDecoder')))) == 'mmseg'
     assert package_of(Config(dict(default_scope='mmdet', model=dict(type='mine.Detector')))) == 'mmdet'
-    with pytest.raises(ValueError, match=r"--tta: the config has no tta_model, and the model 'BaseModel'"):
+    with pytest.raises(
+        ValueError, match=r"--tta: the config has no tta_model and no tta_pipeline, and the model 'BaseModel'"
+    ):
         use_tta(Config(dict(model=dict(type='mmengine.BaseModel'))))

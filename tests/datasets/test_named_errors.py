@@ -29,9 +29,8 @@ def test_error_has_the_image_and_the_transform(tmp_path, workers, wrapped):
             else node
         )
 
-    with pytest.raises(TransformError, match=r'train/1\.jpg: Resize failed: error: .*resize') as raised:
+    with pytest.raises(TransformError, match=r'train/1\.jpg: Resize failed: error: .*resize'):
         next(iter(loader(coco, wrap, workers)))
-    assert 'TransformError' in type(raised.value).__name__
 
 
 def test_good_pipelines_are_unchanged(tmp_path):

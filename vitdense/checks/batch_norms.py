@@ -8,6 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from vitdense.registry import bare_type
 
@@ -70,13 +71,14 @@ def _norm_of_one_value(model: Any, processes: int) -> str | None:
     if not hasattr(model, 'encode_decode'):
         return None
     modes = {module: module.training for module in model.modules()}
-    model.train()
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    norms = {name: norm for name, norm in norms.items() if norm.training and not _is_shared(norm, processes)}
-    hooks = [norm.register_forward_pre_hook(_stopping(name)) for name, norm in norms.items()]
-    hw = tuple(getattr(model.data_preprocessor, 'size', None) or (512, 512))
+    hooks: list[RemovableHandle] = []
     found = None
     try:
+        model.train()
+        norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        norms = {name: norm for name, norm in norms.items() if norm.training and not _is_shared(norm, processes)}
+        hooks += [norm.register_forward_pre_hook(_stopping(name)) for name, norm in norms.items()]
+        hw = tuple(getattr(model.data_preprocessor, 'size', None) or (512, 512))
         model.eval()
         for size in dict.fromkeys([tuple(min(SMALL, side) for side in hw), hw]) if norms else []:
             found = _pass(model, size)
@@ -100,7 +102,7 @@ def _pass(model: Any, hw: tuple[int, ...]) -> str | None:
     metas = [dict(img_shape=torch.Size(hw), ori_shape=hw, pad_shape=hw, padding_size=[0, 0, 0, 0])]
     auxiliary = getattr(model, 'auxiliary_head', None)
     heads = auxiliary if isinstance(auxiliary, nn.ModuleList) else [auxiliary]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng([weight.device] if weight.is_cuda else []):
         image = torch.zeros(1, channels, *hw, dtype=weight.dtype, device=weight.device)
         try:
             model.encode_decode(image, metas)

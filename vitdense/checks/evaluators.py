@@ -29,7 +29,7 @@ Objects = dict[Any, Counter]
 )
 def another_file(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for key, node, leaves in pairs(run, split):
+        for key, node, leaves in pairs(split):
             path = local_file(node.get('ann_file'))
             files = [file_of(split, *leaf) for leaf in leaves]
             known = [file for file in files if file]
@@ -53,7 +53,7 @@ def another_file(run: Run) -> Iterator[Case]:
 )
 def shared_ids(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for _, node, leaves in pairs(run, split):
+        for _, node, leaves in pairs(split):
             files = [file for leaf in leaves if (file := file_of(split, *leaf))]
             if len(files) < 2 or not run.is_a(node, *BY_IMAGE_ID):
                 continue
@@ -77,7 +77,7 @@ def shared_ids(run: Run) -> Iterator[Case]:
 )
 def another_folder(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for key, node, leaves in pairs(run, split):
+        for key, node, leaves in pairs(split):
             folder = node.get('seg_prefix')
             if len(leaves) != 1 or not run.is_a(node, 'CocoPanopticMetric') or not folder or '://' in folder:
                 continue
@@ -95,7 +95,7 @@ def another_folder(run: Run) -> Iterator[Case]:
 )
 def cityscapes_metric(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for key, node, leaves in pairs(run, split):
+        for key, node, leaves in pairs(split):
             classes = _classes(split, leaves)
             if classes and run.is_a(node, 'CityscapesMetric'):
                 from mmseg.datasets import CityscapesDataset
@@ -104,19 +104,11 @@ def cityscapes_metric(run: Run) -> Iterator[Case]:
                     yield Case(key, f'{len(classes)} classes, the first is {classes[0]}')
 
 
-def pairs(run: Run, split: Split) -> Iterator[tuple[str, ConfigDict, list[tuple[str, ConfigDict]]]]:
+def pairs(split: Split) -> Iterator[tuple[str, ConfigDict, list[tuple[str, ConfigDict]]]]:
     """Metrics of a split with their keys, and the data sets that each is given predictions of."""
-    for key, node in split.evaluators:
-        inner = node.get('metrics') if isinstance(node, dict) else None
-        if inner is None:
-            if isinstance(node, dict):
-                yield key, node, split.datasets
-            continue
-        several = list(inner) if isinstance(inner, list | tuple) else [inner]
-        one_each = run.is_a(node, 'MultiDatasetsEvaluator') and len(several) == len(split.datasets)
-        for i, metric in enumerate(several):
-            if isinstance(metric, dict):
-                yield f'{key}.metrics.{i}', metric, [split.datasets[i]] if one_each else split.datasets
+    one_each = split.separate and len(split.metrics) == len(split.datasets)
+    for i, (key, node) in enumerate(split.metrics):
+        yield key, node, [split.datasets[i]] if one_each else split.datasets
 
 
 def file_of(split: Split, key: str, node: ConfigDict) -> Path | None:
@@ -213,8 +205,8 @@ def _file_name(image: Mapping[str, Any]) -> str | None:
 
 
 def _same_maps(one: Path, other: Path, most: int = 5) -> bool:
-    """Whether two folders are one, or the first maps of the one are in the other as well."""
+    """Whether two folders are one, or the first maps of ``other`` are in ``one`` as well."""
     if not one.is_dir() or os.path.samefile(one, other):
         return one.is_dir()
-    names = sorted(path.name for path in one.glob('*.png'))[:most]
-    return all((other / name).is_file() and filecmp.cmp(one / name, other / name, False) for name in names)
+    names = sorted(path.name for path in other.glob('*.png'))[:most]
+    return all((one / name).is_file() and filecmp.cmp(one / name, other / name, False) for name in names)

@@ -95,7 +95,8 @@ def beside(run: Run) -> Iterator[Case]:
 )
 def no_batch(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        if run.steps.get(split.name) == 0:
+        endless = run.is_a(split.loader.get('sampler'), *ENDLESS)  # its length is that of the data set
+        if run.steps.get(split.name) == 0 and not endless:
             size, processes = split.loader.get('batch_size', 1), run.processes
             shared = f' in each of {processes} processes' if processes > 1 else ''
             drop = split.loader.get('drop_last')

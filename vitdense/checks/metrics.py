@@ -55,7 +55,7 @@ def unknown_direction(run: Run) -> Iterator[Case]:
 def same_names(run: Run) -> Iterator[Case]:
     for split in run.splits:
         owners: dict[str, str] = {}
-        for where, node in split.evaluators:
+        for where, node in split.metrics if not split.separate else ():
             keys = _keys_of(run, node) or []
             again = [key for key in keys if key in owners]
             if again:
@@ -80,7 +80,8 @@ def chosen_metrics(run: Run) -> Iterator[tuple[str, str]]:
 def known_keys(run: Run) -> list[str]:
     """Keys of the metrics of a validation; none where one of the evaluators is of a class whose keys are not known."""
     keys: list[str] = []
-    for _, node in run.split('val').evaluators:
+    val = run.split('val')
+    for _, node in val.metrics if not val.separate else ():
         of_one = _keys_of(run, node)
         if of_one is None:
             return []
@@ -90,7 +91,7 @@ def known_keys(run: Run) -> list[str]:
 
 def _keys_of(run: Run, node: ConfigDict) -> list[str] | None:
     kind = getattr(run.kind(node), '__name__', '')
-    if not isinstance(node, dict) or node.get('format_only'):
+    if node.get('format_only'):
         return None
     prefix, names = node.get('prefix'), []
     if kind == 'CocoMetric':

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import ConfigDict
 
-from vitdense.config.datasets import evaluators
+from vitdense.config.datasets import metrics
 from vitdense.config.tree import places
 from vitdense.names import nearest
 from vitdense.registry import bare_type
@@ -109,7 +109,7 @@ def missing(run: Run) -> Iterator[Case]:
 
 def _advice(run: Run, lacking: list[str]) -> str:
     there = [split for split in ('val', 'test') if all(run.cfg.get(part) is not None for part in TRIOS[split])]
-    if there and lacking[0] == f'{run.names[0]}_dataloader' and run.names[0] == 'test':
+    if there and run.names[:1] == ('test',) and lacking[0] == 'test_dataloader':
         return f'test_dataloader = {there[0]}_dataloader, test_evaluator = {there[0]}_evaluator, test_cfg = dict()'
     name = Path(run.cfg.filename or 'FILE').name
     return f'a part of a config ({name}) belongs into _base_ of one that has the rest' if len(lacking) > 1 else ''
@@ -143,7 +143,7 @@ def _halves(run: Run, part: str, node: ConfigDict) -> Iterator[Case]:
         elif isinstance(node.get('optimizer'), dict) and not node.optimizer.get('type'):
             yield lacks(f'{part}.optimizer', 'type')
     elif part.endswith('_evaluator') and not all(
-        metric.get('type') or metric.get('metrics') for metric in evaluators(run.cfg, part.removesuffix('_evaluator'))
+        metric.get('type') for _, metric in metrics(run.cfg, part.removesuffix('_evaluator'))
     ):
         yield lacks(part, 'type')
 

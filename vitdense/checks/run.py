@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from vitdense.config.datasets import evaluators, leaf_datasets
+from vitdense.config.datasets import leaf_datasets, metrics
 from vitdense.config.known_keys import resolve
 from vitdense.config.settle import counts_epochs
 from vitdense.datasets.scan import SplitReport
@@ -23,7 +23,8 @@ class Split:
         loader: ``{name}_dataloader``, empty where the config has none.
         loop: ``{name}_cfg``, empty where the config has none.
         datasets: data sets of the loader with their config keys, wrappers such as RepeatDataset opened.
-        evaluators: ``{name}_evaluator`` as a list with their config keys.
+        metrics: those of ``{name}_evaluator`` with their config keys.
+        separate: whether each data set is evaluated alone, by a metric of its own.
         reports: what the scan found about each of ``datasets``; empty before it.
     """
 
@@ -31,7 +32,8 @@ class Split:
     loader: ConfigDict
     loop: ConfigDict
     datasets: list[tuple[str, ConfigDict]]
-    evaluators: list[tuple[str, ConfigDict]]
+    metrics: list[tuple[str, ConfigDict]]
+    separate: bool
     reports: list[SplitReport]
 
     @property
@@ -81,13 +83,13 @@ class Run:
     def split(self, name: str) -> Split:
         """A split, empty where the config has none."""
         cfg = self.cfg
-        several = isinstance(cfg.get(f'{name}_evaluator'), list | tuple)
         return Split(
             name,
             cfg.get(f'{name}_dataloader') or ConfigDict(),
             cfg.get(f'{name}_cfg') or ConfigDict(),
             list(leaf_datasets(cfg, name)),
-            [(f'{name}_evaluator' + f'.{i}' * several, node) for i, node in enumerate(evaluators(cfg, name))],
+            list(metrics(cfg, name)),
+            self.is_a(cfg.get(f'{name}_evaluator'), 'MultiDatasetsEvaluator'),
             [report for report in self.reports if report.key.startswith(f'{name}_')],
         )
 

@@ -29,12 +29,12 @@ class Span(NamedTuple):
 
 @rule(
     'number of a loop',
-    looks_at='`max_epochs`, `max_iters` and `val_interval` of `train_cfg`',
+    looks_at='`max_epochs`, `max_iters`, `val_interval` and `val_begin` of `train_cfg`',
     expected='a whole number, 1 or more',
 )
 def numbers(run: Run) -> Iterator[Case]:
     loop = run.split('train').loop if run.trains else {}
-    for name in ('max_epochs' if run.by_epoch else 'max_iters', 'val_interval'):
+    for name in ('max_epochs' if run.by_epoch else 'max_iters', 'val_interval', 'val_begin'):
         value = loop.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value != int(value):
             yield Case(f'train_cfg.{name}', repr(value))
@@ -51,6 +51,8 @@ def validation(run: Run) -> Iterator[Case]:
     if not run.trains or not run.split('val').loader or length is None:
         return
     begin, interval = loop.get('val_begin', 1), loop.get('val_interval', 1 if run.by_epoch else 1000)
+    if not all(isinstance(number, int | float) for number in (begin, interval, length)):
+        return  # the rule of numbers tells it
     if begin > length:
         yield Case('train_cfg.val_begin', f'{begin}, and training ends after {length} {unit}: none takes place')
     elif interval > length:

@@ -48,7 +48,7 @@ def steps(node: ConfigDict) -> list[dict]:
 
 def counts(run: Run, split: Split, *names: str) -> list[tuple[str, ConfigDict]]:
     """The metrics of these types that compare with maps, with their keys."""
-    metrics = [(key, node) for key, node in split.evaluators if isinstance(node, dict) and run.is_a(node, *names)]
+    metrics = [(key, node) for key, node in split.metrics if run.is_a(node, *names)]
     return [(key, node) for key, node in metrics if not node.get('format_only')]
 
 
@@ -207,7 +207,7 @@ def reduced_here_only(run: Run) -> Iterator[Case]:
     'ignored label that the metric counts',
     looks_at='labels in the opened maps of validation and test, `ignore_index` of data set and metric',
     expected='what the maps have where there is no class; the metric counts these pixels as mistakes',
-    needs='model',
+    needs='data',
 )
 def metric_counts(run: Run) -> Iterator[Case]:
     for split, node, report, facts in of_maps(run):

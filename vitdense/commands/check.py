@@ -52,7 +52,11 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def train_step(runner: Runner) -> str:
-    """One step on the first batch, from random weights."""
+    """One step on the first batch, from random weights.
+
+    Raises:
+        ValueError: a loss is not finite.
+    """
     loop = runner.train_loop
     start = time.perf_counter()
     batch = next(iter(loop.dataloader))

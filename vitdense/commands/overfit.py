@@ -5,7 +5,6 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import timm.layers
@@ -24,6 +23,7 @@ from vitdense.commands.prepare import (
     check_config,
     choose_backbone,
     describe_run,
+    tell_remarks,
 )
 from vitdense.config.datasets import leaf_datasets, positions
 from vitdense.config.tree import look_up
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
         without_dropout(model)
         for change in changes + ready.changes:
             say(change)
+        tell_remarks(run, runner)
         names = [Path(image['img_path']).name for image in chosen]
         say(f'images     {len(names)} with {sum(map(count_objects, chosen))} objects: {", ".join(names)}')
         progress = Progress(args.target, args.minutes)
@@ -72,8 +73,8 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
             found = [str(error)]
         else:
             found = hints(progress.evaluations, progress.first_loss, model, cfg, chosen)
-            for one in chain.from_iterable(reports_of(runner.val_evaluator)):
-                CONSOLE.print(per_class_table(one))
+            for report, suffix in reports_of(runner.val_evaluator):
+                CONSOLE.print(per_class_table(report, suffix))
         CONSOLE.print(f'work dir: {Path(runner.work_dir).resolve()}')
         if progress.reached:
             say(f'PASSED: mAP {progress.last.map:.3f} after {runner.iter} steps; model, data and metric fit together')

@@ -95,11 +95,22 @@ def scan(run: Run, args: argparse.Namespace) -> None:
     run.remarks += found
 
 
+def tell_remarks(run: Run, runner: Runner) -> None:
+    """Say what the rules found and the run does not stop for."""
+    for remark in run.remarks:
+        runner.logger.warning(remark)
+
+
 def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
     """The folder of this run, and in ``cfg`` the checkpoint that it goes on from.
 
     ``resume=True`` of the config is ``--resume``, with ``load_from`` as its checkpoint; only where there is no run yet,
     it begins one, as mmengine does.
+
+    Raises:
+        FileNotFoundError: no run, or no checkpoint, to go on from.
+        FileExistsError: ``--overwrite`` of a folder that holds no run.
+        BlockingIOError: another run uses the folder.
     """
     wanted = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     resume = getattr(args, 'resume', None)
@@ -136,7 +147,11 @@ def beside_the_training(cfg: Config, purpose: str) -> None:
 
 
 def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
-    """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed."""
+    """Do what ``--backbone`` and ``--no-pretrained`` say, and tell what changed.
+
+    Raises:
+        ValueError: the model cannot have this backbone.
+    """
     if args.backbone:
         return swap_backbone(cfg, args.backbone, args.pretrained)
     if args.pretrained:
@@ -152,6 +167,7 @@ def build_runner(run: Run) -> Runner:
 
     Raises:
         RunError: the model does not fit the data, or its parts do not fit each other.
+        KeyError: a type is not registered.
     """
     with nearest_type_names():
         runner = RUNNERS.build(run.cfg)

@@ -1,7 +1,6 @@
 """What a run ends with on the console."""
 
 import os
-from itertools import chain
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -30,8 +29,8 @@ def print_summary(runner: Runner, split: str) -> None:
             table.add_row(key, '-' if value == -1 else f'{value:.3f}')  # as COCO says 'undefined'
         CONSOLE.print(table)
         evaluator = runner.val_evaluator if split == 'val' else runner.test_evaluator
-        for report in chain.from_iterable(reports_of(evaluator)):
-            CONSOLE.print(per_class_table(report))
+        for report, suffix in reports_of(evaluator):
+            CONSOLE.print(per_class_table(report, suffix))
     names = sorted(
         path.name for path in Path(runner.work_dir).iterdir() if path.suffix in ('.csv', '.png', '.jpg', '.pth')
     )

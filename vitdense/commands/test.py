@@ -8,7 +8,14 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
-from vitdense.commands.prepare import Preparation, beside_the_training, build_runner, check_config, describe_run
+from vitdense.commands.prepare import (
+    Preparation,
+    beside_the_training,
+    build_runner,
+    check_config,
+    describe_run,
+    tell_remarks,
+)
 from vitdense.commands.summary import print_summary
 from vitdense.config.test_time import package_of, use_tta
 from vitdense.console import say
@@ -41,8 +48,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
             runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
         for line in (versions(), *chain.from_iterable(map(data_lines, run.reports)), *ready.changes):
             say(line)
-        for remark in run.remarks:
-            runner.logger.warning(remark)
+        tell_remarks(run, runner)
         runner.test()
         print_summary(runner, 'test')
     leave()

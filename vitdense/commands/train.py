@@ -8,7 +8,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from vitdense.commands.prepare import Preparation, build_runner, check_config, choose_backbone, describe_run
+from vitdense.commands.prepare import (
+    Preparation,
+    build_runner,
+    check_config,
+    choose_backbone,
+    describe_run,
+    tell_remarks,
+)
 from vitdense.commands.summary import print_summary
 from vitdense.config.runtime import log_to
 from vitdense.console import say
@@ -35,15 +42,21 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         check_disk(runner)
         for change in changes + ready.changes:
             say(change)
-        for remark in run.remarks:
-            runner.logger.warning(remark)
+        tell_remarks(run, runner)
         runner.train()
         print_summary(runner, 'val')
     leave()
 
 
 def set_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the options of the command line into ``cfg``."""
+    """Write the options of the command line into ``cfg``.
+
+    Raises:
+        ValueError: ``--amp`` without a GPU, or ``--auto-scale-lr`` of a rate that is for no batch size.
+        ImportError: the package of ``--log`` is missing.
+    """
+    if getattr(args, 'resume', None):
+        cfg.resume, cfg.load_from = True, None  # which run it goes on from, and so its weights, is found out later
     if args.amp:
         if get_device() == 'cpu':
             raise ValueError('--amp: mixed precision needs a GPU, and there is none')

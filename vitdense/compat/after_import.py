@@ -30,9 +30,10 @@ FINDER = RepairFinder()
 
 def after_import(name: str, repair: Repair) -> None:
     """Let ``repair`` have the module ``name``: now if it is imported already, else when it will be. Idempotent."""
+    again = REPAIRS.get(name) is repair
     REPAIRS[name] = repair
     if FINDER not in sys.meta_path:
         sys.meta_path.insert(0, FINDER)
     module = sys.modules.get(name)
-    if module is not None:
+    if module is not None and not again:
         repair(module)

@@ -29,8 +29,14 @@ def positions(number: int, indices: int | Sequence[int] | None) -> list[int]:
     return list(everything) if indices is None else [everything[i] for i in indices if -number <= i < number]
 
 
-def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
-    """The evaluators of a split, of which a config has none, one, or a list."""
-    found = cfg.get(f'{split}_evaluator') or []
-    nodes = found if isinstance(found, list | tuple) else [found]
-    return [node for node in nodes if isinstance(node, dict)]
+def metrics(cfg: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The metrics of ``cfg.{split}_evaluator`` with their config keys: one, or a list, or those of an evaluator."""
+    pending = [(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))]
+    while pending:
+        key, node = pending.pop(0)
+        if isinstance(node, list | tuple):
+            pending += [(f'{key}.{i}', child) for i, child in enumerate(node)]
+        elif isinstance(node, dict) and 'metrics' in node:
+            pending.append((f'{key}.metrics', node['metrics']))
+        elif isinstance(node, dict):
+            yield key, node

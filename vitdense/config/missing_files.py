@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from vitdense.config.datasets import evaluators, leaf_datasets
+from vitdense.config.datasets import leaf_datasets, metrics
 from vitdense.registry import bare_type
 
 COCO_TREE = """  {root}/
@@ -59,9 +59,9 @@ def check_files(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None
             if missing:
                 raise FileNotFoundError(_message(key, dataset, missing))
             generated = _is_generated(dataset)
-        for evaluator in evaluators(cfg, split):
-            if _missing(evaluator) and not generated:
-                raise FileNotFoundError(f'{split}_evaluator.ann_file is not there: {evaluator["ann_file"]}')
+        for key, metric in metrics(cfg, split):
+            if _missing(metric) and not generated:
+                raise FileNotFoundError(f'{key}.ann_file is not there: {metric["ann_file"]}')
 
 
 def _is_generated(dataset: ConfigDict) -> bool:

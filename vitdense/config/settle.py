@@ -73,7 +73,7 @@ def _iterations(cfg: Config) -> Iterator[str]:
         return
     checkpoint.by_epoch = False
     given, validated = checkpoint.get('interval', -1), loop.get('val_interval', 1000)
-    if 0 < given < validated:
+    if isinstance(given, int) and isinstance(validated, int) and 0 < given < validated:
         checkpoint.interval = validated
         yield (
             f'default_hooks.checkpoint.interval: {given} epochs -> {validated} iterations as train_cfg.val_interval, '

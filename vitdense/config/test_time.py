@@ -23,9 +23,11 @@ def use_tta(cfg: Config) -> None:
         ValueError: the model is of neither mmdet nor mmseg, or its test does not end in their ``Pack...Inputs``.
     """
     package = package_of(cfg)
-    if package not in MODELS:
+    missing = [key for key in ('tta_model', 'tta_pipeline') if not cfg.get(key)]
+    if package not in MODELS and missing:
         raise ValueError(
-            f'--tta: the config has no tta_model, and the model {bare_type(cfg.model)!r} is of neither mmdet nor mmseg'
+            f'--tta: the config has no {" and no ".join(missing)}, and the model {bare_type(cfg.model)!r} is of '
+            'neither mmdet nor mmseg'
         )
     model = ConfigDict(cfg.get('tta_model') or MODELS[package])
     if bare_type(model) == 'DetTTAModel':

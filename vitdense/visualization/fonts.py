@@ -1,7 +1,7 @@
 """Fonts for names in any script: DejaVu Sans, which comes with matplotlib, and what the system has beyond it."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import ParamSpec
 
@@ -17,7 +17,7 @@ PLACEHOLDERS = 'Last Resort'
 """Beginning of the name of a font that has a box for every letter."""
 
 
-@lru_cache
+@cache
 def letters_of(path: str) -> frozenset[int]:
     """Code points that a font file has; none if it cannot be read."""
     try:

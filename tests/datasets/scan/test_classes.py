@@ -140,3 +140,16 @@ def test_wrong_class_names_in_mmdet(coco):
     with pytest.raises(RunError, match='empty data set'):
         drop_findings(cfg, reports, coco.root.parent / 'clean')
     assert not (coco.root.parent / 'clean').exists()
+
+
+def test_numbers_as_names_are_a_fault_where_pycocotools_compares_them(coco):
+    for content in coco.content.values():
+        for number, category in enumerate(content['categories']):
+            category['name'] = number
+    coco.write()
+    numbers = dict(kind='CocoDataset', metainfo=dict(classes=('2', '0', '1')))
+    assert kinds(coco.scan(**numbers))['class names'] == 3
+    cfg = coco.config(**numbers)
+    drop_findings(cfg, scan_data(cfg), coco.root.parent / 'clean')
+    ours = coco.config(metainfo=numbers['metainfo']).train_dataloader.dataset
+    assert instances(load(cfg.train_dataloader.dataset)) == instances(load(ours))

@@ -107,3 +107,25 @@ def test_annotations_of_nothing_are_nobodys(coco):
     truth = json.loads(Path(cfg.val_evaluator.ann_file).read_text())
     assert truth['annotations'] == coco.content['val']['annotations'][2:]
     assert cfg.val_dataloader.dataset.ann_file == cfg.val_evaluator.ann_file
+
+
+def test_a_test_without_annotations(coco):
+    cfg = coco.config()
+    cfg.test_dataloader = cfg.val_dataloader
+    images = coco.content['val']['images']
+    del coco.content['val']['annotations']
+    coco.write()
+    (coco.root / 'val' / images[0]['file_name']).unlink()
+    lines = drop_findings(cfg, scan_data(cfg, ('test',), 'full'), coco.root.parent / 'clean')
+    assert any(f'{len(images) - 1} of {len(images)} images' in line for line in lines)
+
+
+def test_ids_that_are_no_numbers(coco):
+    annotations = coco.content['train']['annotations']
+    for annotation in annotations[:2]:
+        annotation['id'] = float('nan')
+    drop(coco, coco.config())
+    clean = json.loads((coco.root.parent / 'clean/train_dataloader_dataset.json').read_text())
+    ids = [annotation['id'] for annotation in clean['annotations']]
+    assert len(set(ids)) == len(ids) == len(annotations)
+    assert ids[2:] == [annotation['id'] for annotation in annotations[2:]]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import numpy as np
 import pytest
 
 pytest.importorskip('mmdet')
@@ -149,11 +150,10 @@ class Own(BaseDetDataset):
 
 
 def own(root: Path, infos: list[dict], **changes):
-    folder = CocoFolder(root)
+    CocoFolder(root)
     (root / 'own.json').write_text(json.dumps(infos))
     dataset = dict(type=Own, ann_file=f'{root}/own.json', data_prefix=dict(img_path=f'{root}/train'), pipeline=LOAD)
     cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset | changes)))
-    assert folder.root == root
     return scan_data(cfg, ('train',), 'full')[0]
 
 
@@ -201,7 +201,7 @@ def test_data_set_that_cannot_be_built(tmp_path):
 
 def test_crowdhuman(tmp_path):
     """Boxes of whole bodies leave the image, regions to ignore have the label -1."""
-    folder = CocoFolder(tmp_path)
+    CocoFolder(tmp_path)
     lines = []
     for i in (1, 2):
         box = dict(fbox=[-20, 5, 60, 90], hbox=[5, 5, 5, 5], vbox=[0, 5, 40, 55])
@@ -221,7 +221,6 @@ def test_crowdhuman(tmp_path):
     assert (report.classes, report.images, report.per_class) == (('person',), 2, {'person': (2, 2)})
     assert report.fatal == []
     assert kinds(report) == {'box beyond the edge of the image': 2, 'annotations that are no objects': 1}
-    assert folder.root == tmp_path
 
 
 def test_wider_face(tmp_path):
@@ -267,3 +266,37 @@ def test_panoptic_coco(tmp_path):
     )
     report = scan_data(Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset))), ('train',))[0]
     assert (report.fatal, report.images, report.per_class['circle']) == ([], 1, (1, 1))
+
+
+class OwnFolder(BaseDetDataset):
+    """A data set of a user whose constructor takes a folder and nothing else."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(ann_file=root, metainfo=dict(classes=CLASSES))
+
+
+def test_a_data_set_with_a_constructor_of_its_own_is_not_scanned(tmp_path):
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dict(type=OwnFolder, root=str(tmp_path)))))
+    [report] = scan_data(cfg, ('train',), 'full')
+    assert report.findings == []
+    assert report.note == 'not scanned: type OwnFolder'
+
+
+class OwnNumbers(Own):
+    """With the numbers of NumPy."""
+
+    def load_data_list(self) -> list[dict]:
+        infos = super().load_data_list()
+        for info in infos:
+            info |= {key: np.int64(info[key]) for key in ('width', 'height') if key in info}
+            for one in info['instances']:
+                one |= dict(bbox=np.array(one['bbox'], np.float32), bbox_label=np.int64(one['bbox_label']))
+        return infos
+
+
+def test_numbers_of_numpy(tmp_path):
+    size = dict(width=80, height=60)
+    infos = [dict(img_path='1.jpg', img_id=1, instances=[one(0), one(2, (70, 20, 60, 30))], **size)]
+    report = own(tmp_path, infos, type=OwnNumbers)
+    assert kinds(report) == {'box of negative size': 1}
+    assert report.per_class[CLASSES[0]] == (1, 1)

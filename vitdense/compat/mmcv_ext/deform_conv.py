@@ -119,9 +119,9 @@ def modulated_deform_conv_backward(
     grad_input.copy_(grads.input)
     grad_weight.copy_(grads.weight)
     for target, grad in ((grad_offset, grads.offset), (grad_mask, grads.mask)):
-        target.flatten(1)[:, : grad[0].numel()] = grad.flatten(
-            1
-        )  # where it is larger than the output, the rest is zero
+        whole = torch.zeros_like(target, memory_format=torch.contiguous_format)
+        whole.flatten(1)[:, : grad[0].numel()] = grad.flatten(1)  # the rest of larger ones is zero
+        target.copy_(whole)
     if with_bias:
         grad_bias.copy_(grads.bias)
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from vitdense.config.datasets import evaluators, leaf_datasets
+from vitdense.config.datasets import leaf_datasets, metrics
 from vitdense.files import replacing
 from vitdense.findings import Finding, RunError, by_kind
 
-from ..coco_fields import FLAGS, categories_by_name, flag, read_json
+from ..coco_fields import FLAGS, categories_by_name, flag, is_id, read_json
 from .report import SplitReport, raise_findings
 from .resolve import Leaf, find_leaves
 from .truth import KEPT
@@ -73,10 +73,10 @@ def _point_at(cfg: Config, leaf: Leaf, path: str, truth: str) -> None:
     split = leaf.key.split('_')[0]
     before = os.path.abspath(leaf.dataset.ann_file) if leaf.dataset.ann_file else None
     dict(leaf_datasets(cfg, split))[leaf.key].ann_file = path
-    for evaluator in evaluators(cfg, split):
-        given = evaluator.get('ann_file') if isinstance(evaluator, ConfigDict) else None
+    for _, metric in metrics(cfg, split):
+        given = metric.get('ann_file')
         if given and os.path.abspath(given) == before:
-            evaluator.ann_file = truth
+            metric.ann_file = truth
 
 
 def _clean_coco(
@@ -84,6 +84,7 @@ def _clean_coco(
 ) -> tuple[Path, str | Path | None, str]:
     """Write the copy of a file; where it is, where the ground truth is if that has more, and what is left."""
     content = read_json(leaf.dataset.ann_file)
+    content.setdefault('annotations', [])  # a test may come without
     indices = _indices(findings)
     whole = path.with_suffix('.json')
     if any(finding.leave_out == 'classes' for finding in findings):
@@ -135,7 +136,7 @@ def _mend(content: dict, indices: dict[str, set[int]]) -> None:
     """New ids where they are missing or used before, boxes within their images, flags and areas as numbers."""
     annotations = content['annotations']
     numbers = [annotation.get('id') for annotation in annotations]
-    free = int(max((number for number in numbers if isinstance(number, int | float)), default=0)) + 1
+    free = int(max((number for number in numbers if is_id(number) and not isinstance(number, str)), default=0)) + 1
     for step, i in enumerate(sorted(indices['id'])):
         annotations[i]['id'] = free + step
     sizes = {image['id']: (image.get('width'), image.get('height')) for image in content['images'] if 'id' in image}
@@ -164,7 +165,7 @@ def _use_classes(content: dict, classes: Sequence[str]) -> None:
     free = int(max(numbers, default=0)) + 1
     missing = [name for name in classes if name not in by_name]
     by_name.update({name: {'id': free + i, 'name': name} for i, name in enumerate(missing)})
-    content['categories'] = [by_name[name] for name in classes]
+    content['categories'] = [by_name[name] | {'name': name} for name in classes]
 
 
 def write(path: Path, text: str) -> Path:

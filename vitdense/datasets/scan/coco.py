@@ -108,6 +108,13 @@ def _check_as_mmdet_reads(file: CocoFile) -> None:
         replace(finding, fatal=True, leave_out='classes') if finding.kind == rules.SAME_CATEGORY else finding
         for finding in file.findings
     ]
+    file.findings += [
+        Finding(
+            rules.CLASS_NAMES, f'category {one["id"]!r}', f'the name is the number {one["name"]!r}', True, 'classes'
+        )
+        for one in file.categories
+        if not isinstance(one['name'], str)
+    ]
 
 
 def _image_paths(leaf: Leaf, file: CocoFile) -> tuple[dict[int, str], str]:

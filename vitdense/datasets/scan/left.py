@@ -26,9 +26,7 @@ def check_left(leaf: Leaf, report: SplitReport, images: int, annotations: int, l
         rule = '' if leaf.dataset.test_mode else f'; filter_cfg is {leaf.dataset.filter_cfg}'
         return [Finding(rules.EMPTY, where, f'no image is left: {given}{rule}')]
     if not objects and not leaf.is_test:
-        return [
-            Finding(rules.EMPTY, where, f'no object of the classes is left: {given}', leaf.key.startswith('train_'))
-        ]
+        return [Finding(rules.EMPTY, where, f'no object of the classes is left: {given}', report.trains)]
     lost = {reason: number for reason, number in lost.items() if number and reason not in (OTHERS, FAULTY)}
     gone = sum(lost.values())
     if gone and gone >= objects:

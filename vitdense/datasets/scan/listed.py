@@ -131,13 +131,15 @@ def _as_coco(leaf: Leaf, report: SplitReport, used: Sequence[dict]) -> CocoFile:
     """The entries as a COCO file would have them; boxes of other forms than xyxy have none."""
     names = leaf.dataset.metainfo.get('classes') or ()
     report.classes = tuple(map(str, names)) if isinstance(names, list | tuple) else (str(names),)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i, info in enumerate(used):
-        size = dict(width=info.get('width'), height=info.get('height'))
+        size = {key: _plain(info.get(key)) for key in ('width', 'height')}
         images.append(dict(id=i, file_name=str(info.get('img_path')), **size))
-        for number, one in enumerate(info.get('instances') or ()):
-            new = dict(id=number, image_id=i, category_id=one.get('bbox_label'), ignore=bool(one.get('ignore_flag')))
-            box = np.asarray(one.get('bbox', ()), object).tolist()
+        for one in info.get('instances') or ():
+            new = dict(id=len(annotations), image_id=i, category_id=_plain(one.get('bbox_label')))
+            new['ignore'] = bool(one.get('ignore_flag'))
+            box = [_plain(side) for side in np.asarray(one.get('bbox', ()), object).ravel()]
             if len(box) == 4 and all(isinstance(side, int | float) for side in box):
                 new['bbox'] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             annotations.append(new | ({'segmentation': one['mask']} if 'mask' in one else {}))
@@ -147,11 +149,16 @@ def _as_coco(leaf: Leaf, report: SplitReport, used: Sequence[dict]) -> CocoFile:
     return file
 
 
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _check(leaf: Leaf, report: SplitReport, file: CocoFile) -> None:
     """Labels, boxes and masks."""
     labels = file.column('category_id')
-    wrong = np.array([isinstance(label, int | np.integer) for label in labels], bool) & (file.category_of < 0)
-    wrong &= ~file.ignored  # CrowdHuman's have the label -1
+    wrong = np.array([isinstance(label, int) for label in labels], bool) & (file.category_of < 0)
+    wrong &= ~file.ignored & bool(report.classes)  # CrowdHuman's ignored ones have the label -1
     if report.classes:
         classes = f'{len(report.classes)} classes, 0 to {len(report.classes) - 1}'
         file.about(rules.UNKNOWN_CATEGORY, wrong, lambda i: f'label {labels[i]}, there are {classes}')

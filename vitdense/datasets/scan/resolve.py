@@ -73,9 +73,12 @@ def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
             try:
                 leaf.dataset = DATASETS.build({**node, 'pipeline': [], 'lazy_init': True})
             except Exception as error:  # some read files when they are built, those of mmseg compare their classes
-                if leaf.kind != 'listed' and not (leaf.kind == 'seg' and isinstance(error, ValueError)):
+                if leaf.kind == 'listed' and isinstance(error, TypeError):  # a constructor with other arguments
+                    leaf.kind = ''
+                elif leaf.kind == 'listed' or (leaf.kind == 'seg' and isinstance(error, ValueError)):
+                    leaf.fault = f'{leaf.type} cannot be built: {type(error).__name__}: {error}'
+                else:
                     raise
-                leaf.fault = f'{leaf.type} cannot be built: {type(error).__name__}: {error}'
     leaf.loader = find_loader(node.get('pipeline') or [])
     if leaf.kind == 'seg':
         leaf.ignored = _ignored_by_heads(cfg.get('model') or {})

@@ -104,10 +104,10 @@ def _find_leaks(reports: list[SplitReport]) -> None:
     """A remark for each image of another split that is one of the training images."""
     trained = {}
     for report in reports:
-        if report.key.startswith('train_'):
+        if report.trains:
             trained.update({digest: path for path, digest in report.digests.items()})
     for report in reports:
-        if not report.key.startswith('train_'):
+        if not report.trains:
             report.findings += [
                 Finding(rules.LEAK, path, f'the same picture is in the training data: {trained[digest]}', False)
                 for path, digest in report.digests.items()

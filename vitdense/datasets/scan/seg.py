@@ -164,7 +164,7 @@ def _absent(leaf: Leaf, report: SplitReport, images_of: dict[int, int], values: 
     where = leaf.dataset.data_prefix.get('seg_map_path') or leaf.key
     message = f'no pixel of {absent} in the {opened} maps opened'
     only_ignored = len(absent) >= len(report.classes) - 1 and len(report.classes) > 1 and values & {255}
-    if leaf.key.startswith('train_') and (only_ignored or len(absent) == len(report.classes)):
+    if report.trains and (only_ignored or len(absent) == len(report.classes)):
         rule = LabelRule.of(leaf.dataset, leaf.ignored)
         return [Finding(rules.NOTHING, where, f'{message}: the values are {sorted(values)}, and {rule}')]
     if leaf.dataset.reduce_zero_label and 0 in values and report.classes[-1] in absent:

@@ -29,10 +29,11 @@ def unread_files(dataset: Any) -> tuple[dict[str, list[str]], list[str]]:
     without_image = {os.path.relpath(path, maps).removesuffix(dataset.seg_map_suffix) for path in spare}
     among_images = maps is not None and PurePath(os.path.abspath(maps)).is_relative_to(os.path.abspath(images))
     suffix = os.path.splitext(dataset.img_suffix)[1] or dataset.img_suffix
+    known = {*read, *spare}
     left = []
     for path in _files(images, folders):
         stem, end = os.path.splitext(os.path.relpath(path, images))
-        if path in read or path in spare or end.lower() not in IMG_EXTENSIONS:
+        if path in known or end.lower() not in IMG_EXTENSIONS:
             continue
         is_map = among_images and PurePath(os.path.abspath(path)).is_relative_to(os.path.abspath(maps))
         if stem in without_image or (end != suffix and not is_map):

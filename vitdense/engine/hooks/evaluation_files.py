@@ -37,7 +37,7 @@ class EvaluationFilesHook(Hook):
     priority = 'LOW'  # after the metrics of a validation are complete, before the checkpoint
 
     def __init__(self) -> None:
-        self._reports: list[list[EvaluationReport]] = []
+        self._reports: list[tuple[EvaluationReport, str]] = []
         self._drawn = True
         self._occasional = Occasional()
         self._harmless = Harmless()
@@ -59,7 +59,7 @@ class EvaluationFilesHook(Hook):
             return
         self._reports = reports_of(evaluator)
         self._drawn = False
-        for report, suffix in self._named():
+        for report, suffix in self._reports:
             with self._harmless(runner, 'Writing per_class.csv'):
                 write_per_class(Path(runner.work_dir, f'per_class{suffix}.csv'), report)
 
@@ -68,25 +68,22 @@ class EvaluationFilesHook(Hook):
             return
         self._drawn = True
         with self._occasional.timed():
-            for report, suffix in self._named():
+            for report, suffix in self._reports:
                 for name, draw in pictures_of(report).items():
                     path = Path(runner.work_dir, f'{name}{suffix}.png')
                     with self._harmless(runner, f'Drawing {name}.png'), replacing(path) as part:
                         draw(report).savefig(part)
 
-    def _named(self) -> list[tuple[EvaluationReport, str]]:
-        return [
-            (report, (f'_{number}' if number > 1 else '') + (f'_{report.task}' if i else ''))
-            for number, reports in enumerate(self._reports, 1)
-            for i, report in enumerate(reports)
-        ]
 
-
-def reports_of(evaluator: Evaluator) -> list[list[EvaluationReport]]:
-    """Reports of the last evaluation, from the metrics that make some."""
+def reports_of(evaluator: Evaluator) -> list[tuple[EvaluationReport, str]]:
+    """Reports of the last evaluation, from the metrics that make some, and the end of the names of their files."""
     found = (getattr(metric, 'reports', [getattr(metric, 'report', None)]) for metric in evaluator.metrics)
     kept = ([report for report in reports if isinstance(report, EvaluationReport)] for reports in found)
-    return [reports for reports in kept if reports]
+    return [
+        (report, (f'_{number}' if number > 1 else '') + (f'_{report.task}' if i else ''))
+        for number, reports in enumerate(filter(None, kept), 1)
+        for i, report in enumerate(reports)
+    ]
 
 
 def pictures_of(report: EvaluationReport) -> dict[str, Callable[[EvaluationReport], Figure]]:
@@ -104,11 +101,12 @@ def write_per_class(path: Path, report: EvaluationReport) -> None:
             table.writerow([name, *(_number(value, '.6g') for value in row.values())])
 
 
-def per_class_table(report: EvaluationReport, most: int = 20) -> Table:
+def per_class_table(report: EvaluationReport, suffix: str = '', most: int = 20) -> Table:
     """The classes and their values for the console.
 
     Args:
         report: of the last evaluation.
+        suffix: of its files.
         most: of more classes, only the best and the worst are shown, ``most`` in all; those without objects are not.
     """
     classes = list(report.per_class)
@@ -125,7 +123,8 @@ def per_class_table(report: EvaluationReport, most: int = 20) -> Table:
         best = min(most - most // 2, len(ranked))
         shown = ranked[:best] + ranked[max(best, len(ranked) - most // 2) :]
         table.title = (
-            f'{best} best and {len(shown) - best} worst of {len(classes)} classes{of_what}; all in per_class.csv'
+            f'{best} best and {len(shown) - best} worst of {len(classes)} classes{of_what}; '
+            f'all in per_class{suffix}.csv'
         )
     digits = '.2f' if report.task == 'semantic' else '.3f'
     for place, k in enumerate(shown, 1):
