@@ -1,14 +1,25 @@
 """Importing vitdense first makes mmcv importable where it has no compiled ops."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-import vitdense  # noqa: F401
+import vitdense  # noqa: F401  before mmengine
+from mmengine.registry import DefaultScope
 
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
+
+
+@pytest.fixture(autouse=True)
+def _own_default_scope() -> Iterator[None]:
+    """The default scope that a test leaves is not the one that the next test finds."""
+    scopes = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
 
 
 @pytest.fixture

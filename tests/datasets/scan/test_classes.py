@@ -147,7 +147,7 @@ def test_numbers_as_names_are_a_fault_where_pycocotools_compares_them(coco):
         for number, category in enumerate(content['categories']):
             category['name'] = number
     coco.write()
-    numbers = dict(kind='CocoDataset', metainfo=dict(classes=('2', '0', '1')))
+    numbers = dict(kind='mmdet.CocoDataset', metainfo=dict(classes=('2', '0', '1')))
     assert kinds(coco.scan(**numbers))['class names'] == 3
     cfg = coco.config(**numbers)
     drop_findings(cfg, scan_data(cfg), coco.root.parent / 'clean')
