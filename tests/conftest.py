@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-
-import vitdense  # noqa: F401  before mmengine
 from mmengine.registry import DefaultScope
+
+import vitdense  # noqa: F401
 
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
