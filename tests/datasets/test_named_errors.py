@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip('mmdet')
 
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from support.scan import LOAD, CocoFolder
 
 from vitdense.datasets.named_errors import TransformError
@@ -14,7 +15,10 @@ from vitdense.engine.runner import Runner
 def loader(coco: CocoFolder, wrap=lambda node: node, workers: int = 0, steps=(dict(type='Resize', scale=(0, 0)),)):
     node = coco.config(pipeline=[*LOAD, *steps]).train_dataloader.dataset
     settings = dict(batch_size=1, num_workers=workers, sampler=dict(type='DefaultSampler', shuffle=False))
-    return Runner.build_dataloader(ConfigDict(dataset=wrap(node), collate_fn=dict(type='pseudo_collate'), **settings))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return Runner.build_dataloader(
+            ConfigDict(dataset=wrap(node), collate_fn=dict(type='pseudo_collate'), **settings)
+        )
 
 
 @pytest.mark.parametrize('workers', [0, 1])
