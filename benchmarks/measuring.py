@@ -9,7 +9,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +134,11 @@ def report(
     setup = describe(args.device, packages)
     CONSOLE.print(table, *setup, *notes, sep='\n')
     if args.out:
-        lines = [header, ['---'] * len(header), *(row for rows in cases for row in rows)]
-        markdown = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+        markdown = markdown_table(header, [row for rows in cases for row in rows])
         args.out.write_text('\n\n'.join([*setup, markdown, *notes]) + '\n')
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown has it."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)

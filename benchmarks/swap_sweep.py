@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from generated_step import BATCHES, train_step
-from measuring import describe
+from measuring import describe, markdown_table
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
@@ -246,18 +246,13 @@ def markdown(results: Sequence[Result]) -> str:
     ]
     return '\n\n'.join(
         [
-            _table(['backbone', *found], total),
+            markdown_table(['backbone', *found], total),
             '## Why not',
-            _table(['outcome', 'results', 'e.g.', 'reason'], why),
+            markdown_table(['outcome', 'results', 'e.g.', 'reason'], why),
             '## By folder',
-            _table(['configs', *backbones], rows),
+            markdown_table(['configs', *backbones], rows),
         ]
     )
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def main() -> None:

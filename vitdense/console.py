@@ -59,6 +59,8 @@ NOISE = (
     'Warning: The bbox is out of bounds,',
     'Warning: The polygon is out of bounds,',
     'Unnecessary conv bias before batch/instance norm',  # of official releases
+    'For binary segmentation, we suggest using',  # one output or two: both are learned
+    "'pin_memory' argument is set as true but no accelerator is found",
 )
 """Beginnings of warnings that mmengine, mmdet and mmseg give at every run, whatever the user does."""
 

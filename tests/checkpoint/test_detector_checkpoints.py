@@ -10,7 +10,8 @@ from support.configs import model_of
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from vitdense.checkpoint.check import check_fit
-from vitdense.checkpoint.into_model import COCO_IDS, adapt
+from vitdense.checkpoint.into_model import adapt
+from vitdense.coco_ids import COCO_IDS
 
 DETECTORS = {
     'detr_r50': 'detr/detr_r50_8xb2-150e_coco.py',

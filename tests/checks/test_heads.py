@@ -36,13 +36,15 @@ def test_channels_that_it_has():
     assert list(channels(run(neck=dict(type='FPN', in_channels=[32, 64, 160, 256])))) == []
 
 
-def test_each_data_set_is_compared():
+def test_data_sets_of_the_same_classes_are_told_once():
     one = run()
     one.model.bbox_head = nn.Identity()
     one.model.bbox_head.num_classes = 3
-    one.reports = [SplitReport(f'{split}_dataloader.dataset', 'X', classes=tuple('abcd')) for split in ('train', 'val')]
+    classes = {'train': 'abcd', 'val': 'abcd', 'test': 'ab'}
+    one.reports = [SplitReport(f'{split}_dataloader.dataset', 'X', tuple(names)) for split, names in classes.items()]
     first, second = class_counts(one)
-    assert first.found == 'model.bbox_head.num_classes is 3'
-    assert first.expected == 'the 4 classes of train_dataloader.dataset (a, b, c, d)'
+    assert (first.where, first.found) == ('heads', 'model.bbox_head.num_classes is 3')
+    both = 'train_dataloader.dataset and val_dataloader.dataset'
+    assert first.expected == f'the 4 classes of {both} (a, b, c, d)'
     assert first.remedy == '--cfg-options model.bbox_head.num_classes=4'
-    assert second.expected.startswith('the 4 classes of val_dataloader')
+    assert second.expected == 'the 2 classes of test_dataloader.dataset (a, b)'

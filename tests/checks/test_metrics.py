@@ -4,8 +4,11 @@ import pytest
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.registry import DefaultScope
 
 from vitdense.checks import Run, check
+from vitdense.config.load import load_config
+from vitdense.config.swap.measure import build_weightless, without_weights
 
 COCO, MAPS = dict(type='CocoMetric', metric=['bbox', 'segm']), dict(type='mmseg.IoUMetric', iou_metrics=['mDice'])
 
@@ -105,3 +108,35 @@ def test_metrics_inside_an_evaluator():
     assert 'as val_evaluator.metrics.0 has' in found(dict(metrics=[dict(MAPS), dict(MAPS)]))[0]
     many = dict(type='MultiDatasetsEvaluator', metrics=[dict(MAPS), dict(MAPS)], dataset_prefixes=['a', 'b'])
     assert found(many, save_best='a/mDice') == [], 'each has a prefix of its own'
+
+
+def built(name: str, evaluator, names=('train', 'val')) -> list[str]:
+    cfg = load_config(f'mmdet::{name}')
+    cfg.val_evaluator = cfg.test_evaluator = evaluator
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        run = Run(cfg, names, model=build_weightless(without_weights(cfg.model)))
+        return [str(finding) for finding in check(run, 'model') if finding.kind == 'masks of a model without masks']
+
+
+@pytest.mark.parametrize('name', ['retinanet/retinanet_r50_fpn_1x_coco.py', 'detr/detr_r50_8xb2-150e_coco.py'])
+def test_masks_of_a_model_of_boxes(name):
+    [text] = built(name, COCO)
+    assert text.startswith("masks of a model without masks: val_evaluator.metric: 'segm', of a ")
+    assert text.endswith('--cfg-options val_evaluator.metric=bbox')
+    [text] = built(name, [dict(type=CocoMetric, metric='segm')], ('test',))
+    assert 'test_evaluator.0.metric' in text
+    assert built(name, dict(COCO, metric='bbox')) == []
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'solo/solo_r50_fpn_1x_coco.py',
+        'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
+        'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+        'yolact/yolact_r50_1xb8-55e_coco.py',
+    ],
+)
+def test_models_of_masks(name):
+    assert built(name, COCO) == []

@@ -101,9 +101,13 @@ def test_out_of_time(shapes, tmp_path, capsys):
     assert 'not reached in 50 steps, which took 0 minutes' in capsys.readouterr().out
 
 
-def test_more_images_than_there_are(shapes, tmp_path):
+@pytest.mark.parametrize(
+    'options', [(), ('train_dataloader.sampler.type=InfiniteSampler',), ('train_cfg.max_epochs=0',)]
+)
+def test_more_images_than_there_are(shapes, tmp_path, options):
+    """Whatever the sampler and the loop of the config, which are replaced."""
     with pytest.raises(ValueError, match='--images 63: only 62 training images have objects'):
-        run(shapes, tmp_path, '--images', '63')
+        run(shapes, tmp_path, '--images', '63', options=options)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_what_fights_overfitting_is_off():
     cfg = load_config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
     cfg.model.data_preprocessor.batch_augments = [dict(type='BatchSyncRandomResize')]
     args = parser_of('overfit').parse_args(['config', '--images', '4', '--seed', '3'])
-    overfit_config(cfg, ConfigDict(type='x'), args)
+    overfit_config(cfg, args)
     assert cfg.custom_hooks == []
     assert cfg.model.data_preprocessor.batch_augments is None
     assert cfg.optim_wrapper.optimizer.weight_decay == 0

@@ -18,7 +18,10 @@ from vitdense.checkpoint.translate import WRAPPERS, unwrap
 from vitdense.models.backbones import Backbone
 from vitdense.models.wrappers import unwrap_model
 
-_last_path = 'the weights'
+UNNAMED = 'the weights'
+
+_last_path = UNNAMED
+"""File that was read and whose weights no module has got yet: mmengine hands them on without their name."""
 
 
 def read_weights(filename: str) -> Any:
@@ -50,23 +53,30 @@ def fitted(module: nn.Module, state: Mapping) -> Mapping[str, Tensor]:
     Raises:
         ValueError: they do not fit; the message says what the weights have and what the module.
     """
+    path = _take_path()
     module, metadata = unwrap_model(module), getattr(state, '_metadata', None)
     if not module.state_dict():
         return state
     try:
         found, changes = _brought_to(module, state)
     except ValueError as error:
-        raise ValueError(f'{_last_path}: {error}') from None
+        raise ValueError(f'{path}: {error}') from None
     if changes is None:
-        _check_some_fit(module, found)
+        _check_some_fit(module, found, path)
     else:
         purpose = 'init_cfg' if isinstance(module, Backbone) else 'weights'
-        line = check_fit(module, found, _last_path, purpose=purpose, changes=changes)
+        line = check_fit(module, found, path, purpose=purpose, changes=changes)
         print_log(line, 'current', logging.WARNING if changes.fresh else logging.INFO)
     result = OrderedDict(found)
     if metadata is not None and not changes:
         result._metadata = metadata  # type: ignore[attr-defined]
     return result
+
+
+def _take_path() -> str:
+    global _last_path
+    path, _last_path = _last_path, UNNAMED
+    return path
 
 
 def _brought_to(module: nn.Module, state: Mapping) -> tuple[Mapping[str, Tensor], Changes | None]:
@@ -80,16 +90,16 @@ def _brought_to(module: nn.Module, state: Mapping) -> tuple[Mapping[str, Tensor]
     return unwrap(state), None
 
 
-def _check_some_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _check_some_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
     name, differences = type(module).__name__, compare(module, state)
     sizes = {key: value.numel() for key, value in module.state_dict().items() if value.is_floating_point()}
     lost = [key for key in (*differences.missing, *differences.shapes) if key in sizes]
     if sizes and len(lost) == len(sizes):
         inside = any(key.startswith('backbone.') for key in state) and not hasattr(module, 'backbone')
         hint = "; prefix='backbone.' takes the backbone out of a whole model" if inside else ''
-        raise ValueError(f'nothing of {_last_path} fits {name}{hint}{listing(differences.described())}')
+        raise ValueError(f'nothing of {path} fits {name}{hint}{listing(differences.described())}')
     if lost:
         total = sum(sizes.values())
         share = 1 - sum(sizes[key] for key in lost) / total
-        line = report(share, f'the parameters of {name}', _last_path, [], {'fresh': lost})
+        line = report(share, f'the parameters of {name}', path, [], {'fresh': lost})
         print_log(line, 'current', logging.WARNING)

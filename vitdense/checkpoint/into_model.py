@@ -10,12 +10,8 @@ from torch import nn
 from vitdense.checkpoint.layouts import FAMILIES, family_of
 from vitdense.checkpoint.layouts.family import Family, Layout, State
 from vitdense.checkpoint.translate import divide, find_layout, joined, layout_of, recognise, to_ours, unwrap
+from vitdense.coco_ids import COCO_IDS, HIGHEST_ID
 from vitdense.models.backbones import Backbone
-
-COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
-"""Ids of the 80 categories of COCO. Official releases of DETR and its descendants have a logit for each id up to 90."""
-
-HIGHEST_ID = 90
 
 
 @dataclass
@@ -142,7 +138,7 @@ def _fit_classes(state: State, own: State, family: Family, changes: Changes) -> 
         name = key.rpartition('.')[0]
         if name == proposals:
             fitted[key] = torch.cat([value[:1], own[key][1:].to(value)])
-        elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:
+        elif extra in (0, 1) and wanted == len(COCO_IDS) + extra:  # a logit for each id up to the highest
             fitted[key] = value[COCO_IDS + [HIGHEST_ID + 1] * extra]
             changes.selected = True
         else:

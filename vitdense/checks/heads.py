@@ -32,9 +32,13 @@ def channels(run: Run) -> Iterator[Case]:
     needs='model',
 )
 def class_counts(run: Run) -> Iterator[Case]:
+    if run.model is None:
+        return
+    keys: dict[tuple[str, ...], list[str]] = {}
     for report in run.reports:
-        if report.classes and run.model is not None:
-            found, options = miscounts(run.model, len(report.classes), run.model_cfg)
-            if found:
-                expected = f'the {len(report.classes)} classes of {report.key} ({listed(report.classes, 5)})'
-                yield Case('model', '; '.join(found), expected, f'--cfg-options {" ".join(options)}')
+        keys.setdefault(report.classes, []).append(report.key)
+    for classes, where in keys.items():
+        found, options = miscounts(run.model, len(classes), run.model_cfg) if classes else ([], [])
+        if found:
+            expected = f'the {len(classes)} classes of {" and ".join(where)} ({listed(classes, 5)})'
+            yield Case('heads', '; '.join(found), expected, f'--cfg-options {" ".join(options)}')

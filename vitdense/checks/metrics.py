@@ -63,6 +63,26 @@ def same_names(run: Run) -> Iterator[Case]:
             owners.update({key: where for key in keys if key not in owners})
 
 
+@rule(
+    'masks of a model without masks',
+    looks_at='`metric` of CocoMetric and LVISMetric, and the modules of a detector of mmdet or vitdense: one that '
+    'predicts masks has some that are named for them',
+    expected="'bbox' alone, or a model with a mask head",
+    needs='model',
+)
+def masks_of_boxes(run: Run) -> Iterator[Case]:
+    model = run.model
+    if model is None or not type(model).__module__.startswith(('mmdet.', 'vitdense.')):
+        return
+    if any('mask' in f'{name} {type(module).__name__}'.lower() for name, module in model.named_modules()):
+        return
+    for split in run.splits:
+        for where, node in split.metrics:
+            if run.is_a(node, 'CocoMetric', 'LVISMetric') and 'segm' in _listed(node.get('metric')):
+                remedy = f'--cfg-options {where}.metric=bbox'
+                yield Case(f'{where}.metric', f"'segm', of a {type(model).__name__} without masks", remedy=remedy)
+
+
 def watching_hooks(run: Run) -> Iterator[tuple[str, ConfigDict]]:
     """The hooks that go by a metric, with their keys."""
     for key, hook in run.hooks:

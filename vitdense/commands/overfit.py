@@ -52,10 +52,11 @@ def run(args: argparse.Namespace, cfg: Config) -> int:
     changes = choose_backbone(cfg, args)
     pipeline = plain_pipeline(cfg)
     beside_the_training(cfg, 'overfit')
+    overfit_config(cfg, args)
     check_config(run)
     with Preparation(run, args, f'{Path(args.config).stem}_overfit') as ready:
         dataset, chosen = choose_images(cfg, pipeline, args.images, args.seed)
-        overfit_config(cfg, dataset, args)
+        cfg.train_dataloader.dataset = cfg.val_dataloader.dataset = dataset
         runner = build_runner(run)
         runner.data_reports = run.reports
         model = unwrap_model(runner.model)
@@ -142,9 +143,9 @@ def count_objects(image: dict) -> int:
     return sum(not instance.get('ignore_flag') for instance in image['instances'])
 
 
-def overfit_config(cfg: Config, dataset: ConfigDict, args: argparse.Namespace) -> None:
-    """Train and evaluate ``cfg`` on ``dataset``, at a constant learning rate and without what fights overfitting."""
-    loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
+def overfit_config(cfg: Config, args: argparse.Namespace) -> None:
+    """Train ``cfg``, and evaluate it on the same data, at a constant learning rate without what fights overfitting."""
+    loader = dict(num_workers=0, persistent_workers=False, dataset=cfg.train_dataloader.dataset)
     collate = {key: cfg.train_dataloader[key] for key in ('collate_fn',) if key in cfg.train_dataloader}
     batch = min(cfg.train_dataloader.get('batch_size', 1), args.images)
     wrapper = {key: cfg.optim_wrapper[key] for key in ('type', 'dtype', 'loss_scale') if key in cfg.optim_wrapper}

@@ -55,13 +55,16 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def draw_to(cfg: Config, folder: str) -> None:
-    """Save the drawn predictions of the test images under ``folder``.
+    """Save the drawn predictions of the test images under ``folder``, which is made with the first of them.
 
     Raises:
-        OSError: ``folder`` cannot be made.
+        NotADirectoryError: ``folder`` or a folder above it is a file.
+        PermissionError: nothing can be written there.
     """
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f'--show-dir {folder}: {error.strerror or error}') from error
-    cfg.default_hooks.show = ConfigDict(type='vitdense.ShowHook', folder=os.path.abspath(folder))
+    path = Path(folder).absolute()
+    above = next(place for place in (path, *path.parents) if place.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f'--show-dir {folder}: {above} is a file, expected a folder')
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f'--show-dir {folder}: nothing can be written to {above}')
+    cfg.default_hooks.show = ConfigDict(type='vitdense.ShowHook', folder=str(path))

@@ -2,11 +2,10 @@
 
 import re
 
+from vitdense.coco_ids import COCO_IDS
+
 RELEASES = ('COCO 2014 Dataset', 'COCO 2017 Dataset')
 """``info.description``; files of users have it as well, because they started from a copy."""
-
-IDS = set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-"""Category ids of the release: 80 of 90 numbers."""
 
 
 def is_official(content: dict) -> bool:
@@ -20,7 +19,7 @@ def is_official(content: dict) -> bool:
         return False
     from mmdet.datasets import CocoDataset
 
-    names = dict(zip(sorted(IDS), CocoDataset.METAINFO['classes'], strict=True))
+    names = dict(zip(COCO_IDS, CocoDataset.METAINFO['classes'], strict=True))
     if not all(names.get(category.get('id')) == category.get('name') for category in content['categories']):
         return False
     number = re.compile(r'(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpg').fullmatch
