@@ -1,5 +1,6 @@
 """Importing vitdense first makes mmcv importable where it has no compiled ops."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ import vitdense  # noqa: F401
 
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of garbage collections: mmengine makes one for each data set that it builds."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

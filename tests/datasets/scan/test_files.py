@@ -134,8 +134,9 @@ def test_flags_are_read_in_one_way(coco, said, value):
     train, val = scan_data(cfg, check='off')
     assert [count for _, count in train.per_class.values()] == [6 - said, 6 - said, 6]
     assert [count for _, count in val.per_class.values()] == [2 - said, 2 - said, 2]
-    infos = [load(cfg.train_dataloader.dataset).get_data_info(i) for i in range(6)]
-    labels = [one['bbox_label'] for info in infos for one in info['instances'] if not one['ignore_flag']]
+    dataset = load(cfg.train_dataloader.dataset)
+    instances = [one for i in range(6) for one in dataset.get_data_info(i)['instances']]
+    labels = [one['bbox_label'] for one in instances if not one['ignore_flag']]
     assert np.bincount(labels).tolist() == [6 - said, 6 - said, 6]
     metric = METRICS.build(dict(type='vitdense.CocoMetric', ann_file=f'{coco.root}/val.json'))
     metric.dataset_meta = dict(classes=CLASSES)
