@@ -1,8 +1,11 @@
 """What follows from other settings of a config and is not asked for."""
 
+import numpy as np
 import pytest
 from mmdet.models import RetinaNet
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
@@ -48,6 +51,31 @@ def test_a_scope_that_is_missing_is_that_of_the_model(model, given, scope):
 @pytest.mark.parametrize('model', [None, {}, 'RetinaNet', [1], dict(backbone=dict())])
 def test_configs_without_a_model_are_left_to_the_rules(model):
     assert settle(Config(dict(model=model))) == []
+
+
+RESIZES = [
+    dict(type='Resize', scale=(96, 64), keep_ratio=True),
+    dict(type='RandomResize', scale=[(96, 64), (90, 60)], keep_ratio=True),
+    dict(type='RandomChoiceResize', scales=[(96, 64), (90, 60)], keep_ratio=True),
+    dict(type='RandomChoice', transforms=[[dict(type='Resize', scale=(96, 64), keep_ratio=True)]]),
+]
+
+
+@pytest.mark.parametrize('step', RESIZES)
+@pytest.mark.parametrize('suffix', ['py', 'json', 'yaml'])
+@pytest.mark.parametrize('key', ['pipeline', 'tta_pipeline'])
+def test_sizes_of_transforms_are_tuples_in_all_formats(step, suffix, key, tmp_path):
+    """JSON and YAML make lists of them, which mmcv does not take."""
+    flip = dict(type='RandomFlip', prob=[0.5, 0.5], direction=['horizontal', 'vertical'])
+    written = Config({key: [step, flip], 'indices': [3, 4]})
+    written.dump(tmp_path / f'config.{suffix}')
+    cfg = Config.fromfile(tmp_path / f'config.{suffix}')
+    settle(cfg)
+    assert cfg._cfg_dict[key] == written._cfg_dict[key]
+    assert cfg.indices == [3, 4]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        results = Compose(cfg[key])(dict(img=np.zeros((48, 80, 3), np.uint8)))
+    assert 54 <= results['img'].shape[0] <= 58
 
 
 LOOPS = [

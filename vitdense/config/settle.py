@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -20,7 +21,9 @@ def settle(cfg: Config) -> list[str]:
     - ``default_scope``, where it is missing, is the package that has the model.
     - What is set about the workers of a loader that has none is dropped.
     - Where training counts iterations, so do the log and the checkpoints.
+    - Sizes in transforms are tuples: JSON and YAML have none, and mmcv takes no lists.
     """
+    _tuples(cfg._cfg_dict)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and not loader.get('num_workers'):
@@ -57,6 +60,18 @@ def counts_epochs(loop: dict, scope: str | None) -> bool:
 
     kind = loop['type'] if inspect.isclass(loop['type']) else resolve(loop['type'], scope or 'mmengine')
     return not issubclass(kind, IterBasedTrainLoop) if isinstance(kind, type) else 'max_iters' not in loop
+
+
+def _tuples(node: Any, in_pipeline: bool = False) -> Any:
+    """The node, in whose pipelines lists of two whole numbers are tuples."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            node[key] = _tuples(child, in_pipeline or str(key).endswith('pipeline'))
+    elif isinstance(node, list):
+        if in_pipeline and len(node) == 2 and all(type(number) is int for number in node):
+            return tuple(node)
+        node[:] = [_tuples(child, in_pipeline) for child in node]
+    return node
 
 
 def _iterations(cfg: Config) -> Iterator[str]:
