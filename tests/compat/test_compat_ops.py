@@ -83,6 +83,27 @@ def test_nms_of_low_precision_and_of_nothing(device, dtype):
     assert ops.soft_nms(boxes[:0], scores[:0], 0.5)[0].shape == (0, 5)
 
 
+@few
+@given(boxes_and_scores(tied=False), st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.7]))
+def test_nms_match_groups_the_boxes_of_greedy_suppression(data, threshold):
+    boxes, scores = data
+    groups = []
+    for i in np.argsort(-scores):
+        first = next((g for g in groups if iou(boxes[g[0]], boxes[i], 0) >= np.float32(threshold)), None)
+        groups.append([i]) if first is None else first.append(i)
+    found = ops.nms_match(np.column_stack([boxes, scores]), threshold)
+    assert [group.tolist() for group in found] == groups
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_nms_match_suppresses_at_exactly_the_threshold(device, dtype):
+    dets = torch.tensor([[0, 0, 8, 1, 0.5], [2, 0, 10, 1, 0.75], [20, 0, 21, 1, 0.25]], dtype=dtype, device=device)
+    groups = ops.nms_match(dets, 0.6)  # overlap 6 of 10
+    assert [group.tolist() for group in groups] == [[1, 0], [2]]
+    assert {(group.device, group.dtype) for group in groups} == {(dets.device, torch.int64)}
+    assert [group.tolist() for group in ops.nms_match(dets, 0.601)] == [[1], [0], [2]]
+
+
 def soft_nms_by_hand(boxes, scores, threshold, sigma, min_score, method, offset):
     """One box at a time, in a list that shrinks by moving its last element into the gap."""
     rest = [(scores[i], boxes[i], i) for i in range(len(boxes))]
