@@ -11,8 +11,6 @@ from hypothesis.extra.numpy import arrays
 from mmcv import ops
 from support.operators import assert_same, grads, image
 
-from vitdense.compat.mmcv_ext.unavailable import OpNotAvailableError
-
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 
 few = settings(max_examples=40, deadline=None)
@@ -83,6 +81,27 @@ def test_nms_of_low_precision_and_of_nothing(device, dtype):
     assert ops.soft_nms(boxes[:0], scores[:0], 0.5)[0].shape == (0, 5)
 
 
+@few
+@given(boxes_and_scores(tied=False), st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.7]))
+def test_nms_match_groups_the_boxes_of_greedy_suppression(data, threshold):
+    boxes, scores = data
+    groups = []
+    for i in np.argsort(-scores):
+        first = next((g for g in groups if iou(boxes[g[0]], boxes[i], 0) >= np.float32(threshold)), None)
+        groups.append([i]) if first is None else first.append(i)
+    found = ops.nms_match(np.column_stack([boxes, scores]), threshold)
+    assert [group.tolist() for group in found] == groups
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_nms_match_suppresses_at_exactly_the_threshold(device, dtype):
+    dets = torch.tensor([[0, 0, 8, 1, 0.5], [2, 0, 10, 1, 0.75], [20, 0, 21, 1, 0.25]], dtype=dtype, device=device)
+    groups = ops.nms_match(dets, 0.6)  # overlap 6 of 10
+    assert [group.tolist() for group in groups] == [[1, 0], [2]]
+    assert {(group.device, group.dtype) for group in groups} == {(dets.device, torch.int64)}
+    assert [group.tolist() for group in ops.nms_match(dets, 0.601)] == [[1], [0], [2]]
+
+
 def soft_nms_by_hand(boxes, scores, threshold, sigma, min_score, method, offset):
     """One box at a time, in a list that shrinks by moving its last element into the gap."""
     rest = [(scores[i], boxes[i], i) for i in range(len(boxes))]
@@ -139,6 +158,11 @@ def test_bbox_overlaps_are_those_of_mmcvs_own_python(device, mode, aligned, offs
 
 # --- regions ---
 
+
+def maxima_of_roi_align(x, rois, size, scale=1.0):
+    return ops.roi_align(x, rois, size, scale, 0, 'max')
+
+
 ROIS = torch.tensor([[0, 1.3, 2.1, 9.2, 7.7], [1, 0, 0, 11, 8], [1, 4.2, 3.3, 4.9, 3.6], [0, -3, -2, 30, 20]])
 
 
@@ -163,9 +187,41 @@ def test_roi_align_of_a_ramp_is_its_value_at_the_centre_of_each_bin(device):
     torch.testing.assert_close(out[0, 1], torch.tensor([[2.0] * 3, [5.0] * 3], device=device))
 
 
-def test_roi_align_refuses_max_pooling():
-    with pytest.raises(OpNotAvailableError, match="roi_align_forward with pool_mode='max'"):
-        ops.roi_align(torch.rand(1, 1, 4, 4), ROIS[:1], 2, 1.0, 0, 'max')
+def roi_maxima(x, rois, size, scale, sampling_ratio, aligned):
+    """Maxima of the samples of each bin, one bin at a time, sampled by grid_sample."""
+    limits = x.new_tensor([x.shape[3], x.shape[2]])
+    maxima = []
+    for image_number, *corners in rois.tolist():
+        start, end = (np.array(c) * scale - aligned * 0.5 for c in (corners[:2], corners[2:]))
+        sides = end - start if aligned else np.maximum(end - start, 1)
+        for row, column in np.ndindex(*size):
+            axes = []
+            for axis, (step, count) in enumerate(((column, size[1]), (row, size[0]))):
+                number = sampling_ratio or int(np.ceil(sides[axis] / count))
+                axes.append(start[axis] + sides[axis] / count * (step + (np.arange(number) + 0.5) / number))
+            places = torch.from_numpy(np.stack(np.meshgrid(*axes), axis=-1)).to(x)
+            inside = ((places >= -1) & (places <= limits)).all(dim=-1)
+            source = x[int(image_number)][None]
+            samples = F.grid_sample(source, (2 * places / (limits - 1) - 1)[None], 'bilinear', 'border', True) * inside
+            maxima.append(samples.flatten(2).max(dim=2).values[0])
+    return torch.stack(maxima, dim=-1).unflatten(-1, (len(rois), *size)).transpose(0, 1)
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_roi_align_of_maxima_is_that_of_its_samples(device, aligned, sampling_ratio):
+    x, rois = image(device), ROIS.to(device, torch.float64)
+    ours = ops.roi_align(x, rois, (3, 4), 0.5, sampling_ratio, 'max', aligned)
+    theirs = roi_maxima(x, ROIS.double(), (3, 4), 0.5, sampling_ratio, aligned)
+    assert_same((ours, *grads(ours, x)), (theirs, *grads(theirs, x)))
+
+
+def test_roi_align_of_maxima_gives_0_for_a_region_without_samples(device):
+    x, rois = image(device), torch.tensor([[0, 3, 3, 3, 9], [1, 0, 0, 8, 8.0]], device=device, dtype=torch.float64)
+    out = ops.roi_align(x - 1000, rois, 2, 1.0, 0, 'max')
+    assert (out[0] == 0).all()
+    assert (out[1] < -900).all()
+    assert not grads(out[:1], x)[0].any()
 
 
 @few
@@ -195,7 +251,7 @@ def test_roi_pool_is_the_maximum_of_each_bin(regions, scale):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('op', [ops.roi_align, ops.roi_pool])
+@pytest.mark.parametrize('op', [ops.roi_align, maxima_of_roi_align, ops.roi_pool])
 def test_regions_of_low_precision_are_those_of_float32_rounded(device, op, dtype):
     x = image(device, dtype)
     rois = ROIS.to(device, dtype)
@@ -281,7 +337,7 @@ def test_deformable_attention_has_the_type_of_its_values_under_autocast(device, 
     assert_same((found, other), (expected, expected))
 
 
-@pytest.mark.parametrize('op', [ops.roi_align, ops.roi_pool])
+@pytest.mark.parametrize('op', [ops.roi_align, maxima_of_roi_align, ops.roi_pool])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_regions_have_the_type_of_their_images_under_autocast(device, op, dtype):
     x = torch.rand(1, 2, 8, 8, device=device).to(dtype).requires_grad_()

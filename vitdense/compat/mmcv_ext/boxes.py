@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitdense.compat.mmcv_ext.precision import widen
 
-__all__ = ['bbox_overlaps', 'nms', 'softnms']
+__all__ = ['bbox_overlaps', 'nms', 'nms_match', 'softnms']
 
 NAIVE, LINEAR, GAUSSIAN = range(3)
 IOU, IOF = range(2)
@@ -21,6 +21,24 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     # mmcv compares in the precision of the boxes: at exactly the threshold a box stays
     iou_threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
     return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Groups of ``dets`` (N, 5), box and score, as greedy NMS makes them.
+
+    Returns:
+        list[list[int]]: for each box that NMS keeps its index, then those it suppresses, by falling score. Unlike
+        :func:`nms`, a box is suppressed at exactly the threshold.
+    """
+    boxes = widen(dets)[0].numpy()
+    rest = dets[:, 4].sort(descending=True, stable=True).indices.numpy()
+    groups = []
+    while len(rest):
+        best, others = rest[0], rest[1:]
+        suppressed = _iou(boxes[best], boxes[others], offset=0) >= iou_threshold
+        groups.append([best.item(), *others[suppressed].tolist()])
+        rest = others[~suppressed]
+    return groups
 
 
 def softnms(

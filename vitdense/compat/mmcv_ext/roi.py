@@ -1,5 +1,6 @@
 """RoIAlign and RoIPool. Images (B, C, H, W); ``rois`` (N, 5): image number, then a box xyxy in image pixels."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -7,34 +8,100 @@ import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
 from vitdense.compat.mmcv_ext.precision import widen
-from vitdense.compat.mmcv_ext.unavailable import OpNotAvailableError, message
 
 __all__ = ['roi_align_backward', 'roi_align_forward', 'roi_pool_backward', 'roi_pool_forward']
 
-AVERAGE = 1
+MAXIMUM, AVERAGE = range(2)
 
 
 def roi_align_forward(
-    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **settings: Any
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    pool_mode: int,
+    **settings: Any,
 ) -> None:
-    """Write the pooled regions into ``output`` (N, C, aligned_height, aligned_width)."""
-    output.copy_(torch.ops.torchvision.roi_align(*widen(input, rois), **_bins_of('roi_align_forward', **settings)))
+    """Write the pooled regions into ``output`` (N, C, aligned_height, aligned_width).
+
+    A bin gives the mean of its samples, or with ``pool_mode`` 0 their maximum, whose row and column among the samples
+    go into ``argmax_y`` and ``argmax_x``, both of the size of ``output``. A bin without samples gives 0.
+    """
+    input, rois = widen(input, rois)
+    if pool_mode == AVERAGE:
+        output.copy_(torch.ops.torchvision.roi_align(input, rois, **_renamed(**settings)))
+        return
+    output.zero_()
+    for regions, grid in _grids(rois, **settings):
+        samples = torch.ops.torchvision.roi_align(input, rois[regions], **_renamed(grid, **settings))
+        best, place = _by_bin(samples, grid).flatten(4).max(dim=4)
+        output[regions] = best.to(output)
+        argmax_y[regions], argmax_x[regions] = (place // grid[1]).to(argmax_y), (place % grid[1]).to(argmax_x)
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **settings: Any
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    *,
+    pool_mode: int,
+    **settings: Any,
 ) -> None:
     """Write the gradient of the images into ``grad_input`` (B, C, H, W)."""
-    bins = _bins_of('roi_align_backward', **settings)
-    bins |= zip(('batch_size', 'channels', 'height', 'width'), grad_input.shape, strict=True)
-    grad_input.copy_(torch.ops.torchvision._roi_align_backward(*widen(grad_output, rois), **bins))
+    grad, rois = widen(grad_output, rois)
+    size = dict(zip(('batch_size', 'channels', 'height', 'width'), grad_input.shape, strict=True))
+    backward = torch.ops.torchvision._roi_align_backward
+    if pool_mode == AVERAGE:
+        grad_input.copy_(backward(grad, rois, **_renamed(**settings), **size))
+        return
+    total = grad.new_zeros(grad_input.shape)
+    for regions, grid in _grids(rois, **settings):
+        bins = _renamed(grid, **settings)
+        samples = grad.new_zeros(len(regions), grad.shape[1], bins['pooled_height'], bins['pooled_width'])
+        place = argmax_y[regions, ..., None, None].long(), argmax_x[regions, ..., None, None].long()
+        rows, columns = (torch.arange(count, device=grad.device) for count in grid)
+        chosen = (rows[:, None] == place[0]) & (columns == place[1])
+        _by_bin(samples, grid).copy_(torch.where(chosen, grad[regions, ..., None, None], 0))
+        total += backward(samples, rois[regions], **bins, **size)
+    grad_input.copy_(total)
 
 
-def _bins_of(op: str, aligned_height: int, aligned_width: int, pool_mode: int, **others: Any) -> dict[str, Any]:
-    """mmcv's settings under torchvision's names."""
-    if pool_mode != AVERAGE:
-        raise OpNotAvailableError(message(f"{op} with pool_mode='max'"))
-    return dict(others, pooled_height=aligned_height, pooled_width=aligned_width)
+def _renamed(grid: Sequence[int] | None = None, *, aligned_height: int, aligned_width: int, **others: Any) -> dict:
+    """mmcv's settings under torchvision's names; with a grid each of its samples is a bin of one sample."""
+    if grid is None:
+        return dict(others, pooled_height=aligned_height, pooled_width=aligned_width)
+    return dict(others, pooled_height=aligned_height * grid[0], pooled_width=aligned_width * grid[1], sampling_ratio=1)
+
+
+def _grids(
+    rois: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Rows and columns of the samples in a bin, with the numbers of the regions that have so many."""
+    if sampling_ratio > 0:
+        yield torch.arange(len(rois), device=rois.device), [sampling_ratio] * 2
+        return
+    shift = 0.5 if aligned else 0
+    sides = (rois[:, 3:5] * spatial_scale - shift) - (rois[:, 1:3] * spatial_scale - shift)
+    if not aligned:
+        sides = sides.clamp(min=1)
+    grids = (sides.flip(1) / sides.new_tensor([aligned_height, aligned_width])).ceil().long()
+    for grid in grids.unique(dim=0).tolist():
+        if min(grid) > 0:
+            yield (grids == grids.new_tensor(grid)).all(dim=1).nonzero()[:, 0], grid
+
+
+def _by_bin(samples: Tensor, grid: Sequence[int]) -> Tensor:
+    """A view of samples (N, C, bins * rows, bins * columns) as (N, C, bins, bins, rows, columns)."""
+    return samples.unflatten(3, (-1, grid[1])).unflatten(2, (-1, grid[0])).transpose(3, 4)
 
 
 def roi_pool_forward(
