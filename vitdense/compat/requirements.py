@@ -6,6 +6,24 @@ from importlib import metadata
 
 STACK = ('mmengine', 'mmcv')
 
+NEEDS = {
+    **dict.fromkeys(('LVISV05Dataset', 'LVISMetric', 'LVISFixedAPMetric'), ('lvis', 'lvis')),
+    **dict.fromkeys(
+        ('CocoPanopticMetric', 'LoadPanopticAnnotations'),
+        ('panopticapi', 'git+https://github.com/cocodataset/panopticapi.git'),
+    ),
+    **dict.fromkeys(('CityScapesMetric', 'CityscapesMetric'), ('cityscapesscripts', 'cityscapesscripts')),
+    **dict.fromkeys(('DSDLDetDataset', 'DSDLSegDataset'), ('dsdl', 'dsdl')),
+    **dict.fromkeys(
+        ('LoadBiomedicalImageFromFile', 'LoadBiomedicalAnnotation', 'LoadBiomedicalData'), ('nibabel', 'nibabel')
+    ),
+    'COCOCaptionMetric': ('pycocoevalcap', 'pycocoevalcap'),
+    'DODDataset': ('d_cube', 'ddd-dataset'),
+    'InstaBoost': ('instaboostfast', 'instaboostfast'),
+    'Albu': ('albumentations', 'albumentations'),
+}
+"""Modules that parts of mmdet and mmseg import where they are used, and what pip calls them, by the names of types."""
+
 
 def check() -> None:
     """Check that the packages behind every OpenMMLab model are installed and load.
@@ -18,6 +36,16 @@ def check() -> None:
     _check_installed()
     _check_cv2_loads()
     _check_pkg_resources()
+
+
+def missing_package(kind: type) -> str | None:
+    """What to give to ``pip install`` before a part of a config can be built; ``None`` if it lacks nothing known.
+
+    Args:
+        kind: the class of a data set, transform, metric or the like.
+    """
+    needed = (NEEDS[base.__name__] for base in kind.__mro__ if base.__name__ in NEEDS)
+    return next((package for module, package in needed if not _installed(module)), None)
 
 
 def _installed(module: str) -> bool:

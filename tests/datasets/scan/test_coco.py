@@ -183,7 +183,8 @@ def test_ids_are_made_unique_and_missing_areas_filled(coco):
     }
     duplicate = next(f for f in reports[0].findings if f.kind == 'duplicate annotation id')
     assert duplicate.where == 'annotation 1 of image 2 (2.jpg)'
-    assert 'annotation 1 of image 1 (1.jpg)' in duplicate.found
+    assert duplicate.found.startswith('annotations[0] (image 1, category 1, bbox [5, 11, 18, 30]) and annotations[4] (')
+    assert 'image 2, category 2, bbox [25, 12, 18, 30])' in duplicate.found
     with pytest.raises((AssertionError, KeyError)):
         load(dict(cfg.train_dataloader.dataset, type='mmdet.CocoDataset'))
     drop_findings(cfg, reports, coco.root.parent / 'clean')

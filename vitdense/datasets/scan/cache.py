@@ -10,7 +10,7 @@ from vitdense.files import cache_folder, replacing
 
 from .report import SplitReport
 
-VERSION = 4
+VERSION = 5
 """Of the checks: to be raised when they find something else in the same files."""
 
 

@@ -5,8 +5,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 
 from vitdense.config.datasets import leaf_datasets, metrics
 from vitdense.files import replacing
@@ -17,14 +19,16 @@ from .report import SplitReport, raise_findings
 from .resolve import Leaf, find_leaves
 from .truth import KEPT
 
+T = TypeVar('T')
+
 
 def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.PathLike) -> list[str]:
     """Point ``cfg`` at copies of its annotation files that are free of the fatal findings.
 
-    For COCO data the copies are json files, for semantic maps lists of the images that are left. Boxes of the training
-    are cut to their images. The ground truth of a validation or test is not changed: its faults stay where an
-    evaluation works with them, pictures that cannot be loaded are not predicted, and evaluators that read the file get
-    all of its objects. Only ``folder`` is written to.
+    For COCO data the copies are json files, for semantic maps and XML files lists of the images that are left. Boxes
+    of the training are cut to their images. The ground truth of a validation or test is not changed: its faults stay
+    where an evaluation works with them, pictures that cannot be loaded are not predicted, and evaluators that read the
+    file get all of its objects. Only ``folder`` is written to.
 
     Returns:
         Lines for the log: what was left out, of each kind.
@@ -47,7 +51,7 @@ def drop_findings(cfg: Config, reports: Sequence[SplitReport], folder: str | os.
             continue
         Path(folder).mkdir(parents=True, exist_ok=True)
         leaf = _find(cfg, report.key)
-        clean = _clean_coco if leaf.kind == 'coco' else _clean_list
+        clean = CLEANERS[leaf.kind]
         path, truth, summary = clean(leaf, report, mended, Path(folder).absolute() / report.key.replace('.', '_'))
         _point_at(cfg, leaf, str(path), str(truth or path))
         if leaf.kind == 'seg':
@@ -123,12 +127,28 @@ def _clean_list(
     return write(path.with_suffix('.txt'), ''.join(f'{name}\n' for name in names)), None, summary
 
 
+def _clean_lines(
+    leaf: Leaf, report: SplitReport, findings: Sequence[Finding], path: Path
+) -> tuple[Path, str | Path | None, str]:
+    """Copy the lines of a list of names that are left; the data set makes one entry of each line."""
+    lines = list_from_file(leaf.dataset.ann_file)
+    kept = _without(lines, _indices(findings)['image'])
+    if not kept:
+        raise RunError(f'{report.key}: --lenient would leave out all {len(lines)} images')
+    summary = f'{len(kept)} of {len(lines)} images are left'
+    return write(path.with_suffix('.txt'), ''.join(f'{line}\n' for line in kept)), None, summary
+
+
+CLEANERS = {'coco': _clean_coco, 'seg': _clean_list, 'listed': _clean_lines}
+"""How a copy of the annotation file is made, by the kind of the data set."""
+
+
 def _indices(findings: Sequence[Finding]) -> dict[str, set[int]]:
     kinds = ('annotation', 'image', 'id', 'area', 'flag', 'box')
     return {kind: {finding.index for finding in findings if finding.leave_out == kind} for kind in kinds}
 
 
-def _without(entries: list[dict], indices: set[int]) -> list[dict]:
+def _without(entries: list[T], indices: set[int]) -> list[T]:
     return [entry for i, entry in enumerate(entries) if i not in indices]
 
 

@@ -162,7 +162,15 @@ class CocoFile:
         first: dict = {}
         again = np.zeros(len(ids), bool)
         again[usable] = [first.setdefault(ids[i], i) != i for i in np.flatnonzero(usable).tolist()]
-        self.about(rules.SAME_ID, again, lambda i: f'{self.name(first[ids[i]])} has the same id', 'id')
+        self.about(rules.SAME_ID, again, lambda i: f'{self._told(first[ids[i]])} and {self._told(i)}', 'id')
+
+    def _told(self, annotation: int) -> str:
+        """Place, image, category and box of an annotation whose id does not tell it."""
+        found = self.annotations[annotation]
+        return (
+            f'annotations[{annotation}] (image {found.get("image_id")!r}, category {found.get("category_id")!r}, '
+            f'bbox {str(found.get("bbox"))[:60]})'
+        )
 
 
 @no_collection()

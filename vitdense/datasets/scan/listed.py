@@ -1,32 +1,27 @@
 """The scan of any other data set with images and boxes, through what its ``load_data_list`` gives."""
 
-import io
 import os
-import pickle
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import wraps
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 from vitdense.config.datasets import positions
 from vitdense.findings import Finding
-from vitdense.names import listed
 
 from . import rules
 from .boxes import check_boxes
 from .classes import check_names, shorten
 from .coco_file import CocoFile, FileFault
 from .left import check_left
+from .listing import Broken, Listing, list_entries
 from .masks import check_masks
 from .pictures import Loader, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import SplitReport
 from .resizing import check_sizes
 from .resolve import CHEAP, Leaf
+from .unread import Neighbours
 
 REMARKS = (rules.EMPTY_BOX, rules.ABSURD, rules.OUTSIDE, rules.BEYOND)
 """Faults of COCO files that some formats have on purpose: the whole body of a person whose half is seen."""
@@ -39,37 +34,14 @@ def is_large(leaf: Leaf) -> bool:
 
 
 def read(leaf: Leaf) -> bytes:
-    """What the data set lists, which is kept in it as well.
+    """What the data set lists, which is kept in ``leaf`` and in the data set as well.
 
     Raises:
         FileFault: the data set cannot list its images.
+        ImportError: a package is missing that it needs.
     """
-    dataset = leaf.dataset
-    source: list[Any] = []
-    dataset.parse_data_info = _noted(dataset.parse_data_info, source)
-    try:
-        with redirect_stdout(io.StringIO()):
-            dataset.data_list = dataset.load_data_list()
-    except Exception as error:  # data sets assert and raise all kinds of things
-        about = f' at {str(source[-1])[:200]}' if source else ''
-        message = f'{leaf.type} cannot list its images: {type(error).__name__}: {error}{about}'
-        raise FileFault(message) from None
-    finally:
-        del dataset.parse_data_info
-    return pickle.dumps(dataset.data_list)
-
-
-def _noted(parse: Callable, source: list) -> Callable:
-    """``parse`` that leaves what it read last in ``source``, until it has read it."""
-
-    @wraps(parse)
-    def noted(raw: Any) -> Any:
-        source[:] = [raw]
-        parsed = parse(raw)
-        source.clear()
-        return parsed
-
-    return noted
+    leaf.listing = list_entries(leaf)
+    return leaf.listing.content()
 
 
 def count(leaf: Leaf, report: SplitReport, content: bytes) -> None:
@@ -80,36 +52,89 @@ def count(leaf: Leaf, report: SplitReport, content: bytes) -> None:
 
 def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -> list[str]:
     """Fill ``report`` from the list of the data set and at most ``most`` images; the files and folders it rests on."""
-    everything = leaf.dataset.data_list
+    listing = leaf.listing
+    everything = listing.entries
     used, filtered = _used(leaf)
-    classes = leaf.dataset.metainfo.get('classes')
-    report.findings += check_names(classes, leaf.key) if classes else []
-    if report.findings:
+    report.findings += _check_classes(leaf, report.classes)
+    report.findings += [_broken(one) for one in listing.broken]
+    report.findings += _no_size(listing)
+    if any(finding.kind in (rules.CLASS_NAMES, rules.CLASS_ORDER) for finding in report.fatal):
         return []
-    report.findings += _unread_names(report, everything)
     file = _as_coco(leaf, report, used)
-    _check(leaf, report, file)
+    report.names = dict(listing.names)
+    places = [listing.places.get(id(info), -1) for info in used]
+    _check(leaf, report, file, places)
     paths = {i: info['img_path'] for i, info in enumerate(used) if isinstance(info.get('img_path'), str)}
-    missing = missing_files(list(paths.values()))
+    missing, near = missing_files(list(paths.values())), Neighbours().tell
     report.findings += [
-        Finding(rules.MISSING_IMAGE, path, 'there is no such file') for path in paths.values() if path in missing
+        Finding(rules.MISSING_IMAGE, path, near(path), index=places[i]) for i, path in paths.items() if path in missing
     ]
     sized = np.flatnonzero(np.isfinite(file.wh).all(1)).tolist()
     names = [paths.get(i, leaf.key) for i in sized]
-    report.findings += check_sizes(leaf.node.get('pipeline') or [], file.wh[sized], names, sized)
+    report.findings += check_sizes(leaf.node.get('pipeline') or [], file.wh[sized], names, [places[i] for i in sized])
     opened: dict[int, str] = {}
     if leaf.loader is None:
         report.note = 'images not opened: the pipeline loads them in another way'
     else:
         opened = {i: paths[i] for i in spread([i for i, path in paths.items() if path not in missing], most)}
-        _look_at(leaf, leaf.loader, report, file, opened)
+        _look_at(leaf, leaf.loader, report, file, opened, places)
     lost = {'in images that filter_cfg leaves out': filtered, **_table(report, file, len(used))}
     total = len(file.annotations) + filtered
     if total or not used or report.classes:
         left = check_left(leaf, report, len(everything), total, lost)
         report.findings += left if any('instances' in info for info in everything) or not used else []
-    report.findings = [replace(finding, leave_out='', index=-1) for finding in report.findings]
+    report.findings = [_settle(finding, report.trains and bool(listing.lines)) for finding in report.findings]
     return [*{os.path.dirname(path) for path in paths.values()}, *opened.values()]
+
+
+def _settle(finding: Finding, mends: bool) -> Finding:
+    """A finding with what ``--lenient`` does: leave out the line of the image in the list of names of a training."""
+    if mends and finding.fatal and finding.index >= 0:
+        return replace(finding, leave_out='image')
+    return replace(finding, leave_out='', index=-1)
+
+
+def _broken(one: Broken) -> Finding:
+    return Finding(rules.NAME_LINE if one.is_line else rules.ENTRY, one.where, one.found, index=one.place)
+
+
+def _no_size(listing: Listing) -> list[Finding]:
+    """Sizes of nothing, with which filters leave images out without a word."""
+    findings = []
+    for info in listing.entries:
+        size = [_plain(info.get(key)) for key in ('width', 'height')]
+        if all(isinstance(side, int | float) for side in size) and min(size) <= 0:
+            where = str(info.get('xml_path') or info.get('img_path'))
+            message = f'the size of the image is {size[0]} x {size[1]}'
+            findings.append(Finding(rules.ENTRY, where, message, index=listing.places[id(info)]))
+    return findings
+
+
+def _check_classes(leaf: Leaf, before: Sequence[str]) -> list[Finding]:
+    """Class names of the config against those that the data set takes, and labels that follow a file.
+
+    Args:
+        before: names before the data set has read its files.
+    """
+    classes = leaf.dataset.metainfo.get('classes')
+    found = check_names(classes, leaf.key) if classes else []
+    if found or not classes:
+        return found
+    given = (leaf.node.get('metainfo') or {}).get('classes')
+    if given and before and tuple(classes) != tuple(before):
+        message = f'metainfo.classes is {shorten(before)}, but {leaf.type} takes the {len(classes)} names of its files'
+        remedy = 'leave classes out of metainfo'
+        return [Finding(rules.CLASS_NAMES, leaf.key, f'{message}, {shorten(classes)}', remedy=remedy)]
+    order = leaf.listing.categories
+    if not order or tuple(order) == tuple(classes):
+        return []
+    same = [a == b for a, b in zip(classes, order, strict=False)]
+    label = same.index(False) if False in same else len(same)
+    said, meant = (repr(one[label]) if label < len(one) else 'none' for one in (classes, order))
+    message = f'{len(classes)} classes and {len(order)} categories; label {label} is {said}, in the file {meant}'
+    remedy = f'metainfo=dict(classes=(...)) with all {len(order)} names of the file in their order'
+    fatal = bool(given) or len(order) != len(classes)  # the release may spell a few of its own names in another way
+    return [Finding(rules.CLASS_ORDER, leaf.dataset.ann_file, message, fatal, remedy=remedy)]
 
 
 def _used(leaf: Leaf) -> tuple[list[dict], int]:
@@ -154,8 +179,8 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check(leaf: Leaf, report: SplitReport, file: CocoFile) -> None:
-    """Labels, boxes and masks."""
+def _check(leaf: Leaf, report: SplitReport, file: CocoFile, places: Sequence[int]) -> None:
+    """Labels, boxes and masks; ``places`` of the images in the list."""
     labels = file.column('category_id')
     wrong = np.array([isinstance(label, int) for label in labels], bool) & (file.category_of < 0)
     wrong &= ~file.ignored & bool(report.classes)  # CrowdHuman's ignored ones have the label -1
@@ -165,8 +190,10 @@ def _check(leaf: Leaf, report: SplitReport, file: CocoFile) -> None:
     good = check_boxes(file, ~wrong & ~file.malformed & ~file.ignored)
     if any(step.get('with_mask') for step in leaf.steps('LoadAnnotations')):
         check_masks(file, good & np.isfinite(file.wh[file.image_of]).all(1), True)
+    place = [places[image] for image in file.image_of.tolist()]
     report.findings += [
-        replace(finding, fatal=finding.fatal and finding.kind not in REMARKS) for finding in file.findings
+        replace(finding, fatal=finding.fatal and finding.kind not in REMARKS, index=place[finding.index])
+        for finding in file.findings
     ]
 
 
@@ -183,31 +210,18 @@ def _table(report: SplitReport, file: CocoFile, images: int) -> dict[str, int]:
     return {'with ignore_flag (difficult, crowd or too small)': int(file.ignored.sum())}
 
 
-def _look_at(leaf: Leaf, loader: Loader, report: SplitReport, file: CocoFile, paths: dict[int, str]) -> None:
+def _look_at(
+    leaf: Leaf, loader: Loader, report: SplitReport, file: CocoFile, paths: dict[int, str], places: Sequence[int]
+) -> None:
     """Open images and compare them with the sizes that the data set gives."""
     pictures = list(in_threads(lambda path: look(path, loader), list(paths.values()), f'{leaf.key}: images'))
     for i, picture in zip(paths, pictures, strict=True):
         wh = file.wh[i]
         if picture.error:
-            report.findings.append(Finding(rules.UNREADABLE_IMAGE, picture.path, picture.error))
+            report.findings.append(Finding(rules.UNREADABLE_IMAGE, picture.path, picture.error, index=places[i]))
         elif np.isfinite(wh).all():
             fault = size_fault(picture, tuple(wh.astype(int).tolist()), 'the data set')
-            report.findings += [Finding(fault[0], picture.path, fault[1], fault[2])] if fault else []
+            report.findings += [Finding(fault[0], picture.path, *fault[1:], index=places[i])] if fault else []
     report.opened = len(pictures)
     report.digests = {picture.path: picture.digest for picture in pictures if picture.digest}
     report.findings += compare_pictures(pictures)
-
-
-def _unread_names(report: SplitReport, entries: Sequence[dict]) -> list[Finding]:
-    """A remark about names in XML files that are no classes: their objects are not listed."""
-    names: Counter[str] = Counter()
-    for path in filter(None, (info.get('xml_path') for info in entries)):
-        with suppress(OSError, ElementTree.ParseError):
-            names.update(name.text or '' for name in ElementTree.parse(path).getroot().iterfind('object/name'))
-    extra = {name: number for name, number in names.items() if name not in report.classes}
-    if not extra:
-        return []
-    told = listed([f'{name!r} ({number})' for name, number in extra.items()], 10)
-    missing = [name for name in report.classes if name not in names]
-    message = f'{told} in the files; {f"without an object: {shorten(missing)}" if missing else "left out"}'
-    return [Finding(rules.UNUSED_CATEGORY, report.ann_file, message, False)]

@@ -47,6 +47,7 @@ class SplitReport:
         ann_file: annotation file, or empty.
         digests: hash of the content of each opened image file.
         histogram: lines about the values of semantic maps, where some of them are wrong.
+        names: how many objects have each name in the files, whether it is a class or not, where that is known.
         maps: about the semantic maps of a data set that has some.
     """
 
@@ -62,12 +63,17 @@ class SplitReport:
     ann_file: str = ''
     digests: dict[str, str] = field(default_factory=dict)
     histogram: list[str] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=dict)
     maps: MapFacts | None = None
 
     @property
     def trains(self) -> bool:
         """Whether it is a data set of the training."""
         return self.key.startswith('train_')
+
+    def has(self, name: str) -> bool:
+        """Whether its files have objects of this class, as far as that is known."""
+        return name in self.names or any(self.per_class.get(name, ()))
 
     @property
     def fatal(self) -> list[Finding]:

@@ -31,6 +31,7 @@ class Leaf:
         loader: how images are decoded, ``None`` if by something unknown.
         ignored: labels that the config tells heads of a segmentor to ignore.
         fault: why the data set cannot be built.
+        listing: what a data set of the kind 'listed' lists, once it was asked.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Leaf:
     loader: Loader | None = field(default_factory=Loader)
     ignored: tuple[int, ...] = ()
     fault: str = ''
+    listing: Any = None
 
     @property
     def is_test(self) -> bool:

@@ -10,9 +10,24 @@ MAPS = 'the opened maps'
 ANNOTATION_FILE = declare(
     'annotation file', '`ann_file`, or the list of a data set', 'a file of the format that the data set reads', ''
 )
+PACKAGE = declare(
+    'package of a data set', 'what a data set imports to read its files', 'the package', 'pip install PACKAGE'
+)
+ENTRY = declare(
+    'annotation that cannot be read',
+    'the files and entries of data sets that are no COCO files; of XML files (VOC, WIDER Face) all of them',
+    'what the data set reads: sizes above 0, and objects with a name and numbers in bndbox',
+    'mend the file',
+)
+NAME_LINE = declare(
+    'line of a list of names',
+    '`ann_file` of semantic maps and of XML files, where a file of this name is not there',
+    'a name a line, without blanks, suffixes and blank lines',
+    'mend the line',
+)
 CLASS_NAMES = declare(
     'class names',
-    '`metainfo.classes`, and the categories of the file',
+    '`metainfo.classes`, and the categories of the file, or the names of the objects in XML files',
     'names, each once, that are those of the file in any order',
     'name them in metainfo=dict(classes=(...)); --lenient takes those of the config',
 )
@@ -101,6 +116,12 @@ FAULTY_MASK = declare(
     'mend the file',
 )
 MISSING_IMAGE = declare('missing image', 'files of the images', 'a file', 'mend data_prefix or the file')
+MAP_AS_IMAGE = declare(
+    'semantic map that is read as an image',
+    '`data_prefix`, `img_suffix` and `seg_map_suffix`, and the files that they lead to',
+    'images and maps that names or folders tell apart',
+    'put the maps into a folder of their own, or list the names of the images in ann_file',
+)
 MISSING_MAP = declare('missing semantic map', 'files of the maps', 'a file', 'mend data_prefix or seg_map_suffix')
 UNREADABLE_IMAGE = declare('unreadable image', OPENED, 'a whole file that the pipeline can load', 'replace the file')
 UNREADABLE_MAP = declare('unreadable semantic map', MAPS, 'a whole file that the pipeline can load', 'replace the file')

@@ -1,13 +1,16 @@
 """The scan of a config's data sets."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
 
+from vitdense.compat.requirements import missing_package
 from vitdense.findings import Finding
 
 from . import cache, coco, listed, rules, seg
+from .classes import check_categories
 from .coco_file import FileFault
 from .report import SplitReport
 from .resolve import Leaf, find_leaves, is_remote
@@ -36,7 +39,9 @@ def scan_data(cfg: Config, splits: tuple[str, ...] = ('train', 'val'), check: st
     """
     if check not in CHECKS:
         raise ValueError(f'check is {check!r}, expected one of {CHECKS}')
-    reports = [_scan(leaf, check) for split in splits for leaf in find_leaves(cfg, split)]
+    leaves = [leaf for split in splits for leaf in find_leaves(cfg, split)]
+    reports = [_scan(leaf, check) for leaf in leaves]
+    _compare_names(leaves, reports)
     _find_leaks(reports)
     return reports
 
@@ -72,6 +77,9 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
             known.key = leaf.key
             return known
         paths = kind.examine(leaf, report, content, MOST_OPENED if check == 'sample' else None)
+    except ImportError as error:
+        report.findings.append(_package(leaf, error))
+        return report
     except FileFault as fault:
         if check == 'off':
             report.note = f'not checked: {fault}'
@@ -98,6 +106,31 @@ def _settings(leaf: Leaf) -> dict[str, Any]:
         'split': leaf.key.split('_')[0],
         **{name: getattr(dataset, name, None) for name in names},
     }
+
+
+def _package(leaf: Leaf, error: ImportError) -> Finding:
+    needed = missing_package(type(leaf.dataset)) or error.name
+    message = f'{leaf.type} needs {needed}, which is not installed' if needed else f'{leaf.type}: {error}'
+    return Finding(rules.PACKAGE, leaf.key, message, remedy=f'pip install {needed}' if needed else str(error))
+
+
+def _compare_names(leaves: list[Leaf], reports: list[SplitReport]) -> None:
+    """Names of the objects in files against the classes, for those whose files have no list of categories.
+
+    A class that no file of the training has is a fault where others have names that are no classes: one of them may be
+    meant. In a validation it may be rare.
+    """
+    for leaf, report in zip(leaves, reports, strict=True):
+        others = [one for one in reports if one is not report and one.key.split('_')[0] == report.key.split('_')[0]]
+        if report.classes and set(report.names) - set(report.classes):
+            elsewhere = {name: 0 for one in others for name in report.classes if one.has(name)}
+            is_default = report.classes == tuple(type(leaf.dataset).METAINFO.get('classes', ()))
+            where = report.ann_file or report.key
+            mends = 'classes' if leaf.listing.lines else ''
+            report.findings += [
+                replace(found, fatal=found.fatal and report.trains, leave_out=mends if report.trains else '')
+                for found in check_categories(report.classes, {**elsewhere, **report.names}, where, is_default, '')
+            ]
 
 
 def _find_leaks(reports: list[SplitReport]) -> None:

@@ -13,11 +13,12 @@ from . import rules
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, beyond_8_bits, histogram, loads_8_bits, look_at_map
+from .name_lines import line_fault, name_lines
 from .pictures import Loader, Picture, compare_pictures, in_threads, look, missing_files, size_fault, spread
 from .report import MapFacts, SplitReport
 from .resizing import check_sizes
 from .resolve import Leaf
-from .unread import Neighbours, unread_files
+from .unread import Neighbours, maps_among_images, unread_files
 
 PATHS = ('img_path', 'seg_map_path')
 
@@ -53,10 +54,22 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         report.findings += [] if entries else [_empty(leaf)]
         return folders
     paths = [path for info in entries.values() for path in map(info.get, PATHS) if path]
+    report.findings += maps_among_images(leaf.dataset, entries)
+    if any(finding.index < 0 for finding in report.findings):
+        return folders
     missing = missing_files(paths)
     near = Neighbours().tell
-    bad = set()
+    bad = {finding.index for finding in report.findings}
+    lines = name_lines(leaf.dataset.ann_file, len(leaf.dataset.data_list))
     for i, info in entries.items():
+        if i in bad:
+            continue
+        fault = _line_fault(leaf, lines[i]) if lines and info.get('img_path') in missing else ''
+        if fault:
+            bad.add(i)
+            where = f'{leaf.dataset.ann_file}, line {i + 1}'
+            report.findings.append(Finding(rules.NAME_LINE, where, fault, True, 'image', i))
+            continue
         for kind, key in zip((rules.MISSING_IMAGE, rules.MISSING_MAP), PATHS, strict=True):
             if info.get(key) in missing:
                 bad.add(i)
@@ -70,6 +83,10 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     report.images -= len({finding.index for finding in report.fatal if finding.index >= 0})
     folders += {os.path.dirname(path) for path in paths}
     return [*folders, *(info[key] for info in opened.values() for key in PATHS if info.get(key))]
+
+
+def _line_fault(leaf: Leaf, line: str) -> str:
+    return line_fault(line, leaf.dataset.data_prefix.get('img_path') or '', leaf.dataset.img_suffix)
 
 
 def _entries(leaf: Leaf) -> dict[int, dict]:

@@ -1,11 +1,15 @@
 """Images and maps in the folders of a data set that it does not read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from vitdense.findings import Finding
+
+from . import rules
 
 
 def unread_files(dataset: Any) -> tuple[dict[str, list[str]], list[str]]:
@@ -39,6 +43,40 @@ def unread_files(dataset: Any) -> tuple[dict[str, list[str]], list[str]]:
         if stem in without_image or (end != suffix and not is_map):
             left.append(path)
     return {'img_path': left, 'seg_map_path': spare}, folders
+
+
+def maps_among_images(dataset: Any, entries: Mapping[int, dict]) -> list[Finding]:
+    """Semantic maps that a data set of mmseg takes for images, because they lie among these and end alike.
+
+    Args:
+        entries: image and map by the place in the list of all.
+
+    Returns:
+        A finding for each, which leaves the entry out; or one without a place if images are their own maps.
+    """
+    both = {
+        i: [os.path.abspath(info[key]) for key in ('img_path', 'seg_map_path')]
+        for i, info in entries.items()
+        if info.get('seg_map_path')
+    }
+    same = [image for image, own in both.values() if image == own]
+    suffixes = f'img_suffix {dataset.img_suffix!r} and seg_map_suffix {dataset.seg_map_suffix!r}'
+    folders = [os.path.abspath(dataset.data_prefix.get(key) or '.') for key in ('img_path', 'seg_map_path')]
+    if same:
+        message = f'{len(same)} of {len(entries)} images are their own maps, the first is {same[0]}: {suffixes}'
+        return [Finding(rules.MAP_AS_IMAGE, folders[0], message)]
+    owners = {own: image for image, own in both.values()}
+    nested = folders[1] != folders[0] and PurePath(folders[1]).is_relative_to(folders[0])
+    findings = []
+    for i, (image, _) in both.items():
+        if image in owners:
+            message = f'the map of {owners[image]}: {suffixes}'
+        elif nested and PurePath(image).is_relative_to(folders[1]):
+            message = f'in the folder of the maps, which is in that of the images: {suffixes}'
+        else:
+            continue
+        findings.append(Finding(rules.MAP_AS_IMAGE, image, message, True, 'image', i))
+    return findings
 
 
 class Neighbours:
