@@ -12,13 +12,15 @@ from .run import Run
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 RECALLS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
+LVIS_ITEMS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'APr', 'APc', 'APf')
+LVIS_RECALLS = ('AR@300', 'ARs@300', 'ARm@300', 'ARl@300')
 OF_MAPS = {'mIoU': ('mIoU', 'mAcc'), 'mDice': ('mDice', 'mAcc'), 'mFscore': ('mFscore', 'mPrecision', 'mRecall')}
 
 
 @rule(
     'metric that the evaluators do not give',
     looks_at='`save_best` of the checkpoint hook and `monitor` of the early stopping hook, where all of '
-    '`val_evaluator` are CocoMetric or IoUMetric',
+    '`val_evaluator` are CocoMetric, LVISMetric, OpenImagesMetric, VOCMetric or IoUMetric',
     expected='a key of the validation, with its prefix',
 )
 def unknown_metric(run: Run) -> Iterator[Case]:
@@ -114,15 +116,19 @@ def _keys_of(run: Run, node: ConfigDict) -> list[str] | None:
     if node.get('format_only'):
         return None
     prefix, names = node.get('prefix'), []
-    if kind == 'CocoMetric':
-        prefix, items = prefix or 'coco', node.get('metric_items')
+    if kind in ('CocoMetric', 'LVISMetric'):
+        is_lvis = kind == 'LVISMetric'
+        prefix, items = prefix or ('lvis' if is_lvis else 'coco'), node.get('metric_items')
         for metric in _listed(node.get('metric', 'bbox')):
             if metric == 'proposal_fast':
                 names += [f'AR@{number}' for number in node.get('proposal_nums', (100, 300, 1000))]
             elif metric == 'proposal':
-                names += items or RECALLS
+                names += items or (LVIS_RECALLS if is_lvis else RECALLS)
             else:
-                names += [f'{metric}_{item}' for item in items or COCO_ITEMS]
+                names += [f'{metric}_{item}' for item in items or (LVIS_ITEMS if is_lvis else COCO_ITEMS)]
+    elif kind == 'OpenImagesMetric' or (kind == 'VOCMetric' and node.get('metric', 'mAP') == 'mAP'):
+        prefix = prefix or ('openimages' if kind == 'OpenImagesMetric' else 'pascal_voc')
+        names = ['mAP', *(f'AP{int(threshold * 100):02d}' for threshold in _listed(node.get('iou_thrs', 0.5)))]
     elif kind == 'IoUMetric':
         metrics = _listed(node.get('iou_metrics', 'mIoU'))
         if not all(metric in OF_MAPS for metric in metrics):

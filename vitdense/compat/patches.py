@@ -3,6 +3,7 @@
 import importlib.util
 import pkgutil
 from importlib.abc import Loader
+from types import ModuleType
 from typing import Any
 
 from vitdense.compat.after_import import after_import
@@ -15,6 +16,7 @@ def apply() -> None:
     after_import('torch', trust_checkpoint_classes)
     after_import('mmengine.config.utils', find_renamed_mmseg)
     after_import('mmengine.config.config', find_own_configs)
+    after_import('lvis.eval', give_float_to_lvis)
 
 
 def restore_find_loader() -> None:
@@ -55,6 +57,14 @@ def _history_method(owner: type, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith('_'):
         raise AttributeError(f'a checkpoint may only refer to methods of HistoryBuffer, not to {owner!r}.{name}')
     return getattr(owner, name)
+
+
+def give_float_to_lvis(lvis_eval: Any) -> None:
+    """lvis 0.5.3, the last release, evaluates with ``np.float``, which NumPy 1.24 removed."""
+    numpy = lvis_eval.np
+    if 'float' not in vars(numpy):
+        lvis_eval.np = ModuleType('numpy')
+        vars(lvis_eval.np).update(vars(numpy), float=float)
 
 
 def find_own_configs(config: Any) -> None:

@@ -42,6 +42,9 @@ TREES = {
     'CityscapesDataset': CITYSCAPES_TREE,
     'PascalContextDataset': PASCAL_CONTEXT_TREE,
 }
+OTHER_FILES = ('label_file', 'hierarchy_file', 'meta_file', 'image_level_ann_file')
+"""Files that OpenImagesDataset reads beside its annotations."""
+
 GENERATED = ('ShapesDataset', 'ShapesSegDataset')
 
 
@@ -73,7 +76,7 @@ def _missing(node: ConfigDict) -> list[Path]:
     if _is_generated(node):
         return []
     root = node.get('data_root') or ''
-    named = [node.get('ann_file'), *(node.get('data_prefix') or {}).values()]
+    named = [*map(node.get, ('ann_file', *OTHER_FILES)), *(node.get('data_prefix') or {}).values()]
     joined = [str(Path(root) / name) for name in named if isinstance(name, str) and name]
     return [Path(path) for path in joined if '://' not in root and ':/' not in path and not Path(path).exists()]
 

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -92,7 +93,7 @@ def list_entries(leaf: Leaf) -> Listing:
         raise
     except Exception as error:  # data sets assert and raise all kinds of things
         if not unread:  # else it has stumbled over what stands for these
-            raise FileFault(f'{leaf.type} cannot list its images: {type(error).__name__}: {error}') from None
+            raise FileFault(f'{leaf.type} cannot list its images: {_told(error)}') from None
         everything = list(unread)
     finally:
         vars(dataset).pop('parse_data_info')
@@ -126,7 +127,7 @@ def _tolerant(leaf: Leaf, parse: Callable, unread: list[_Unread], listing: Listi
             raise
         except Exception as error:
             if not is_a(leaf.dataset, *TOLERANT):
-                about = f'{type(error).__name__}: {error} at {str(raw)[:200]}'
+                about = f'{_told(error)} at {str(raw)[:200]}'
                 raise FileFault(f'{leaf.type} cannot list its images: {about}') from None
             unread.append(_Unread(raw, error))
             return unread[-1]
@@ -149,7 +150,7 @@ def _broken(leaf: Leaf, place: int, one: _Unread, lines: list[str]) -> Broken:
     dataset, error, near = leaf.dataset, one.error, Neighbours()
     if not is_a(dataset, 'XMLDataset'):
         image = one.raw.get('raw_img_info', one.raw) if isinstance(one.raw, dict) else one.raw
-        return Broken(place, str(image)[:100], f'{type(error).__name__}: {error}')
+        return Broken(place, str(image)[:100], _told(error))
     folder = _xml_folder(dataset)
     path = os.path.join(folder, f'{one.raw["img_id"]}.xml')
     if isinstance(error, OSError):
@@ -159,7 +160,13 @@ def _broken(leaf: Leaf, place: int, one: _Unread, lines: list[str]) -> Broken:
             return Broken(place, f'{dataset.ann_file}, line {place + 1}', fault, True)
         return Broken(place, missing, near.tell(missing) if not os.path.exists(missing) else str(error.strerror))
     faults = xml_faults(path, dataset.metainfo['classes'], is_a(dataset, 'WIDERFaceDataset'))
-    return Broken(place, path, '; '.join(faults[:3]) or f'{type(error).__name__}: {error}')
+    return Broken(place, path, '; '.join(faults[:3]) or _told(error))
+
+
+def _told(error: Exception) -> str:
+    """An error of a data set; where it has no message, the line of code that raised it."""
+    kind, line = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+    return f'{kind}: {error}' if str(error) else f'{kind} in {os.path.basename(line.filename)}: {line.line}'
 
 
 def _xml_folder(dataset: Any) -> str:

@@ -98,6 +98,7 @@ def _settings(leaf: Leaf) -> dict[str, Any]:
         'type': f'{type(dataset).__module__}.{leaf.type}',
         'file': os.path.abspath(dataset.ann_file or ''),
         'folders': {key: os.path.abspath(str(path or '')) for key, path in dataset.data_prefix.items()},
+        'given': (leaf.node.get('metainfo') or {}).get('classes'),
         'metainfo': {key: dataset.metainfo.get(key) for key in ('classes', 'label_map')},
         'default_classes': type(dataset).METAINFO.get('classes'),
         'pipeline': leaf.node.get('pipeline'),
