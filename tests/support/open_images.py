@@ -27,15 +27,16 @@ class OpenImages:
         for i in (1, 2, 3):
             write_picture(root / f'train/{i}.jpg', i)
 
-    def _csv(self, name: str, rows: list) -> None:
+    def write_csv(self, name: str, rows: list) -> None:
+        """Write a file of the data set."""
         with open(self.root / name, 'w', newline='') as file:
             csv.writer(file).writerows(rows)
 
     def config(self, split: str = 'train', pipeline: list = LOAD, **changes) -> Config:
         flags = ('IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
         first = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax', *flags)
-        self._csv('boxes.csv', [first, *((i, 'x', name, 1, *box, 0, 0, 0, 0, 0) for i, name, box in self.rows)])
-        self._csv('classes.csv', list(NAMES.items()))
+        self.write_csv('boxes.csv', [first, *((i, 'x', name, 1, *box, 0, 0, 0, 0, 0) for i, name, box in self.rows)])
+        self.write_csv('classes.csv', list(NAMES.items()))
         below = [dict(LabelName=name) for name in ('/m/c', '/m/s')]
         tree = dict(LabelName='/m/0', Subcategory=[dict(LabelName='/m/x', Subcategory=below)])
         (self.root / 'tree.json').write_text(json.dumps(tree))

@@ -1,6 +1,6 @@
 """What the OpenMMLab packages need in order to run on current PyTorch and to load what it says, and nothing else."""
 
-from vitdense.compat import deform_attn, mmcv_ext, patches, requirements, weights
+from vitdense.compat import deform_attn, evaluation, mmcv_ext, patches, requirements, weights
 
 
 def install() -> None:
@@ -16,6 +16,7 @@ def install() -> None:
     deform_attn.install()
     weights.install()
     patches.apply()
+    evaluation.install()
 
 
 __all__ = ['install']

@@ -10,6 +10,8 @@ import torch
 pytest.importorskip('mmdet')
 
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation.functional import mean_ap
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from support.open_images import META_KEYS, NAMES, OpenImages
 from support.scan import CLASSES, CocoFolder, only
@@ -173,18 +175,60 @@ def test_files_beside_the_annotations_are_looked_for(images, key):
         check_files(cfg, ('train',))
 
 
-def test_metric_of_open_images(images):
-    """Perfect predictions of an image have an AP of 1 for its classes, and for the class above them."""
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=META_KEYS)]
-    cfg = images.config('val', pipeline)
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=META_KEYS)]
+
+
+def evaluated(cfg: Config) -> dict:
+    """Metrics of perfect predictions for the validation."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(cfg.val_dataloader.dataset)
         metric = METRICS.build(dict(type='OpenImagesMetric'))
     metric.dataset_meta = dataset.metainfo
-    for i in range(3):
+    for i in range(len(dataset)):
         sample = dataset[i]['data_samples']
         boxes = torch.tensor([one['bbox'] for one in sample.instances])
         labels = torch.tensor([one['bbox_label'] for one in sample.instances])
         pred = dict(bboxes=boxes, scores=torch.ones(len(boxes)), labels=labels)
         metric.process({}, [dict(sample.to_dict(), pred_instances=pred)])
-    assert metric.evaluate(3) == {'openimages/AP50': 1, 'openimages/mAP': 1}
+    return metric.evaluate(len(dataset))
+
+
+def test_metric_of_open_images(images, monkeypatch):
+    """Perfect predictions of an image have an AP of 1 for its classes, and for the class above them; the table names
+    them, where mmdet has the names of the release: Tortoise, Container, Magpie.
+    """
+    told = []
+    monkeypatch.setattr(mean_ap, 'print_log', lambda text, **_: told.append(text))
+    assert evaluated(images.config('val', PIPELINE)) == {'openimages/AP50': 1, 'openimages/mAP': 1}
+    assert [line.split()[1] for line in told[-1].splitlines() if line.endswith('1.000 |')] == [*NAMES.values(), 'mAP']
+
+
+def test_metric_of_voc_names_the_classes(monkeypatch):
+    """In a folder of VOC2007, mmdet's table has the names of its release: aeroplane, bicycle, bird."""
+    told = []
+    monkeypatch.setattr(mean_ap, 'print_log', lambda text, **_: told.append(text))
+    metric = METRICS.build(dict(type='mmdet.VOCMetric', eval_mode='11points'))
+    metric.dataset_meta = dict(classes=CLASSES, dataset_type='VOC2007')
+    boxes = torch.tensor([[5.0, 5, 30, 40], [40, 5, 60, 40], [5, 45, 30, 55]])
+    found = dict(bboxes=boxes, labels=torch.arange(3))
+    nothing = dict(bboxes=boxes[:0], labels=torch.arange(0))
+    pred = dict(found, scores=torch.ones(3))
+    metric.process({}, [dict(gt_instances=found, ignored_instances=nothing, pred_instances=pred)])
+    assert metric.evaluate(1)['pascal_voc/mAP'] == 1
+    assert [line.split()[1] for line in told[-1].splitlines() if line.endswith('1.000 |')] == [*CLASSES, 'mAP']
+
+
+def test_challenge_of_open_images(images):
+    """Its objects say in another word whether they are groups."""
+    names = [[name, text, i] for i, (name, text) in enumerate(NAMES.items(), 1)]
+    cfg = images.config('val', PIPELINE, type='OpenImagesChallengeDataset', ann_file='boxes.txt')
+    images.write_csv('classes.csv', names)
+    (images.root / 'boxes.txt').write_text(
+        ''.join(f'{i}.jpg\n-\n2\n1 0.1 0.1 0.5 0.5 0\n2 0.5 0.5 0.9 0.9 {i == 3:d}\n' for i in (1, 2, 3))
+    )
+    with open(images.root / 'tree.json', 'wb') as file:
+        np.save(file, np.eye(4))
+    assert evaluated(cfg) == {'openimages/AP50': 1, 'openimages/mAP': 1}
+    report = scan_data(cfg, ('val',), 'full')[0]
+    assert report.findings == []
+    assert report.per_class == {'Circle': (3, 3), 'Square': (3, 3), 'Shape': (0, 0)}
