@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from mmdet.datasets import LVISV1Dataset
+from mmdet.datasets import BaseDetDataset, LVISV1Dataset
 from mmengine.config import Config
 from support.scan import CocoFolder, only
 
@@ -63,6 +63,32 @@ def test_what_is_installed_is_no_fault(monkeypatch):
 @pytest.mark.usefixtures('without')
 def test_what_needs_nothing_is_no_fault():
     assert found(COCO, dict(type='CocoMetric')) == []
+
+
+class OfPackage(BaseDetDataset):
+    """A data set of a user that needs a package, when it is built or when it reads its files."""
+
+    def __init__(self, at_once: bool = False, **kwargs) -> None:
+        if at_once:
+            import no_package_of_this_name  # noqa: F401
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        import no_package_of_this_name
+
+        return no_package_of_this_name.read(self.ann_file)
+
+
+@pytest.mark.parametrize('at_once', [False, True])
+def test_a_data_set_of_a_user(tmp_path, monkeypatch, at_once):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    dataset = dict(type=OfPackage, at_once=at_once, ann_file='a.json', pipeline=[])
+    finding = only(
+        scan_data(Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset))), ('train',))[0]
+    )
+    assert finding.kind == 'package of a data set'
+    assert 'no_package_of_this_name' in finding.found
+    assert at_once or finding.remedy == 'pip install no_package_of_this_name'
 
 
 @pytest.mark.usefixtures('without')

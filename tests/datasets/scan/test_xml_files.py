@@ -163,6 +163,7 @@ def test_lenient_leaves_out_images_of_a_training(voc):
     names = voc.root / 'VOC2007/ImageSets/train.txt'
     before = names.read_text()
     reports = scan_data(cfg, ('train',), 'full')
+    assert (reports[0].images, reports[0].per_class['circle']) == (2, (2, 2))
     assert kinds(reports[0]) == {
         ENTRY: 1,
         'box of negative size': 1,

@@ -84,6 +84,10 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         left = check_left(leaf, report, len(everything), total, lost)
         report.findings += left if any('instances' in info for info in everything) or not used else []
     report.findings = [_settle(finding, report.trains and bool(listing.lines)) for finding in report.findings]
+    gone = {finding.index for finding in report.findings if finding.leave_out == 'image'}
+    if gone & {*places}:
+        kept = [info for place, info in zip(places, used, strict=True) if place not in gone]
+        _table(report, _as_coco(leaf, report, kept), len(kept))
     return [*{os.path.dirname(path) for path in paths.values()}, *opened.values()]
 
 

@@ -31,6 +31,7 @@ class Leaf:
         loader: how images are decoded, ``None`` if by something unknown.
         ignored: labels that the config tells heads of a segmentor to ignore.
         fault: why the data set cannot be built.
+        lacks: whether that is a package.
         listing: what a data set of the kind 'listed' lists, once it was asked.
     """
 
@@ -42,6 +43,7 @@ class Leaf:
     loader: Loader | None = field(default_factory=Loader)
     ignored: tuple[int, ...] = ()
     fault: str = ''
+    lacks: bool = False
     listing: Any = None
 
     @property
@@ -77,8 +79,9 @@ def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
             except Exception as error:  # some read files when they are built, those of mmseg compare their classes
                 if leaf.kind == 'listed' and isinstance(error, TypeError):  # a constructor with other arguments
                     leaf.kind = ''
-                elif leaf.kind == 'listed' or (leaf.kind == 'seg' and isinstance(error, ValueError)):
+                elif leaf.kind == 'listed' or (leaf.kind == 'seg' and isinstance(error, ValueError | ImportError)):
                     leaf.fault = f'{leaf.type} cannot be built: {type(error).__name__}: {error}'
+                    leaf.lacks = isinstance(error, ImportError)
                 else:
                     raise
     leaf.loader = find_loader(node.get('pipeline') or [])

@@ -53,6 +53,7 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
         return report
     if leaf.fault:
         broken = rules.CLASS_NAMES if leaf.kind == 'seg' else rules.ANNOTATION_FILE
+        broken = rules.PACKAGE if leaf.lacks else broken
         report.findings.append(Finding(broken, leaf.key, leaf.fault))
         return report
     names = leaf.dataset.metainfo.get('classes') or ()

@@ -28,9 +28,12 @@ def read(leaf: Leaf) -> bytes:
 
     Raises:
         FileFault: the data set cannot list them.
+        ImportError: a package is missing that it needs.
     """
     try:
         leaf.dataset.data_list = leaf.dataset.load_data_list()
+    except ImportError:
+        raise
     except Exception as error:  # data sets of mmseg assert and raise all kinds of things
         raise FileFault(f'{leaf.type} cannot list its images: {type(error).__name__}: {error}') from None
     return '\n'.join(f'{info.get("img_path")}\t{info.get("seg_map_path")}' for info in leaf.dataset.data_list).encode()
