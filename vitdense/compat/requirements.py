@@ -14,15 +14,12 @@ NEEDS = {
     ),
     **dict.fromkeys(('CityScapesMetric', 'CityscapesMetric'), ('cityscapesscripts', 'cityscapesscripts')),
     **dict.fromkeys(('DSDLDetDataset', 'DSDLSegDataset'), ('dsdl', 'dsdl')),
-    **dict.fromkeys(
-        ('LoadBiomedicalImageFromFile', 'LoadBiomedicalAnnotation', 'LoadBiomedicalData'), ('nibabel', 'nibabel')
-    ),
     'COCOCaptionMetric': ('pycocoevalcap', 'pycocoevalcap'),
     'DODDataset': ('d_cube', 'ddd-dataset'),
     'InstaBoost': ('instaboostfast', 'instaboostfast'),
     'Albu': ('albumentations', 'albumentations'),
 }
-"""Modules that parts of mmdet and mmseg import where they are used, and what pip calls them, by the names of types."""
+"""Modules without which parts of mmdet and mmseg cannot be built, and what pip calls them, by the names of types."""
 
 
 def check() -> None:
