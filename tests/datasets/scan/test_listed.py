@@ -163,6 +163,20 @@ def test_crowdhuman(tmp_path):
     assert kinds(report) == {'box beyond the edge of the image': 2, 'annotations that are no objects': 1}
 
 
+def test_a_misspelt_class_of_crowdhuman(tmp_path):
+    """Its persons would all be regions to ignore."""
+    CocoFolder(tmp_path)
+    box = dict(fbox=[5, 5, 30, 40], hbox=[5, 5, 5, 5], vbox=[5, 5, 30, 40])
+    line = json.dumps(dict(ID='1', gtboxes=[dict(tag='person', **box), dict(tag='mask', extra=dict(ignore=1), **box)]))
+    (tmp_path / 'annotation_train.odgt').write_text(line)
+    dataset = dict(type='CrowdHumanDataset', data_root=str(tmp_path), ann_file='annotation_train.odgt', pipeline=LOAD)
+    dataset |= dict(data_prefix=dict(img='train'), metainfo=dict(classes=('persn',)))
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+    (finding,) = scan_data(cfg, ('train',))[0].causes
+    assert (finding.kind, finding.leave_out) == ('class names', '')
+    assert "'persn' (nearest: 'person')" in finding.found
+
+
 def test_wider_face(tmp_path):
     root = tmp_path / 'WIDER_train'
     places = root / 'Annotations'

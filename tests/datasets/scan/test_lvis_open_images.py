@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
+from mmdet.datasets import LVISV1Dataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.functional import mean_ap
 from mmengine.config import Config
@@ -73,6 +74,19 @@ def test_labels_of_lvis_follow_the_file(lvis, classes, says):
     (finding,) = scan_data(cfg, ('train',))[0].fatal
     assert (finding.kind, finding.where) == ('class order', f'{lvis.root}/train.json')
     assert says in finding.found
+
+
+class Small(LVISV1Dataset):
+    """A release whose classes are known."""
+
+    METAINFO = dict(classes=('circle', 'square', 'tri_angle'))
+
+
+def test_a_release_may_spell_its_names_in_another_way(lvis):
+    cfg = lvis.config(Small)
+    del cfg.train_dataloader.dataset.metainfo
+    finding = only(scan_data(cfg, ('train',))[0])
+    assert (finding.kind, finding.fatal) == ('class order', False)
 
 
 def test_default_classes_of_lvis_are_not_those_of_a_small_file(lvis):

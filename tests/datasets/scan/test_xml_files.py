@@ -138,6 +138,22 @@ def test_all_files_that_cannot_be_read_are_told_at_once(voc, spoil, says, split)
     assert report.per_class['circle'] == (1, 1) or '0 x 0' in says
 
 
+def test_names_that_are_nearly_there(voc):
+    """The images of VOC end in .jpg, whatever there is."""
+    folder = voc.root / 'VOC2007'
+    (folder / 'JPEGImages/1.jpg').rename(folder / 'JPEGImages/1.JPG')
+    voc.objects['2'] = None
+    cfg = voc.config()
+    (folder / 'Annotations/2.XML').write_text('')
+    assert [finding.found for finding in scan_data(cfg, ('train',))[0].fatal] == [
+        'there is no such file, but 2.XML',
+        'there is no such file, but 1.JPG',
+    ]
+    cfg = voc.config(ann_subdir='Labels')
+    (finding, *_) = scan_data(cfg, ('train',))[0].fatal
+    assert finding.found == f'there is no folder {folder}/Labels'
+
+
 def test_several_faults_of_one_file(voc):
     """Objects of other names are not read, so nothing is wrong with them."""
     text = xml([('circle', ('', 'b', 30, 40), 0), ('star', ('', 5, 30, 40), 0)], wh=('', 60))

@@ -100,7 +100,10 @@ def list_entries(leaf: Leaf) -> Listing:
         vars(dataset).pop('_parse_instance_info', None)
     is_list = is_a(dataset, 'XMLDataset')
     lines = listing.lines = name_lines(dataset.ann_file, len(everything)) if is_list else []
-    listing.broken = [_broken(leaf, i, one, lines) for i, one in enumerate(everything) if isinstance(one, _Unread)]
+    near = Neighbours()
+    listing.broken = [
+        _broken(leaf, i, one, lines, near) for i, one in enumerate(everything) if isinstance(one, _Unread)
+    ]
     listing.entries = dataset.data_list = [one for one in everything if not isinstance(one, _Unread)]
     listing.places = {id(one): i for i, one in enumerate(everything)}
     return listing
@@ -146,8 +149,8 @@ def _counting(walk: Callable, names: Counter[str]) -> Callable:
     return counted
 
 
-def _broken(leaf: Leaf, place: int, one: _Unread, lines: list[str]) -> Broken:
-    dataset, error, near = leaf.dataset, one.error, Neighbours()
+def _broken(leaf: Leaf, place: int, one: _Unread, lines: list[str], near: Neighbours) -> Broken:
+    dataset, error = leaf.dataset, one.error
     if not is_a(dataset, 'XMLDataset'):
         image = one.raw.get('raw_img_info', one.raw) if isinstance(one.raw, dict) else one.raw
         return Broken(place, str(image)[:100], _told(error))

@@ -83,15 +83,19 @@ class Neighbours:
     """Tells of a missing file which files of its folder have nearly its name."""
 
     def __init__(self) -> None:
-        self.folders: dict[str, dict[str, str]] = {}
+        self.folders: dict[str, dict[str, str] | None] = {}
 
     def tell(self, path: str) -> str:
         """What is there instead, such as the same name with another suffix or in capitals."""
         folder, name = os.path.split(path)
         if folder not in self.folders:
-            names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
-            self.folders[folder] = {os.path.splitext(other)[0].lower(): other for other in names}
-        other = self.folders[folder].get(os.path.splitext(name)[0].lower())
+            names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else None
+            known = None if names is None else {os.path.splitext(other)[0].lower(): other for other in names}
+            self.folders[folder] = known
+        there = self.folders[folder]
+        if there is None:
+            return f'there is no folder {folder}'
+        other = there.get(os.path.splitext(name)[0].lower())
         return f'there is no such file, but {other}' if other else 'there is no such file'
 
 
