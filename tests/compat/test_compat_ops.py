@@ -178,6 +178,26 @@ def test_roi_align_is_torchvisions(device, aligned, sampling_ratio):
     )
 
 
+@pytest.mark.parametrize('aligned', [False, True])
+def test_roi_align_of_boundless_regions(aligned):
+    """An untrained head may predict them; mmcv's kernel for CPUs asks for the memory of all their samples."""
+    x = torch.rand(1, 2, 8, 9, requires_grad=True)
+    around, inside = [0, -3e5, -3e5, 3e5, 3e5], [0, 1.0, 1, 7, 6]
+    swapped = [0, 1, 5e9, 4, 1]
+    rois = torch.tensor(
+        [inside, [0, 1, 1, 3e9, 2e9], around, swapped, [0, 1, torch.nan, 3, 4], [0, 1, 1, torch.inf, 4]]
+    )
+    out = ops.roi_align(x, rois, (3, 4), 1.0, 0, 'avg', aligned)
+    torch.testing.assert_close(out[:1], torchvision.ops.roi_align(x, rois[:1], (3, 4), 1.0, -1, aligned))
+    assert out[1].abs().max() < 1e-3, 'nearly all of it is outside'
+    assert out[2].abs().max() < 1e-3
+    if aligned:
+        assert (out[3] == 0).all(), 'it has no sample'
+    assert out[4:].isnan().all()
+    out[:4].sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_roi_align_of_a_ramp_is_its_value_at_the_centre_of_each_bin(device):
     y, x = torch.meshgrid(torch.arange(9.0), torch.arange(12.0), indexing='ij')
     ramp = torch.stack([x, y])[None].to(device)

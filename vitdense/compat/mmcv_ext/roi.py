@@ -12,6 +12,8 @@ from vitdense.compat.mmcv_ext.precision import widen
 __all__ = ['roi_align_backward', 'roi_align_forward', 'roi_pool_backward', 'roi_pool_forward']
 
 MAXIMUM, AVERAGE = range(2)
+MOST_SAMPLES = 2**24
+"""Of a region that is pooled to means."""
 
 
 def roi_align_forward(
@@ -27,11 +29,14 @@ def roi_align_forward(
     """Write the pooled regions into ``output`` (N, C, aligned_height, aligned_width).
 
     A bin gives the mean of its samples, or with ``pool_mode`` 0 their maximum, whose row and column among the samples
-    go into ``argmax_y`` and ``argmax_x``, both of the size of ``output``. A bin without samples gives 0.
+    go into ``argmax_y`` and ``argmax_x``, both of the size of ``output``. A bin without samples gives 0, a region with
+    NaN or infinity NaN.
     """
     input, rois = widen(input, rois)
     if pool_mode == AVERAGE:
-        output.copy_(torch.ops.torchvision.roi_align(input, rois, **_renamed(**settings)))
+        output.copy_(torch.where(rois.isfinite().all(dim=1), 0.0, torch.nan).view(-1, 1, 1, 1).expand_as(output))
+        for regions, bins in _feasible(rois, **settings):
+            output[regions] = torch.ops.torchvision.roi_align(input, rois[regions], **_renamed(**bins)).to(output)
         return
     output.zero_()
     for regions, grid in _grids(rois, **settings):
@@ -55,10 +60,12 @@ def roi_align_backward(
     grad, rois = widen(grad_output, rois)
     size = dict(zip(('batch_size', 'channels', 'height', 'width'), grad_input.shape, strict=True))
     backward = torch.ops.torchvision._roi_align_backward
-    if pool_mode == AVERAGE:
-        grad_input.copy_(backward(grad, rois, **_renamed(**settings), **size))
-        return
     total = grad.new_zeros(grad_input.shape)
+    if pool_mode == AVERAGE:
+        for regions, bins in _feasible(rois, **settings):
+            total += backward(grad[regions], rois[regions], **_renamed(**bins), **size)
+        grad_input.copy_(total)
+        return
     for regions, grid in _grids(rois, **settings):
         bins = _renamed(grid, **settings)
         samples = grad.new_zeros(len(regions), grad.shape[1], bins['pooled_height'], bins['pooled_width'])
@@ -68,6 +75,32 @@ def roi_align_backward(
         _by_bin(samples, grid).copy_(torch.where(chosen, grad[regions, ..., None, None], 0))
         total += backward(samples, rois[regions], **bins, **size)
     grad_input.copy_(total)
+
+
+def _feasible(rois: Tensor, **settings: Any) -> Iterator[tuple[Tensor | slice, dict]]:
+    """Regions, and the settings that they are pooled with: as given, but not more samples than fit into memory.
+
+    Where ``sampling_ratio`` leaves the number of samples to the size of a region, one of billions of pixels, as an
+    untrained head predicts it, has that many: torchvision's kernel for CPUs keeps a weight for each. It fails with
+    regions whose sides are swapped, which have no sample; these are left out, as those with NaN or infinity.
+    """
+    if rois.device.type != 'cpu':
+        yield slice(None), settings
+        return
+    sides = (rois[:, 3:5] - rois[:, 1:3]) * settings['spatial_scale']
+    sampled = rois.isfinite().all(dim=1)
+    if settings['sampling_ratio'] > 0:
+        samples = torch.zeros_like(sides[:, 0])
+    else:
+        samples = sides.clamp(min=1).prod(dim=1)
+        sampled &= (sides >= 0).all(dim=1) | (not settings['aligned'])
+    fits = sampled & (samples <= MOST_SAMPLES)
+    if bool(fits.all()):
+        yield slice(None), settings
+        return
+    ratio = int((MOST_SAMPLES / (settings['aligned_height'] * settings['aligned_width'])) ** 0.5)
+    yield fits.nonzero()[:, 0], settings
+    yield (sampled & ~fits).nonzero()[:, 0], dict(settings, sampling_ratio=max(1, ratio))
 
 
 def _renamed(grid: Sequence[int] | None = None, *, aligned_height: int, aligned_width: int, **others: Any) -> dict:
