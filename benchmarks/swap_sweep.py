@@ -55,7 +55,10 @@ PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmen
 
 TITLE = """# `--backbone` on all configs of mmdet and mmseg
 
-Made by `benchmarks/swap_sweep.py`, which says what the outcomes mean. `none` is the config as it is."""
+Made by `benchmarks/swap_sweep.py`, which says what the outcomes mean. `none` is the config as it is.
+
+The two blamed ones, `san-vit-b16_voc12aug-640x640.py` and its like, have a fault: their head has the 20 classes of the
+validation, and the training data 21."""
 
 
 class Result(NamedTuple):
