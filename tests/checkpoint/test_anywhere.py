@@ -1,5 +1,6 @@
 """Weights that mmengine loads without our runner: into models of ours, of others, and into parts of them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,17 @@ def test_a_whole_model_without_a_prefix_is_told_which(tmp_path):
     path = save(tmp_path, {f'backbone.{key}': value for key, value in values_of(resnet()).items()})
     with pytest.raises(ValueError, match=r"fits ResNet; prefix='backbone\.' takes the backbone"):
         resnet(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
+@pytest.mark.parametrize('wrapper', ['model', 'state_dict', None])
+@pytest.mark.parametrize('prefix', ['bone', 'bone.', 'backbone.layer9'])
+@pytest.mark.parametrize('target', [resnet, lambda **kwargs: PVTv2('b0', **kwargs)], ids=['theirs', 'ours'])
+def test_a_prefix_that_the_file_does_not_have(tmp_path, wrapper, prefix, target):
+    state = {f'backbone.{key}': value for key, value in values_of(resnet()).items()} | {'neck.a': torch.ones(1)}
+    path = save(tmp_path, {wrapper: state} if wrapper else state)
+    said = rf'{re.escape(str(path))} has nothing under prefix={prefix!r}, only under backbone, neck'
+    with pytest.raises(ValueError, match=said):
+        target(init_cfg=dict(type='Pretrained', checkpoint=path, prefix=prefix)).init_weights()
 
 
 def test_what_fits_in_part_is_said(tmp_path, said):

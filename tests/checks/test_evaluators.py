@@ -5,6 +5,7 @@ import json
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 
 from vitdense.checks import Run, check
 from vitdense.datasets.scan import SplitReport
@@ -179,3 +180,65 @@ def test_the_metric_of_cityscapes_and_other_classes():
     report = SplitReport('val_dataloader.dataset', 'BaseSegDataset', CLASSES)
     [text] = [str(finding) for finding in check(Run(cfg, ('val',), [report]), 'data')]
     assert 'metric of other classes: val_evaluator: 2 classes, the first is disc' in text
+
+
+@pytest.mark.parametrize('indices', [1, -1, [1]])
+def test_a_part_of_the_images_against_all_objects(indices, tmp_path):
+    (tmp_path / 'data.json').write_text(json.dumps(content()))
+
+    def told(**node) -> list[str]:
+        dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='data.json', **node)
+        cfg = dict(val_dataloader=dict(dataset=dataset), model=dict(type='X'), default_scope='mmdet')
+        cfg['val_evaluator'] = dict(type='CocoMetric', ann_file=str(tmp_path / 'data.json'))
+        reports = [SplitReport('val_dataloader.dataset', 'CocoDataset', CLASSES)]
+        return [str(finding) for finding in check(Run(Config(cfg), ('val',), reports), 'data')]
+
+    [text] = told(indices=indices)
+    assert 'it has 1 images that indices of the data set leaves out, whose objects would count as missed' in text
+    assert text.endswith('--cfg-options val_dataloader.dataset.indices=None evaluates all images')
+    assert told() == told(indices=None) == told(indices=[0, 1]) == told(indices=2) == []
+
+
+def test_shared_ids_are_not_told_as_other_objects(found):
+    [text] = found(content(), content(), content())
+    assert text.startswith('image ids that two data sets share')
+    assert "dict(type='MultiDatasetsEvaluator'" in text
+
+
+def config_of(dataset: dict, evaluator: dict | list) -> Run:
+    cfg = dict(val_dataloader=dict(dataset=dataset), val_evaluator=evaluator, default_scope='mmdet')
+    return Run(Config(dict(cfg, model=dict(type='X'))), ('val',))
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'where'),
+    [
+        (lambda node: dict(type='RepeatDataset', times=2, dataset=node), 'val_dataloader.dataset'),
+        (lambda node: dict(type=RepeatDataset, times=3, dataset=node), 'val_dataloader.dataset'),
+        (lambda node: dict(type='ClassBalancedDataset', oversample_thr=1, dataset=node), 'val_dataloader.dataset'),
+        (
+            lambda node: dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=node)]),
+            'val_dataloader.dataset.datasets.0',
+        ),
+        (lambda node: dict(type='RepeatDataset', times=1, dataset=node), None),
+        (lambda node: dict(type='ConcatDataset', datasets=[node]), None),
+    ],
+)
+def test_images_that_are_evaluated_twice(wrapper, where):
+    dataset = wrapper(dict(type='CocoDataset', ann_file='', img_suffix='.jpg'))
+    for metric in (dict(type='CocoMetric'), [dict(type='Own'), dict(type='vitdense.CocoMetric')]):
+        cases = check(config_of(dataset, metric), 'config')
+        assert [case.where for case in cases if case.kind == 'image that is evaluated twice'] == [where] * bool(where)
+    maps = check(config_of(dataset, dict(type='mmseg.IoUMetric')), 'config')
+    assert [case.kind for case in maps if case.kind == 'image that is evaluated twice'] == [], 'shares stay the same'
+
+
+@pytest.mark.parametrize(('metrics', 'prefixes', 'sets'), [(2, 1, 2), (1, 2, 2), (2, 2, 1), (2, 0, 2), (2, 2, 2)])
+def test_each_data_set_has_a_metric_and_a_prefix(metrics, prefixes, sets):
+    dataset = dict(type='ConcatDataset', datasets=[dict(type='CocoDataset', ann_file='')] * sets)
+    names = [f'set{i}' for i in range(prefixes)]
+    metric = dict(type='CocoMetric')
+    evaluator = dict(type='MultiDatasetsEvaluator', metrics=[metric] * metrics, dataset_prefixes=names)
+    texts = [str(case) for case in check(config_of(dataset, evaluator), 'config') if 'alone' in case.kind]
+    expected = f'val_evaluator: {metrics} metrics and {prefixes} prefixes for {sets} data sets'
+    assert [expected in text for text in texts] == [True] * (not metrics == prefixes == sets)

@@ -1,12 +1,15 @@
 """Neck and heads against the backbone and the data; the numbers of classes are in tests/config/test_class_counts.py."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from vitdense.checks import Run
-from vitdense.checks.heads import channels, class_counts
+from vitdense.checks.heads import channels, class_counts, indices
 from vitdense.datasets.scan import SplitReport
 from vitdense.models.backbones import PVTv2
 
@@ -48,3 +51,35 @@ def test_data_sets_of_the_same_classes_are_told_once():
     assert first.expected == f'the 4 classes of {both} (a, b, c, d)'
     assert first.remedy == '--cfg-options model.bbox_head.num_classes=4'
     assert second.expected == 'the 2 classes of test_dataloader.dataset (a, b)'
+
+
+def segmentor(in_index: int | list[int], neck: bool = True, auxiliary: tuple = ()) -> Run:
+    head = dict(type='FCNHead', in_channels=8, channels=8, num_classes=2, in_index=in_index)
+    if isinstance(in_index, list):
+        head.update(in_channels=[8] * len(in_index), input_transform='resize_concat')
+    cfg = dict(
+        type='EncoderDecoder',
+        backbone=dict(type='ResNetV1c', depth=18, base_channels=8, stem_channels=8),
+        neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5) if neck else None,
+        decode_head=head,
+        auxiliary_head=[dict(head, in_index=one) for one in auxiliary] or None,
+    )
+    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
+        built = MODELS.build(copy.deepcopy(cfg))
+    return Run(Config(dict(model=cfg)), model=built)
+
+
+@pytest.mark.parametrize(
+    ('given', 'cases'),
+    [
+        (dict(in_index=5), [('model.decode_head.in_index', '5, and there are 5 maps')]),
+        (dict(in_index=[0, 6]), [('model.decode_head.in_index', '[0, 6], and there are 5 maps')]),
+        (dict(in_index=4, neck=False), [('model.decode_head.in_index', '4, and there are 4 maps')]),
+        (dict(in_index=2, auxiliary=(2, 5)), [('model.auxiliary_head.1.in_index', '5, and there are 5 maps')]),
+        (dict(in_index=4), []),
+        (dict(in_index=-1), []),
+        (dict(in_index=3, neck=False), []),
+    ],
+)
+def test_maps_that_are_not_there(given, cases):
+    assert [(case.where, case.found) for case in indices(segmentor(**given))] == cases

@@ -47,6 +47,8 @@ def test_samplers_that_end_are_fine(ending):
         (dict(batch_size=2.0), 'batch_size'),
         (dict(batch_size=None), 'batch_size'),
         (dict(num_workers=-1), 'num_workers'),
+        (dict(num_workers=1, prefetch_factor=0), 'prefetch_factor'),
+        (dict(num_workers=1, timeout=-1), 'timeout'),
         (dict(num_workers=True), 'num_workers'),
         (dict(batch_size=None, batch_sampler=dict(type='mine.Batches')), None),
         (dict(batch_size=1, num_workers=0), None),

@@ -5,6 +5,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import DefaultScope
+from mmseg.models import EncoderDecoder
 
 from vitdense.checks import Run, check
 from vitdense.config.load import load_config
@@ -145,3 +146,27 @@ def test_masks_of_a_model_of_boxes(name):
 )
 def test_models_of_masks(name):
     assert built(name, COCO) == []
+
+
+@pytest.mark.parametrize(
+    ('metric', 'model', 'package'),
+    [
+        ('mmseg.IoUMetric', 'mmdet.RetinaNet', 'mmseg'),
+        ('vitdense.IoUMetric', 'mmdet.RetinaNet', 'mmseg'),
+        ('mmseg.CityscapesMetric', 'mmdet.MaskFormer', 'mmseg'),
+        ('CocoMetric', 'mmseg.EncoderDecoder', 'mmdet'),
+        ('vitdense.CocoMetric', 'mmseg.EncoderDecoder', 'mmdet'),
+        (CocoMetric, EncoderDecoder, 'mmdet'),
+        ('VOCMetric', 'mmdet.RetinaNet', None),
+        ('mmseg.IoUMetric', 'mmseg.EncoderDecoder', None),
+        (Mine, 'mmdet.RetinaNet', None),
+        ('CocoMetric', 'NobodyKnows', None),
+    ],
+)
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_a_metric_of_another_kind_of_model(metric, model, package, split):
+    cfg = {f'{split}_dataloader': dict(batch_size=1), f'{split}_evaluator': [dict(type=Mine), dict(type=metric)]}
+    cfg = Config(dict(cfg, model=dict(type=model), default_scope='mmdet'))
+    cases = [one for one in check(Run(cfg, (split,)), 'config') if one.kind == 'metric of another kind of model']
+    assert [case.where for case in cases] == [f'{split}_evaluator.1'] * bool(package)
+    assert all(f' of {package}, and ' in case.found for case in cases)

@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.optim import LinearLR, MultiStepLR
 from mmengine.runner import IterBasedTrainLoop
 
@@ -175,3 +176,32 @@ def test_checkpoints_that_are_not_written(loop, hook, part):
     assert [one.where for one in given] == (['default_hooks.checkpoint.interval'] if part else [])
     assert not part or part in str(given[0])
     assert not any(one.fatal for one in given)
+
+
+NEVER, NOT_SWITCHED = 'average that never begins', 'pipeline that is never switched to'
+
+
+@pytest.mark.parametrize(
+    ('loop', 'hook', 'kind'),
+    [
+        (epochs(3), dict(type='EMAHook', begin_epoch=4), NEVER),
+        (epochs(3), dict(type='EMAHook', begin_epoch=3), None),
+        (epochs(3), dict(type=EMAHook, begin_iter=31), NEVER),
+        (epochs(3), dict(type='EMAHook', begin_iter=30), None),
+        (iterations(30), dict(type='EMAHook', begin_iter=31), NEVER),
+        (iterations(30), dict(type='EMAHook', begin_iter=30), None),
+        (iterations(30), dict(type='EMAHook', begin_epoch=2), NEVER),
+        (epochs(3), dict(type='mmdet.PipelineSwitchHook', switch_epoch=3), NOT_SWITCHED),
+        (epochs(3), dict(type='mmdet.PipelineSwitchHook', switch_epoch=2), None),
+        (iterations(30), dict(type='mmdet.PipelineSwitchHook', switch_epoch=1), NOT_SWITCHED),
+        (epochs(3), dict(type='mmdet.YOLOXModeSwitchHook', num_last_epochs=3), NOT_SWITCHED),
+        (epochs(3), dict(type='mmdet.YOLOXModeSwitchHook', num_last_epochs=2), None),
+        (epochs(10), dict(type='mmdet.YOLOXModeSwitchHook'), NOT_SWITCHED),
+        (iterations(30), dict(type='mmdet.YOLOXModeSwitchHook', num_last_epochs=1), NOT_SWITCHED),
+        (epochs(3), dict(type='mine.Hook', switch_epoch=9), None),
+    ],
+)
+def test_hooks_that_begin_after_the_end(loop, hook, kind):
+    given = {one.kind: one for one in findings(loop, custom_hooks=[hook]) if one.where.startswith('custom_hooks.0')}
+    assert list(given) == ([kind] if kind else [])
+    assert all(one.fatal == (kind == NEVER) for one in given.values()), 'mmengine stops for the average'

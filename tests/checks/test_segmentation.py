@@ -4,10 +4,13 @@ import pytest
 
 pytest.importorskip('mmseg')
 
+import torch
 from mmengine.config import Config
+from mmengine.structures import PixelData
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 from mmseg.datasets.transforms import LoadAnnotations, LoadBiomedicalAnnotation
 from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
 
 from vitdense.checks import Run, check
 from vitdense.datasets.scan import MapFacts, SplitReport
@@ -15,11 +18,12 @@ from vitdense.findings import Finding
 
 IMAGE = dict(type='LoadImageFromFile')
 MAP = dict(type='LoadAnnotations')
+PACK = dict(type='PackSegInputs')
 SEGMENTOR = dict(type='EncoderDecoder')
 
 
 def config(split: str = 'val', pipeline: tuple = (IMAGE, MAP), metric: dict | None = None, **node) -> Config:
-    dataset = dict(type='BaseSegDataset', pipeline=[*pipeline], data_prefix=dict(img_path='val'), **node)
+    dataset = dict(type='BaseSegDataset', pipeline=[*pipeline, PACK], data_prefix=dict(img_path='val'), **node)
     parts = {
         f'{split}_dataloader': dict(sampler=dict(type='DefaultSampler'), dataset=dataset),
         f'{split}_evaluator': dict(type='IoUMetric') | (metric or {}),
@@ -140,3 +144,20 @@ def test_reduce_zero_label_of_two_splits():
     [finding] = check(run, 'data')
     assert keys([finding]) == [('reduce_zero_label of another split', 'val_dataloader.dataset.reduce_zero_label')]
     assert (finding.found, finding.fatal) == ('False, and True in train_dataloader.dataset', False)
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_maps_that_are_resized(split):
+    cfg = config(split)
+
+    def told(hw: tuple[int, int], ori_shape: tuple = (60, 80), views: bool = False) -> list[Finding]:
+        sample = SegDataSample(metainfo=dict(ori_shape=ori_shape), gt_sem_seg=PixelData(data=torch.zeros(1, *hw)))
+        run = Run(cfg, (split,), samples={split: [sample] if views else sample})
+        return [one for one in check(run, 'model') if one.kind == 'semantic maps that are resized for an evaluation']
+
+    [finding] = told((64, 85))
+    assert (finding.where, finding.fatal) == (f'{split}_dataloader.dataset.pipeline', True)
+    assert finding.found == 'the first map is of 85 x 64, its image of 80 x 60'
+    assert told((60, 80)) == told((60, 80), (60, 80, 3)) == told((64, 85), views=True) == []
+    cfg[f'{split}_evaluator'].format_only = True
+    assert told((64, 85)) == []

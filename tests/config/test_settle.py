@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader
 from vitdense.config.settle import settle
 
 
-@pytest.mark.parametrize('setting', [dict(persistent_workers=True), dict(prefetch_factor=2), dict(timeout=5)])
+@pytest.mark.parametrize(
+    'setting',
+    [
+        dict(persistent_workers=True),
+        dict(prefetch_factor=2),
+        dict(timeout=5),
+        dict(multiprocessing_context='fork'),
+    ],
+)
 @pytest.mark.parametrize('none', [dict(num_workers=0), {}, dict(num_workers=None)])
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
 def test_a_loader_without_workers_is_asked_nothing_about_them(setting, none, split):

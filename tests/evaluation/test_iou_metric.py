@@ -168,3 +168,11 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'rank0.txt').read_text() == f'{result} {metric.report.confusion.tolist()}'
     assert (tmp_path / 'rank1.txt').read_text() == f'{result} None'
+
+
+@pytest.mark.parametrize('names', [['IoU'], ['mIoU', 'miou'], 'Dice', [None]])
+def test_metrics_that_are_none_are_told_before_the_first_step(names):
+    """mmseg's fails at the end of the first evaluation."""
+    with pytest.raises(ValueError, match=r"unknown iou_metrics '.*': did you mean 'm"):
+        IoUMetric(iou_metrics=names)
+    assert IoUMetric(iou_metrics='mDice').metrics == 'mDice'

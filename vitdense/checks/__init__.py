@@ -1,9 +1,11 @@
 """Do the parts of a run fit together? One function a rule, over one description of the run; docs/checks.md has all."""
 
 from . import (
+    arguments,
     batch_norms,
     decode_heads,
     evaluators,
+    forms,
     ground_truth,
     heads,
     loaders,
@@ -25,10 +27,12 @@ __all__ = [
     'Case',
     'Run',
     'Split',
+    'arguments',
     'batch_norms',
     'check',
     'decode_heads',
     'evaluators',
+    'forms',
     'ground_truth',
     'heads',
     'loaders',

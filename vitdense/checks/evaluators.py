@@ -11,11 +11,20 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
+from vitdense.config.datasets import positions
+from vitdense.config.tree import places
+from vitdense.registry import bare_type
+
 from .rules import Case, rule
 from .run import Run, Split
 
 BY_IMAGE_ID = ('CocoMetric', 'LVISMetric', 'CocoPanopticMetric', 'CocoOccludedSeparatedMetric')
 """Metrics that find the ground truth of a prediction by the id of its image."""
+
+EACH_ALONE = (
+    "dict(type='MultiDatasetsEvaluator', metrics=[...], dataset_prefixes=[...]) with a metric for each data set "
+    'evaluates each alone'
+)
 
 Objects = dict[Any, Counter]
 
@@ -28,27 +37,36 @@ Objects = dict[Any, Counter]
     needs='data',
 )
 def another_file(run: Run) -> Iterator[Case]:
+    together = {case.where for case in shared_ids(run)}  # whose objects cannot be compared by the id
     for split in run.splits:
-        for key, node, leaves in pairs(split):
+        for key, node, leaves in pairs(split) if split.key not in together else []:
             path = local_file(node.get('ann_file'))
             files = [file_of(split, *leaf) for leaf in leaves]
             known = [file for file in files if file]
             if path is None or not known or len(known) < len(files) or node.get('format_only'):
                 continue
-            if len(known) == 1 and same_content(path, known[0]):
+            parts = [leaf.get('indices') for _, leaf in leaves]
+            own = len(known) == 1 and same_content(path, known[0])
+            if own and parts == [None]:
                 continue
-            fault = _difference(path, known, _classes(split, leaves))
+            fault = _difference(path, known, parts, _classes(split, leaves))
             if fault:
-                remedy = f'--cfg-options {key}.ann_file={known[0]}' if len(known) == 1 else ''
-                yield Case(f'{key}.ann_file', f'{path}: {fault}', remedy=remedy)
+                yield Case(f'{key}.ann_file', f'{path}: {fault}', remedy=_remedy(key, known, leaves[0][0], own))
+
+
+def _remedy(key: str, files: Sequence[Path], dataset: str, own: bool) -> str:
+    if own:
+        return f'--cfg-options {dataset}.indices=None evaluates all images'
+    if len(files) == 1:
+        return f'--cfg-options {key}.ann_file={files[0]}'
+    return EACH_ALONE
 
 
 @rule(
     'image ids that two data sets share',
     looks_at='image ids of the data sets that are evaluated together, with a metric that goes by the id',
     expected='another id for each image',
-    remedy="number the images anew, or val_evaluator=dict(type='MultiDatasetsEvaluator', ...) evaluates each data set "
-    'alone',
+    remedy=f'number the images anew, or {EACH_ALONE}',
     needs='data',
 )
 def shared_ids(run: Run) -> Iterator[Case]:
@@ -67,6 +85,38 @@ def shared_ids(run: Run) -> Iterator[Case]:
                     )
                     break
                 owner |= dict.fromkeys(read.images if read else (), file)
+
+
+@rule(
+    'data sets that are evaluated alone',
+    looks_at='`metrics` and `dataset_prefixes` of MultiDatasetsEvaluator, and the data sets of the ConcatDataset',
+    expected='a metric and a prefix for each data set: mmdet fails at the end of the first evaluation',
+)
+def alone(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        node = run.cfg.get(f'{split.name}_evaluator') or {}
+        if not split.separate or not split.datasets:
+            continue
+        numbers = len(split.metrics), len(node.get('dataset_prefixes') or []), len(split.datasets)
+        if len(set(numbers)) > 1:
+            found = f'{numbers[0]} metrics and {numbers[1]} prefixes for {numbers[2]} data sets'
+            yield Case(f'{split.name}_evaluator', found)
+
+
+@rule(
+    'image that is evaluated twice',
+    looks_at='wrappers such as RepeatDataset in the loaders of an evaluation, and metrics that go by the image id',
+    expected='each image once: the second time, what is found counts as wrong',
+    remedy='the data set itself in the place of the wrapper',
+)
+def repeated(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        goes_by_id = any(run.is_a(node, *BY_IMAGE_ID) for _, node in split.metrics)
+        for key, node in places(split.loader, split.key).items() if goes_by_id else ():
+            if not isinstance(node, dict) or 'dataset' not in node or node.get('times') == 1:
+                continue
+            if run.is_a(node, 'RepeatDataset', 'ClassBalancedDataset'):
+                yield Case(key, bare_type(node))
 
 
 @rule(
@@ -162,7 +212,7 @@ class AnnotationFile:
         return Counter({key: n for key, n in found.items() if not classes or key[0] in classes})
 
 
-def _difference(path: Path, files: list[Path], classes: Sequence[str]) -> str:
+def _difference(path: Path, files: list[Path], parts: Sequence[Any], classes: Sequence[str]) -> str:
     """What an evaluator's file has otherwise than the files of the data; empty if nothing."""
     truth, given = AnnotationFile.read(path), [AnnotationFile.read(file) for file in files]
     sets = [one for one in given if one is not None]
@@ -170,8 +220,9 @@ def _difference(path: Path, files: list[Path], classes: Sequence[str]) -> str:
         return ''
     images: dict[Any, str | None] = {}
     objects: Objects = defaultdict(Counter)
-    for one in sets:
-        images |= one.images
+    for one, indices in zip(sets, parts, strict=True):
+        names = list(one.images)
+        images |= {names[i]: one.images[names[i]] for i in positions(len(names), indices)}
         for image, found in one.objects.items():
             objects[image] += found
     name = files[0].name if len(files) == 1 else 'the data sets'
@@ -183,7 +234,8 @@ def _difference(path: Path, files: list[Path], classes: Sequence[str]) -> str:
             return f'image {image!r} is {truth.images[image]} there and {file} in {name}'
     more = len(truth.images) - len(images)
     if more:
-        return f'it has {more} images that {name} has not, whose objects would count as missed'
+        what = f'{name} has not' if parts.count(None) == len(parts) else 'indices of the data set leaves out'
+        return f'it has {more} images that {what}, whose objects would count as missed'
     data = AnnotationFile(images, objects)
     other = [i for i in images if data.of_classes(i, classes) != truth.of_classes(i, classes)] if objects else []
     if other:

@@ -1,9 +1,10 @@
 """Neck and heads against the backbone and the classes of the data."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitdense.config.channels import misfits
-from vitdense.config.class_counts import miscounts
+from vitdense.config.class_counts import miscounts, place_of
 from vitdense.models.backbones import Backbone
 from vitdense.names import listed
 
@@ -22,6 +23,39 @@ def channels(run: Run) -> Iterator[Case]:
     if isinstance(backbone, Backbone):
         for where, found, expected in misfits(run.model_cfg, backbone.out_channels):
             yield Case(where, found, expected)
+
+
+OF_MMSEG = ('ResNet', 'SwinTransformer', 'MixVisionTransformer')
+"""Backbones of mmseg whose `out_indices` are those of their maps; :func:`channels` looks at the maps of ours."""
+
+
+@rule(
+    'map that is not there',
+    looks_at='`in_index` of the heads of a segmentor, and the maps that its backbone or neck gives',
+    expected='the place of a map, counted from 0',
+    needs='model',
+)
+def indices(run: Run) -> Iterator[Case]:
+    number = _maps(run.model)
+    for name, head in run.model.named_modules() if run.model is not None and number else []:
+        given: Any = getattr(head, 'in_index', None)
+        chosen = list(given) if isinstance(given, list | tuple) else [given]
+        if not name.partition('.')[0].endswith('_head') or not all(isinstance(place, int) for place in chosen):
+            continue
+        absent = [place for place in chosen if not -number <= place < number]
+        if absent:
+            key = f'model.{place_of(name, run.model_cfg)}.in_index'
+            yield Case(key, f'{given}, and there are {number} maps', f'places from 0 to {number - 1}')
+
+
+def _maps(model: Any) -> int:
+    """Maps that the heads of a segmentor get; 0 if that is not known."""
+    neck: Any = getattr(model, 'neck', None)
+    backbone: Any = getattr(model, 'backbone', None)
+    if neck is not None:
+        return getattr(neck, 'num_outs', 0) if type(neck).__name__ == 'FPN' else 0
+    kinds = {kind.__name__ for kind in type(backbone).__mro__}
+    return len(backbone.out_indices) if kinds & {*OF_MMSEG} else 0
 
 
 @rule(

@@ -59,18 +59,22 @@ def ends(run: Run) -> Iterator[Case]:
         yield Case('train_dataloader.sampler', 'DefaultSampler, and train_cfg counts iterations')
 
 
+NUMBERS = {'batch_size': 1, 'num_workers': 0, 'prefetch_factor': 1, 'timeout': 0}
+"""The least that each may be."""
+
+
 @rule(
     'number of a loader',
-    looks_at='`batch_size` and `num_workers` of each loader',
-    expected='a whole number: 1 or more images, 0 or more workers',
+    looks_at='`batch_size`, `num_workers`, `prefetch_factor` and `timeout` of each loader',
+    expected='a whole number: 1 or more images and batches, 0 or more workers and seconds',
 )
 def numbers(run: Run) -> Iterator[Case]:
     for split in run.splits:
-        for name, least in (('batch_size', 1), ('num_workers', 0)):
+        for name, least in NUMBERS.items():
             value = split.loader.get(name, least)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                if name == 'batch_size' and value is None and split.loader.get('batch_sampler'):
-                    continue
+            unset = value is None and (name == 'prefetch_factor' or split.loader.get('batch_sampler'))
+            whole = isinstance(value, int) or (name == 'timeout' and isinstance(value, float))
+            if not unset and (isinstance(value, bool) or not whole or value < least):
                 yield Case(f'{split.key}.{name}', repr(value))
 
 
@@ -99,9 +103,11 @@ def no_batch(run: Run) -> Iterator[Case]:
         if run.steps.get(split.name) == 0 and not endless:
             size, processes = split.loader.get('batch_size', 1), run.processes
             shared = f' in each of {processes} processes' if processes > 1 else ''
-            drop = split.loader.get('drop_last')
+            batches = split.loader.get('batch_sampler') or {}
+            drop = split.loader.get('drop_last') or batches.get('drop_last')
+            owner = f'{split.key}.batch_sampler' if batches else split.key
             yield Case(
                 split.key,
                 f'0 steps in batches of {size}{shared}, drop_last={bool(drop)}',
-                remedy=f'--cfg-options {split.key}.drop_last=False, or a smaller batch_size' if drop else '',
+                remedy=f'--cfg-options {owner}.drop_last=False, or a smaller batch_size' if drop else '',
             )

@@ -6,7 +6,9 @@ from mmengine.config import ConfigDict
 
 from vitdense.evaluation.main_metric import direction
 from vitdense.names import listed, nearest
+from vitdense.registry import bare_type
 
+from .forms import family
 from .rules import Case, rule
 from .run import Run
 
@@ -83,6 +85,22 @@ def masks_of_boxes(run: Run) -> Iterator[Case]:
             if run.is_a(node, 'CocoMetric', 'LVISMetric') and 'segm' in _listed(node.get('metric')):
                 remedy = f'--cfg-options {where}.metric=bbox'
                 yield Case(f'{where}.metric', f"'segm', of a {type(model).__name__} without masks", remedy=remedy)
+
+
+@rule(
+    'metric of another kind of model',
+    looks_at='the packages of the metrics and of the model',
+    expected='metrics of the package of the model: those of mmdet take boxes and masks, those of mmseg semantic maps',
+)
+def other_package(run: Run) -> Iterator[Case]:
+    package = family(run, run.model_cfg)
+    for split in run.splits if package else []:
+        for where, node in split.metrics:
+            other = family(run, node)
+            if other and other != package:
+                usual = 'CocoMetric' if package == 'mmdet' else 'IoUMetric'
+                found = f'{bare_type(node)} of {other}, and {bare_type(run.model_cfg)} is of {package}'
+                yield Case(where, found, remedy=f"such as dict(type='{usual}')")
 
 
 def watching_hooks(run: Run) -> Iterator[tuple[str, ConfigDict]]:

@@ -133,8 +133,6 @@ def _halves(run: Run, part: str, node: ConfigDict) -> Iterator[Case]:
     elif part.endswith('_dataloader'):
         if not node.get('dataset'):
             yield lacks(part, 'dataset')
-        elif isinstance(node.dataset, dict) and not node.dataset.get('type'):
-            yield lacks(f'{part}.dataset', 'type')
         if isinstance(node.get('sampler'), dict) and not node.sampler.get('type'):
             yield lacks(f'{part}.sampler', 'type')
     elif part == 'optim_wrapper' and run.names[0] == 'train':

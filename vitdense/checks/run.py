@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -54,6 +55,7 @@ class Run:
         processes: number of processes.
         remarks: findings for which the run does not stop.
         steps: batches of a pass over each split, in one process; empty before the loaders are built.
+        samples: the first image of validation and test as its pipeline packs it; empty before the loaders are built.
     """
 
     cfg: Config
@@ -63,6 +65,7 @@ class Run:
     processes: int = 1
     remarks: list[Finding] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model_cfg(self) -> ConfigDict:

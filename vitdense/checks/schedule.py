@@ -134,6 +134,40 @@ def length(run: Run) -> Iterator[Case]:
 
 
 @rule(
+    'average that never begins',
+    looks_at='`begin_iter` and `begin_epoch` of EMAHook against the length of the training',
+    expected='a begin before the end of the training; where train_cfg counts iterations, begin_iter',
+    needs='model',
+)
+def average(run: Run) -> Iterator[Case]:
+    for key, hook in run.hooks if run.trains else []:
+        for name in ('begin_iter', 'begin_epoch') if run.is_a(hook, 'EMAHook') else ():
+            total = run.total(name == 'begin_epoch') if run.by_epoch or name == 'begin_iter' else 1
+            if total is not None and hook.get(name, 0) > total:
+                yield Case(f'{key}.{name}', f'{hook[name]}, and training ends after {total:g}')
+
+
+@rule(
+    'pipeline that is never switched to',
+    looks_at='`switch_epoch` of PipelineSwitchHook, `num_last_epochs` of YOLOXModeSwitchHook, and the length of the '
+    'training',
+    expected='an epoch of the training; where train_cfg counts iterations, no epoch ends',
+    fatal=False,
+)
+def switches(run: Run) -> Iterator[Case]:
+    for key, hook in run.hooks if run.trains and run.length is not None else []:
+        last = run.length if run.by_epoch else 1
+        if run.is_a(hook, 'PipelineSwitchHook') and hook.get('switch_epoch', 0) >= last:
+            found, name = str(hook.switch_epoch), 'switch_epoch'
+        elif run.is_a(hook, 'YOLOXModeSwitchHook') and hook.get('num_last_epochs', 15) >= last:
+            found, name = str(hook.get('num_last_epochs', 15)), 'num_last_epochs'
+        else:
+            continue
+        unit = 'epochs' if run.by_epoch else 'iterations'
+        yield Case(f'{key}.{name}', f'{found}, and training ends after {run.length} {unit}')
+
+
+@rule(
     'checkpoints that are not written',
     looks_at='`interval`, `save_begin`, `save_last`, `max_keep_ckpts` of `default_hooks.checkpoint`',
     expected='checkpoints while the training goes on',

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 
@@ -220,6 +220,25 @@ def metric_counts(run: Run) -> Iterator[Case]:
                 yield Case(
                     f'{key}.ignore_index', f'{ignored}, where {report.key} ignores {listed(wrong, 5)}', '', remedy
                 )
+
+
+@rule(
+    'semantic maps that are resized for an evaluation',
+    looks_at='the map of the first image of validation and test, and IoUMetric',
+    expected='LoadAnnotations behind Resize: predictions have the size of the image in its file',
+    remedy="dict(type='LoadAnnotations') behind all steps that change the size",
+    needs='model',
+)
+def resized_maps(run: Run) -> Iterator[Case]:
+    for split in run.splits:
+        sample: Any = run.samples.get(split.name)
+        truth: Any = getattr(sample, 'gt_sem_seg', None)
+        original: Any = getattr(sample, 'ori_shape', None)
+        if truth is None or original is None or not counts(run, split, 'IoUMetric'):
+            continue
+        found, wanted = (' x '.join(map(str, reversed(hw))) for hw in (truth.data.shape[-2:], original[:2]))
+        if found != wanted:
+            yield Case(f'{split.key}.dataset.pipeline', f'the first map is of {found}, its image of {wanted}')
 
 
 ONE_LABEL = 'losses and metrics of mmseg ignore one label: give the pixels without a class the same value in all maps'

@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.runner import Runner
 
 from vitdense.commands.prepare import build_runner, check_config, describe_run, scan
+from vitdense.config.building import building
 from vitdense.console import CONSOLE
 from vitdense.datasets.scan import drop_findings
 from vitdense.engine.hooks.start_report import class_table, data_lines, device, model_line, optimizer_lines, versions
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
             CONSOLE.print(line)
     for line in class_table(run.reports, most=200):
         CONSOLE.print(line)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, building(cfg):
         cfg.work_dir = folder
         for line in drop_findings(cfg, run.reports, f'{folder}/clean') if args.lenient else []:
             CONSOLE.print(line.partition(f', in {folder}')[0])  # these copies are for this check alone
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         for remark in run.remarks:
             CONSOLE.print(f'remark     {remark}')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        if runner.param_schedulers:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
         CONSOLE.print(f'model      {model_line(runner)}')
         for line in optimizer_lines(runner.optim_wrapper):
             CONSOLE.print(f'optimizer  {line}')

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from vitdense.commands.prepare import describe_run
+from vitdense.config.building import building
 from vitdense.config.load import load_config
 from vitdense.config.settle import settle
-from vitdense.registry import nearest_type_names
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_LINEAR = getattr(torch.ops.mkldnn, '_linear_pointwise', None)  # not on every processor
@@ -56,7 +56,7 @@ def complexity(cfg: Config, hw: tuple[int, int]) -> Complexity:
     otherwise, it predicts.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with nearest_type_names():
+    with building(cfg):
         model = MODELS.build(cfg.model).eval().requires_grad_(False)  # parameters as arguments confuse the counter
     parameters = sum(p.numel() for p in model.parameters())
     counts = _counts(model, hw)

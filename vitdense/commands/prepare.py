@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 
 from vitdense.checks import Run, check
 from vitdense.commands.early import check_checkpoint
+from vitdense.config.building import building
 from vitdense.config.swap.backbone import swap_backbone
 from vitdense.console import warn
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
@@ -19,7 +21,6 @@ from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
 from vitdense.findings import Finding, stop
 from vitdense.models.wrappers import unwrap_model
-from vitdense.registry import nearest_type_names
 
 
 def describe_run(cfg: Config, splits: tuple[str, ...]) -> Run:
@@ -167,13 +168,20 @@ def build_runner(run: Run) -> Runner:
 
     Raises:
         RunError: the model does not fit the data, or its parts do not fit each other.
-        KeyError: a type is not registered.
+        BuildError, KeyError: see :func:`~vitdense.config.building.building`.
     """
-    with nearest_type_names():
+    with building(run.cfg):
         runner = RUNNERS.build(run.cfg)
     run.model = unwrap_model(runner.model)
-    with nearest_type_names():
+    with building(run.cfg):
         loaders = {name: getattr(runner, f'{name}_dataloader') for name in run.names}
     run.steps = {name: len(loader) for name, loader in loaders.items() if hasattr(loader.dataset, '__len__')}
+    run.samples = {name: _first(loaders[name].dataset) for name in run.names if name != 'train'}
     run.remarks += stop(check(run, 'model'))
     return runner
+
+
+def _first(dataset: Any) -> Any:
+    """The first data sample of a data set, ``None`` where it has none."""
+    packed = dataset[0] if len(dataset) and hasattr(dataset, '__getitem__') else None
+    return packed.get('data_samples') if isinstance(packed, dict) else None

@@ -17,6 +17,7 @@ from vitdense.commands.prepare import (
     tell_remarks,
 )
 from vitdense.commands.summary import print_summary
+from vitdense.config.building import building
 from vitdense.config.runtime import log_to
 from vitdense.console import say
 from vitdense.engine.processes import join, leave
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
         for change in changes + ready.changes:
             say(change)
         tell_remarks(run, runner)
-        runner.train()
+        with building(cfg):  # optimizer, schedules, and what hooks build
+            runner.train()
         print_summary(runner, 'val')
     leave()
 

@@ -19,6 +19,9 @@ NAME = 'mmengine.runner.checkpoint'
 SCHEMES = ('', 'http://', 'https://')
 """How names of files begin that our reader reads; mmengine keeps those of its other stores."""
 
+MOST_PARTS = 8
+"""Parts of a file that a message names."""
+
 _as_it_is: ContextVar[bool] = ContextVar('_as_it_is', default=False)
 
 
@@ -51,7 +54,21 @@ def use_our_loading(module: Any) -> None:
             state_dict = fitted(target, state_dict)
         load(target, state_dict, *args, **kwargs)
 
+    part_of = module._load_checkpoint_with_prefix
+
+    @wraps(part_of)
+    def load_checkpoint_with_prefix(prefix: str, filename: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return part_of(prefix, filename, *args, **kwargs)
+        except AssertionError as error:
+            content = read_weights(filename)
+            names = content.get('state_dict', content)
+            parts = dict.fromkeys(str(name).partition('.')[0] for name in names)
+            found = ', '.join(list(parts)[:MOST_PARTS])
+            raise ValueError(f'{filename} has nothing under prefix={prefix!r}, only under {found}') from error
+
     module.load_state_dict = load_state_dict
+    module._load_checkpoint_with_prefix = load_checkpoint_with_prefix
     module.CheckpointLoader.register_scheme(SCHEMES, read_weights, force=True)
 
 

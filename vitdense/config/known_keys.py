@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import mmengine.registry
 import torch
 from mmengine.dist import init_dist
+from mmengine.hooks import CheckpointHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
@@ -130,6 +131,11 @@ class Readers:
         built = 'type' in node and part in BUILD_KEYS
         return None if known is None or built or part in known.names else known
 
+    def complete_keys(self, place: str, node: dict) -> Keys | None:
+        """All keys that are read from ``node``; ``None`` where it has neither a class nor a place that says them."""
+        known = self._keys(place, node) if place in PLACES or node.get('type') else None
+        return known if known and known.complete else None
+
     def _keys(self, place: str, node: dict) -> Keys | None:
         parts = [part for part in place.split('.') if not part.isdigit()]
         if parts[-1].endswith('kwargs') or parts[-1] == 'custom_keys':
@@ -146,6 +152,8 @@ class Readers:
         if not targets and not further:
             return Keys(self._settings(parts, node), False)
         names = frozenset(further.split()).union(*map(arguments, targets))
+        if inspect.isclass(found) and issubclass(found, CheckpointHook):  # what it does not take goes to the runner
+            return Keys(names | arguments(Runner.save_checkpoint), complete=True)
         if not place:  # hooks of other packages may read what they like
             return Keys(names - {'cfg'}, not self.foreign)
         return Keys(names, not any(map(hands_on, targets)))
@@ -154,7 +162,7 @@ class Readers:
         """What the constructor of the optimizer wrapper takes from ``paramwise_cfg``; ours states it."""
         if own := getattr(self.constructor, 'DEFAULTS', None):
             return Keys(frozenset(own), complete=True)
-        sources = [_source(owner) for owner in getattr(self.constructor, '__mro__', ())[:-1]]
+        sources = [source(owner) for owner in getattr(self.constructor, '__mro__', ())[:-1]]
         return Keys(frozenset(re.findall(r"paramwise_cfg(?:\.\w+\(|\[)\s*'(\w+)'", ''.join(sources))), bool(sources))
 
     def _settings(self, parts: list[str], node: dict) -> frozenset[str]:
@@ -206,7 +214,7 @@ def arguments(target: Callable | None) -> frozenset[str]:
         found = _parameters(function)
         names |= {p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         rest = _rest(function)
-        if rest is None or (rows and not _only_for_base(function, rest)):
+        if rest is None or _is_dropped(function, rest) or (rows and not _only_for_base(function, rest)):
             break
     return frozenset(names - {'self'})
 
@@ -216,16 +224,30 @@ def hands_on(target: Callable) -> bool:
     """Does it take further keywords and give them to anything but its base classes, whose arguments are known?"""
     for function in _calls(target):
         rest = _rest(function)
-        if rest is None:
+        if rest is None or _is_dropped(function, rest):
             return False
         if not _only_for_base(function, rest):
             return not hasattr(target, 'ARCHS')
     return True
 
 
+@cache
+def drops(target: Callable | None) -> bool:
+    """Does it take whatever keywords it is given, and read only those that it names?"""
+    return any((rest := _rest(function)) and _is_dropped(function, rest) for function in _calls(target))
+
+
+def _is_dropped(function: Callable, rest: str) -> bool:
+    """Does nothing read ``**rest``?"""
+    text = source(function)
+    return bool(text) and not any(
+        isinstance(node, ast.Name) and node.id == rest for node in ast.walk(ast.parse(textwrap.dedent(text)))
+    )
+
+
 def _only_for_base(function: Callable, rest: str) -> bool:
     """Does a constructor give ``**rest`` to ``super().__init__`` and to nothing else?"""
-    nodes = list(ast.walk(ast.parse(textwrap.dedent(_source(function)))))
+    nodes = list(ast.walk(ast.parse(textwrap.dedent(source(function)))))
     calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).startswith('super(')]
     given = [node for call in calls for word in call.keywords if word.arg is None for node in ast.walk(word.value)]
     asked = [
@@ -235,7 +257,8 @@ def _only_for_base(function: Callable, rest: str) -> bool:
     return any(node in given for node in used) and all(node in given + asked for node in used)
 
 
-def _source(owner: Callable) -> str:
+@cache
+def source(owner: Callable) -> str:
     """Python source, empty where there is none."""
     with suppress(OSError, TypeError):
         return inspect.getsource(owner)

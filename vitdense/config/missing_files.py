@@ -73,10 +73,11 @@ def _is_generated(dataset: ConfigDict) -> bool:
 
 def _missing(node: ConfigDict) -> list[Path]:
     """Local files and folders of a data set or evaluator that are not there."""
-    if _is_generated(node):
-        return []
     root = node.get('data_root') or ''
-    named = [*map(node.get, ('ann_file', *OTHER_FILES)), *(node.get('data_prefix') or {}).values()]
+    if _is_generated(node) or not isinstance(root, str):
+        return []
+    prefixes = node.get('data_prefix')
+    named = [*map(node.get, ('ann_file', *OTHER_FILES)), *(prefixes.values() if isinstance(prefixes, dict) else [])]
     joined = [str(Path(root) / name) for name in named if isinstance(name, str) and name]
     return [Path(path) for path in joined if '://' not in root and ':/' not in path and not Path(path).exists()]
 

@@ -11,7 +11,7 @@ from vitdense.registry import bare_type
 PACKAGES = ('mmdet', 'mmseg')
 """Scopes in which a model may be that has none."""
 
-OF_WORKERS = {'persistent_workers': False, 'prefetch_factor': None, 'timeout': 0}
+OF_WORKERS = {'persistent_workers': False, 'prefetch_factor': None, 'timeout': 0, 'multiprocessing_context': None}
 """Settings of a loader that PyTorch refuses without workers, and what they are then."""
 
 

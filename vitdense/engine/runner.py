@@ -130,6 +130,11 @@ class Runner(MMEngineRunner):
             difference = f'{path} was trained with the classes {trained}, the data set has {present}'
             if self._resume:
                 raise ValueError(f'--resume: {difference}')
+            if sorted(trained) == sorted(present):
+                raise ValueError(
+                    f'{difference}: the same in another order, and a label is a number; '
+                    f'test_dataloader.dataset.metainfo=dict(classes={trained})'
+                )
             self.logger.warning(difference)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:

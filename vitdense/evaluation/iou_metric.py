@@ -7,9 +7,12 @@ import torch
 from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
+from vitdense.names import unknown
 from vitdense.registry import METRICS
 
 from .report import EvaluationReport
+
+KNOWN = ('mIoU', 'mDice', 'mFscore')
 
 
 @METRICS.register_module()
@@ -21,10 +24,16 @@ class IoUMetric(MMSegIoUMetric):
 
     Attributes:
         report: of the last evaluation, in percent; ``None`` before it and in other processes than the main one.
+
+    Raises:
+        ValueError: ``iou_metrics`` has another name than mIoU, mDice and mFscore.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for metric in [self.metrics] if isinstance(self.metrics, str) else self.metrics:
+            if metric not in KNOWN:
+                raise ValueError(unknown('iou_metrics', str(metric), KNOWN))
         self.report: EvaluationReport | None = None
 
     @staticmethod

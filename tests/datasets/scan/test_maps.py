@@ -73,6 +73,9 @@ def test_unreadable_maps_are_all_that_is_told(seg, content, found):
     report = seg.scan()
     assert kinds(report) == {'unreadable semantic map': 5}
     assert {finding.found for finding in report.findings} == {found}
+    with pytest.raises(RunError, match='by hand') as error:
+        raise_findings([report])
+    assert '--lenient' not in str(error.value), 'nothing would be left'
     with pytest.raises(RunError, match='--lenient would leave out all 5 images'):
         drop_findings(seg.config(), [report], seg.root)
 

@@ -112,11 +112,13 @@ def raise_findings(reports: Sequence[SplitReport], others: Sequence[Finding] = (
     if not findings:
         return
     remedies = []
-    if any(finding.leave_out for finding in findings):
+    spared = [report for report in reports if report.images]  # nothing would be left of others
+    if any(finding.leave_out for report in spared for finding in report.causes):
         remedies.append(
             '--lenient leaves them out or mends them, and counts them in the log; no file of yours is changed'
         )
-    by_hand = dict.fromkeys(finding.kind for finding in findings if not finding.leave_out)
+    whole = [finding for report in reports if not report.images for finding in report.causes]
+    by_hand = dict.fromkeys(one.kind for one in findings if not one.leave_out or one in whole)
     if by_hand:
         remedies.append(f'has to be mended by hand: {", ".join(by_hand)}')
     title = f'{len(findings)} fault{"s" if len(findings) > 1 else ""} in the data:'

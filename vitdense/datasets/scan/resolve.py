@@ -8,8 +8,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
+from vitdense.config.building import building
 from vitdense.config.datasets import leaf_datasets
-from vitdense.registry import bare_type, nearest_type_names
+from vitdense.registry import bare_type
 
 from ..shapes_generator import ShapesSpec, ensure_shapes
 from .pictures import Loader, find_loader
@@ -69,7 +70,7 @@ def find_leaves(cfg: Config, split: str) -> list[Leaf]:
 def _leaf(cfg: Config, key: str, node: ConfigDict) -> Leaf:
     if 'type' not in node:
         raise KeyError(f'{key} has no type')
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), nearest_type_names():
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), building(cfg):
         with DATASETS.switch_scope_and_registry(None) as registry:
             cls = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
         leaf = Leaf(key, node, cls.__name__ if cls else str(node['type']), _kind(cls))
