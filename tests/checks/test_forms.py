@@ -124,3 +124,17 @@ def test_each_package_packs_its_own():
     maps['pipeline'][1] = dict(type='mmseg.PackSegInputs')
     assert found(maps, 'config', model='mmseg.EncoderDecoder') == {}
     assert found(dict(COCO, pipeline=[LOAD]), 'config', model='Own') == {}
+
+
+@pytest.mark.parametrize('preprocessor', [dict(bgr_to_rgb=True), dict(rgb_to_bgr=True), dict(mean=[1, 2, 3])])
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_grey_images_of_a_detector_for_colours(preprocessor, split):
+    def told(color: str, preprocessor: dict = preprocessor, kind: str = 'mmdet.RetinaNet') -> list[str]:
+        dataset = dict(COCO, pipeline=[dict(LOAD, color_type=color), PACK])
+        cfg = {f'{split}_dataloader': dict(dataset=dataset), 'model': dict(type=kind, data_preprocessor=preprocessor)}
+        findings = check(Run(Config(cfg | dict(default_scope='mmdet')), (split,)), 'config')
+        return [one.where for one in findings if one.kind == 'grey images of a detector for colours']
+
+    assert told('grayscale') == [f'{split}_dataloader.dataset.pipeline.0.color_type']
+    assert told('color') == told('unchanged') == told('grayscale', dict(mean=[1])) == []
+    assert told('grayscale', kind='mmseg.EncoderDecoder') == [], 'mmseg makes three channels of one'

@@ -303,3 +303,21 @@ def test_resuming_with_other_classes_is_refused(tmp_path):
         make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('dog', 'cat'), **again).train()
     make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog'), **again).train()
     assert torch.load(tmp_path / 'last.pth', weights_only=True)['meta']['epoch'] == 4
+
+
+def test_testing_with_the_classes_in_another_order_is_refused(tmp_path):
+    def data(*classes):
+        sampler = dict(type='DefaultSampler', shuffle=False)
+        return dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Numbers(classes))
+
+    hooks = dict(checkpoint=CheckpointHook(interval=1))
+    make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog')).train()
+    evaluator = dict(type='DumpResults', out_file_path=str(tmp_path / 'x.pkl'))
+    test = dict(load_from=str(tmp_path / 'last.pth'), test_cfg=dict(), test_evaluator=evaluator)
+    none = dict(train_dataloader=None, train_cfg=None, optim_wrapper=None)
+    with pytest.raises(ValueError, match=r"in another order, and a label is a number; .*classes=\('cat', 'dog'\)"):
+        make(Runner, tmp_path, Toy(), hooks, test_dataloader=data('dog', 'cat'), **test, **none).test()
+    for others in (('cat', 'dog'), ('cat', 'cow')):  # other names are a warning: some only have another spelling
+        runner = make(Runner, tmp_path, Toy(), hooks, test_dataloader=data(*others), **test, **none)
+        runner.build_test_loop(runner._test_loop)
+        runner.load_checkpoint(str(tmp_path / 'last.pth'))

@@ -132,3 +132,22 @@ def _outermost(run: Run, key: str) -> tuple[str, list]:
 
 def _has_steps(node: Any) -> bool:
     return isinstance(node, dict) and bool(node.get('pipeline'))
+
+
+@rule(
+    'grey images of a detector for colours',
+    looks_at='`color_type` of LoadImageFromFile, and `mean`, `bgr_to_rgb` and `rgb_to_bgr` of the preprocessor',
+    expected="color_type='color', which makes three equal channels of a grey image, or a preprocessor of one channel",
+)
+def grey(run: Run) -> Iterator[Case]:
+    preprocessor = run.model_cfg.get('data_preprocessor') or {}
+    names = [name for name in ('bgr_to_rgb', 'rgb_to_bgr') if preprocessor.get(name)]
+    names += ['mean'] * (len(preprocessor.get('mean') or ()) == 3)
+    if family(run, run.model_cfg) != 'mmdet' or not names:
+        return
+    for split in run.splits:
+        for key, node in split.datasets:
+            for i, step in enumerate(node.get('pipeline') or []):
+                if bare_type(step) == 'LoadImageFromFile' and str(step.get('color_type', '')).startswith('grayscale'):
+                    where, what = f'{key}.pipeline.{i}.color_type', f'model.data_preprocessor.{names[0]}'
+                    yield Case(where, f'{step.color_type!r}, and {what} is {preprocessor[names[0]]}')
