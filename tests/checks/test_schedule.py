@@ -178,6 +178,10 @@ def test_checkpoints_that_are_not_written(loop, hook, part):
     assert not any(one.fatal for one in given)
 
 
+def test_a_schedule_that_lacks_its_argument_is_no_matter_of_its_length():
+    assert found(epochs(3), dict(type='StepLR')) == found(epochs(3), dict(type='MultiStepLR')) == {}
+
+
 NEVER, NOT_SWITCHED = 'average that never begins', 'pipeline that is never switched to'
 
 

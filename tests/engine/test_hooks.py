@@ -291,11 +291,12 @@ def test_the_bar_is_taken_down_when_a_run_fails(tmp_path, monkeypatch):
     assert '\x1b[?25h' in screen.file.getvalue(), 'the cursor is there again'
 
 
-def test_resuming_with_other_classes_is_refused(tmp_path):
-    def data(*classes):
-        sampler = dict(type='DefaultSampler', shuffle=False)
-        return dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Numbers(classes))
+def data(*classes):
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    return dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Numbers(classes))
 
+
+def test_resuming_with_other_classes_is_refused(tmp_path):
     hooks = dict(checkpoint=CheckpointHook(interval=1))
     make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog')).train()
     again = dict(load_from=str(tmp_path / 'last.pth'), resume=True, train_cfg=dict(by_epoch=True, max_epochs=4))
@@ -306,10 +307,6 @@ def test_resuming_with_other_classes_is_refused(tmp_path):
 
 
 def test_testing_with_the_classes_in_another_order_is_refused(tmp_path):
-    def data(*classes):
-        sampler = dict(type='DefaultSampler', shuffle=False)
-        return dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Numbers(classes))
-
     hooks = dict(checkpoint=CheckpointHook(interval=1))
     make(Runner, tmp_path, Toy(), hooks, train_dataloader=data('cat', 'dog')).train()
     evaluator = dict(type='DumpResults', out_file_path=str(tmp_path / 'x.pkl'))

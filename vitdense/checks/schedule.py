@@ -101,7 +101,8 @@ def warm_up(run: Run) -> Iterator[Case]:
 )
 def milestones(run: Run) -> Iterator[Case]:
     for key, node, kind, begin, _, total, unit in _spans(run):
-        marks = [node.step_size + begin] if kind.startswith('Step') else list(node.get('milestones') or [])
+        marks = list(node.get('milestones') or [])
+        marks += [node.step_size + begin] if kind.startswith('Step') and node.get('step_size') else []
         late = [mark for mark in marks if mark >= total]
         if late:
             yield Case(key, f'{kind} at {", ".join(map(str, late))} {unit}, and training ends after {total:g}')
