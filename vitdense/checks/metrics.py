@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from mmengine.config import ConfigDict
 
 from vitdense.evaluation.main_metric import direction
+from vitdense.models.tasks import has_masks
 from vitdense.names import listed, nearest
 from vitdense.registry import bare_type
 
@@ -78,7 +79,7 @@ def masks_of_boxes(run: Run) -> Iterator[Case]:
     model = run.model
     if model is None or not type(model).__module__.startswith(('mmdet.', 'vitdense.')):
         return
-    if any('mask' in f'{name} {type(module).__name__}'.lower() for name, module in model.named_modules()):
+    if has_masks(model):
         return
     for split in run.splits:
         for where, node in split.metrics:

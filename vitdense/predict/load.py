@@ -1,0 +1,133 @@
+"""One line from a work dir, a config or an exported file to a model that predicts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitdense.files import checkpoints_in
+from vitdense.names import listed
+
+from .predictor import Predictor
+
+if TYPE_CHECKING:
+    import torch
+    from mmengine.config import Config
+    from torch import nn
+
+BEST = ('best.pth', 'last.pth')
+"""Checkpoints of a work dir, the first that is there is taken."""
+
+CONFIGS = ('.py', '.json', '.yaml', '.yml')
+
+
+def load(
+    source: str | os.PathLike, checkpoint: str | os.PathLike | None = None, device: str | torch.device | None = None
+) -> Predictor:
+    """Load a trained model.
+
+    Args:
+        source: a work dir, whose config and ``best.pth`` (or else ``last.pth``) are taken; a config, as
+            ``tools/train.py`` takes it: a file, or ``mmdet::...``.
+        checkpoint: whatever ``load_from`` takes: a file, a URL, or the name of an official release. A work dir needs
+            none, nor does a config with ``load_from``.
+        device: by default ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        FileNotFoundError: there is no such source, no checkpoint in the work dir, or none is given with a config.
+        ValueError: the config cannot be used, or the checkpoint is of another model.
+    """
+    config, found = _config_and_checkpoint(os.fspath(source), checkpoint)
+    from vitdense.config.load import load_config
+
+    cfg = load_config(config)
+    weights = os.fspath(checkpoint) if checkpoint is not None else found or cfg.get('load_from')
+    if not weights:
+        raise FileNotFoundError(f'config {config!r} has no load_from: name a checkpoint (a file, a URL or a release)')
+    return load_model(cfg, str(weights), device)
+
+
+def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None = None) -> Predictor:
+    """A model of a config that has been read, see :func:`load`.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`load`.
+        KeyError: a type is not registered.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.registry import MODELS, DefaultScope
+
+    import vitdense.engine  # noqa: F401  it silences what the packages print
+    from vitdense.config.settle import settle
+    from vitdense.config.swap.measure import without_weights
+    from vitdense.registry import nearest_type_names
+
+    from .model import Model
+
+    settle(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
+        network = MODELS.build(without_weights(cfg.model))
+    names = fill(network, cfg, checkpoint)
+    return Model(cfg, network, names, torch.device(device or get_device()))
+
+
+def fill(network: nn.Module, cfg: Config, checkpoint: str) -> tuple[str, ...]:
+    """Load weights, which have to fit as in a test, and return the names of the classes.
+
+    Raises:
+        FileNotFoundError, ConnectionError: there is no such checkpoint.
+        ValueError: it is of another model.
+    """
+    from vitdense.checkpoint.check import check_fit
+    from vitdense.checkpoint.fetch import fetch
+    from vitdense.checkpoint.into_model import adapt
+    from vitdense.checkpoint.read import read
+
+    path = fetch(checkpoint)
+    content = dict(read(path))
+    meta = content.get('meta') or {}
+    try:
+        converted, changes = adapt(content, network)
+    except ValueError as error:
+        raise ValueError(f'checkpoint: {path}: {error}') from None
+    check_fit(network, converted, path, purpose='checkpoint', changes=changes)
+    network.load_state_dict(converted['state_dict'], strict=False)
+    trained = (meta.get('dataset_meta') or {}).get('classes')
+    return tuple(map(str, trained)) if trained else class_names(cfg)
+
+
+def class_names(cfg: Config) -> tuple[str, ...]:
+    """Names of the classes as the data sets of a config have them; empty where they do not say it."""
+    from vitdense.config.datasets import leaf_datasets
+    from vitdense.config.known_keys import resolve
+
+    for split in ('test', 'val', 'train'):
+        for _, leaf in leaf_datasets(cfg, split):
+            kind = leaf.type if isinstance(leaf.type, type) else resolve(leaf.type, cfg.get('default_scope'))
+            known = (leaf.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get('classes')
+            if known:
+                return (known,) if isinstance(known, str) else tuple(map(str, known))
+    return ()
+
+
+def _config_and_checkpoint(source: str, checkpoint: str | os.PathLike | None) -> tuple[str, str | None]:
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if Path(source).suffix in ('.pth', '.pt', '.safetensors', '.bin') and folder.is_file():
+            raise ValueError(f'{source} is a checkpoint: name the work dir or the config, and it as checkpoint')
+        return source, None
+    configs = sorted(
+        (file for file in folder.iterdir() if file.suffix in CONFIGS), key=lambda file: file.stat().st_mtime
+    )
+    if not configs:
+        there = listed(sorted(file.name for file in folder.iterdir()), 5) or 'nothing'
+        raise FileNotFoundError(f'{source} is not the work dir of a run: it has no config, only {there}')
+    if checkpoint is not None:
+        return str(configs[-1]), None
+    best = next((folder / name for name in BEST if (folder / name).is_file()), None)
+    if best is None:
+        hint = checkpoints_in(folder, 'best.pth')
+        raise FileNotFoundError(f'work dir {source} has neither best.pth nor last.pth{hint}')
+    return str(configs[-1]), str(best)

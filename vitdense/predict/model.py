@@ -1,0 +1,162 @@
+"""A trained model in PyTorch, of any config of mmdet, mmseg or vitdense."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from vitdense.config.datasets import leaf_datasets
+from vitdense.models.tasks import PANOPTIC, SEMANTIC, task_of
+from vitdense.registry import bare_type, nearest_type_names
+
+from .predictor import Predictor
+from .results import IGNORED, Result
+from .sources import Frame
+
+
+class Model(Predictor):
+    """A trained detector or segmentor, see :func:`vitdense.load`.
+
+    Attributes:
+        names, task, iou_threshold: see :class:`Predictor`.
+        cfg: its config.
+        network: the model of mmdet or mmseg, in evaluation mode.
+        device: where it computes.
+    """
+
+    def __init__(self, cfg: Config, network: nn.Module, names: Sequence[str], device: torch.device) -> None:
+        """Use a built model, whose weights are loaded.
+
+        Raises:
+            ValueError: the config has no pipeline of a test or of a validation.
+        """
+        self.cfg = cfg
+        self.device = device
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.names = tuple(names)
+        self.task = task_of(network)
+        self.iou_threshold = _nms_threshold(cfg.model)
+        self._steps, self._loader = test_steps(cfg)
+        self._pipelines = threading.local()
+
+    @property
+    def scope(self) -> str:
+        """Where types without a prefix are looked for."""
+        return self.cfg.get('default_scope') or 'mmengine'
+
+    def prepare(self, frame: Frame) -> dict[str, Any]:
+        """What the pipeline of the test makes of a picture."""
+        if not hasattr(self._pipelines, 'run'):  # transforms may remember what they did last: one set a thread
+            with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
+                self._pipelines.run = Compose(self._steps)
+        image, hw = frame.image, frame.image.shape[:2]
+        if self._loader.get('color_type') == 'grayscale':
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        if self._loader.get('to_float32'):
+            image = image.astype(np.float32)
+        return self._pipelines.run(
+            dict(img=image, img_path=frame.path, img_id=0, img_shape=hw, ori_shape=hw, height=hw[0], width=hw[1])
+        )
+
+    def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
+        """Predict a batch, see :class:`Predictor`."""
+        with DefaultScope.overwrite_default_scope(self.scope), torch.inference_mode():
+            samples = self.network.test_step(pseudo_collate(list(inputs)))
+            return [self._result(frame, sample, threshold) for frame, sample in zip(frames, samples, strict=True)]
+
+    def _tiled(self, *args: Any) -> Iterator[Result]:
+        if self.task != SEMANTIC:
+            yield from super()._tiled(*args)
+            return
+        origins, threshold, batch_size, (height, width), overlap, failed = args
+        stride = (max(1, round(height * (1 - overlap))), max(1, round(width * (1 - overlap))))
+        with self._slides(dict(mode='slide', crop_size=(height, width), stride=stride)):
+            yield from self._batches(origins, threshold, batch_size, failed)
+
+    @contextmanager
+    def _slides(self, test_cfg: dict) -> Iterator[None]:
+        """mmseg's own sliding window, which averages the logits of all tiles that have a pixel."""
+        before, self.network.test_cfg = self.network.test_cfg, ConfigDict({**self.network.test_cfg, **test_cfg})
+        try:
+            yield
+        finally:
+            self.network.test_cfg = before
+
+    def _result(self, frame: Frame, sample: Any, threshold: float) -> Result:
+        parts: dict[str, np.ndarray] = {}
+        instances = sample.get('pred_instances')
+        if instances is not None and 'labels' in instances:
+            parts = _detections(instances, threshold)
+        semantic = sample.get('pred_panoptic_seg') or sample.get('pred_sem_seg')
+        if semantic is not None and (self.task == PANOPTIC or not parts):
+            values = semantic.get('sem_seg') if 'sem_seg' in semantic else semantic.data
+            parts |= self._map(values.squeeze(0).cpu().numpy(), frame.image.shape[:2])
+        return Result(frame.image, frame.path, self.names, number=frame.number, **parts)
+
+    def _map(self, values: np.ndarray, hw: tuple[int, int]) -> dict[str, np.ndarray]:
+        """A semantic map; of a panoptic one the classes, and the mask of each segment of a thing."""
+        kind = np.uint8 if len(self.names) <= IGNORED else np.int32
+        if self.task != PANOPTIC:
+            return dict(semantic_map=values.astype(kind))
+        from mmdet.evaluation.functional import INSTANCE_OFFSET
+
+        labels = values % INSTANCE_OFFSET
+        ignored = IGNORED if kind is np.uint8 else -1
+        segments = [number for number in np.unique(values).tolist() if number >= INSTANCE_OFFSET]
+        masks = np.stack([values == number for number in segments]) if segments else np.zeros((0, *hw), bool)
+        return dict(
+            semantic_map=np.where(labels < len(self.names), labels, ignored).astype(kind),
+            labels=np.array([number % INSTANCE_OFFSET for number in segments], np.int64),
+            masks=masks,
+        )
+
+
+def _detections(instances: Any, threshold: float) -> dict[str, np.ndarray]:
+    """Those of at least a score, the highest first."""
+    scores = instances.scores
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scores[order] >= threshold]
+    names = dict(bboxes='boxes', scores='scores', labels='labels', masks='masks')
+    kinds = dict(bboxes=torch.float32, scores=torch.float32, labels=torch.int64, masks=torch.bool)
+    return {
+        name: getattr(instances[key], 'tensor', instances[key])[order].to('cpu', kinds[key]).numpy()
+        for key, name in names.items()
+        if key in instances
+    }
+
+
+def test_steps(cfg: Config) -> tuple[list[ConfigDict], ConfigDict]:
+    """The pipeline of the test, or of the validation, after what loads the image, and the step that does.
+
+    Raises:
+        ValueError: there is neither, or it does not end in packing what the model takes.
+    """
+    for split in ('test', 'val'):
+        for key, leaf in leaf_datasets(cfg, split):
+            steps = list(leaf.get('pipeline') or [])
+            if not steps:
+                continue
+            if not bare_type(steps[-1]).startswith('Pack'):
+                raise ValueError(
+                    f'{key}.pipeline ends in {bare_type(steps[-1])}, expected PackDetInputs or PackSegInputs'
+                )
+            loader = next((step for step in steps if 'Image' in bare_type(step)), ConfigDict())
+            return [step for step in steps if not bare_type(step).startswith('Load')], loader
+    raise ValueError(
+        'the config has no pipeline for a test or a validation: test_dataloader and val_dataloader lack it'
+    )
+
+
+def _nms_threshold(model: ConfigDict) -> float:
+    """Overlap from which on the model takes two boxes of a class for one; 0.5 where it has no NMS."""
+    settings = model.get('test_cfg') or {}
+    nms = (settings.get('rcnn') or settings).get('nms') or {}
+    return float(nms.get('iou_threshold', 0.5))
