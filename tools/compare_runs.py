@@ -3,4 +3,4 @@
 from vitdense.commands import main
 
 if __name__ == '__main__':
-    main('compare_runs')
+    main('compare')

@@ -12,23 +12,10 @@ The import takes a fraction of a second: it loads OpenCV, to see whether that wo
 the stack. It registers nothing and builds nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from vitdense import compat
+from vitdense.predict import Result, load
 from vitdense.version import __version__
-
-if TYPE_CHECKING:
-    from vitdense.predict import Result, load
 
 __all__ = ['Result', '__version__', 'load']
 
 compat.install()
-
-
-def __getattr__(name: str) -> Any:
-    """What is imported when it is asked for: :func:`load` and :class:`Result`."""
-    if name in ('Result', 'load'):
-        from vitdense import predict
-
-        return getattr(predict, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -119,13 +119,18 @@ class SayHandler(logging.Handler):
         say(record.getMessage())
 
 
+def ignore_noise() -> None:
+    """Let no warning of ``NOISE`` be shown in this process."""
+    for beginning in NOISE:
+        warnings.filterwarnings('ignore', re.escape(beginning))
+
+
 def quiet_console(logger: MMLogger) -> None:
     """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout, and ignore ``NOISE``."""
     operators = logging.getLogger('vitdense')
     operators.setLevel(logging.INFO)
     operators.handlers[:] = [SayHandler()]
-    for beginning in NOISE:
-        warnings.filterwarnings('ignore', re.escape(beginning))
+    ignore_noise()
     for i, handler in enumerate(logger.handlers):
         if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.__stdout__):
             ours = ConsoleHandler(handler.level)

@@ -132,5 +132,5 @@ def test_convert_checkpoint(trained, run, tmp_path):
 def test_compare_runs(chosen, trained, run, tmp_path):
     kind, folder = trained
     options = ['--metric', f'val/{MAIN[kind]}'] if chosen else []
-    assert str(tmp_path) in run('compare_runs', folder, '--out', tmp_path / 'runs.png', *options)
+    assert str(tmp_path) in run('compare', folder, '--out', tmp_path / 'runs.png', *options)
     assert (tmp_path / 'runs.png').is_file()

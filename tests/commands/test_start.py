@@ -79,7 +79,7 @@ def test_help_needs_no_torch(command, tmp_path):
         (['train', CONFIG, '--resume', 'wrong.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
         (['test', CONFIG, 'wrong.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
         (['convert', 'wrong.pth', 'b.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
-        (['compare_runs', 'a', 'b'], r'a is not the work dir of a run: it has no results\.csv'),
+        (['compare', 'a', 'b'], r'a is not the work dir of a run: it has no results\.csv'),
         (['train', CONFIG, '--cfg-options', 'a'], "argument --cfg-options: expected KEY=VALUE, found 'a'"),
         (['train', 'broken.py'], r"config 'broken\.py': broken\.py, line 2: SyntaxError: .* was never closed"),
         (['train', 'heir.py'], r"config 'heir\.py': .*/broken\.py, line 2: SyntaxError: .* was never closed"),

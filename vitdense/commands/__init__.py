@@ -10,19 +10,34 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from vitdense.commands.arguments import parser_of
+from vitdense.commands.arguments import COMMANDS, overview, parser_of
+from vitdense.names import unknown
+from vitdense.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-def main(command: str, arguments: Sequence[str] | None = None) -> NoReturn:
+def vitdense(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run ``vitdense COMMAND ...``, by default with the arguments of this process, and exit, see :func:`main`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = overview('vitdense', __version__)
+    if not given or given[0].startswith('-'):
+        parser.parse_args(given)
+        parser.error(f'expected a command, one of {", ".join(COMMANDS)}')
+    command = given[0]
+    if command not in COMMANDS:
+        parser.error(unknown('command', command, COMMANDS))
+    main(command, given[1:], f'vitdense {command}')
+
+
+def main(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> NoReturn:
     """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit.
 
     The code is that of the command, or 0; 2 after an error that is for users, which is told without a traceback; 130
     after Ctrl-C; and 1 after anything else, with its traceback.
     """
-    args = parser_of(command).parse_args(arguments)
+    args = parser_of(command, program).parse_args(arguments)
     try:
         code = run(command, args)
     except KeyboardInterrupt:
@@ -55,4 +70,4 @@ def run(command: str, args: Namespace) -> int | None:
     return import_module(f'{__name__}.{command}').run(args, *configured)
 
 
-__all__ = ['main', 'parser_of', 'run']
+__all__ = ['main', 'parser_of', 'run', 'vitdense']

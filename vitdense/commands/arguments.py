@@ -47,11 +47,24 @@ class Settings(argparse.Action):
         setattr(namespace, self.dest, settings)
 
 
-def parser_of(command: str) -> Parser:
-    """The command line of a ``command``, one of ``COMMANDS``."""
-    parser = Parser()
+def parser_of(command: str, program: str | None = None) -> Parser:
+    """The command line of a ``command``, one of ``COMMANDS``, of a ``program``, by default that which was started."""
+    parser = Parser(prog=program)
     COMMANDS[command](parser)
     parser.add_argument('--traceback', action='store_true', help='show where in the code an error was raised')
+    return parser
+
+
+def overview(program: str, version: str) -> Parser:
+    """The command line before a command: a line about each."""
+    parser = Parser(prog=program, usage=f'{program} COMMAND ...', formatter_class=argparse.RawDescriptionHelpFormatter)
+    lines = []
+    for command in COMMANDS:
+        about = parser_of(command).description or ''
+        lines.append(f'  {command:10}{about.partition(". ")[0].partition(": ")[0].rstrip(".")}')
+    parser.description = '\n'.join(['Vision transformers for detection and segmentation.', '', 'commands:', *lines])
+    parser.epilog = f'{program} COMMAND --help has the options of one.'
+    parser.add_argument('--version', action='version', version=version)
     return parser
 
 
@@ -123,6 +136,37 @@ def overfit(parser: Parser) -> None:
     )
 
 
+def predict(parser: Parser) -> None:
+    """Options of ``vitdense predict``."""
+    parser.description = 'Find objects or classes in pictures and videos, and write pictures, maps and a COCO file.'
+    count = number(int, 'above 0', lambda n: n > 0)
+    share = number(float, 'from 0 to 1', lambda n: 0 <= n <= 1)
+    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='image, video, folder, pattern or URL')
+    parser.add_argument(
+        '--model', required=True, metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint'
+    )
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument(
+        '--out', type=Path, default=Path('predictions'), metavar='DIR', help='folder of the results (%(default)s)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='remove earlier predictions in it')
+    parser.add_argument(
+        '--threshold', type=share, default=0.3, metavar='SCORE', help='lowest score of a detection (%(default)s)'
+    )
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='classes to detect, all by default')
+    parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='pictures at once (%(default)s)')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default, if there is one')
+    parser.add_argument('--tile', type=count, metavar='N', help='look at larger pictures in tiles of N pixels')
+    parser.add_argument(
+        '--overlap',
+        type=number(float, 'from 0 to below 1', lambda n: 0 <= n < 1),
+        default=0.2,
+        metavar='SHARE',
+        help='of a tile, that the next one covers again (%(default)s)',
+    )
+    parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='draw nothing')
+
+
 def flops(parser: Parser) -> None:
     """Options of ``tools/get_flops.py``."""
     parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
@@ -147,8 +191,8 @@ def convert(parser: Parser) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace DST')
 
 
-def compare_runs(parser: Parser) -> None:
-    """Options of ``tools/compare_runs.py``."""
+def compare(parser: Parser) -> None:
+    """Options of ``vitdense compare`` and ``tools/compare_runs.py``."""
     parser.description = 'Draw a metric of several runs against epoch and time.'
     parser.add_argument('runs', nargs='+', type=Path, help='work dirs; their names are those of the curves')
     parser.add_argument('--metric', help='column of results.csv, e.g. val/coco/bbox_mAP (default: the main metric)')
@@ -156,7 +200,7 @@ def compare_runs(parser: Parser) -> None:
 
 
 COMMANDS: dict[str, Callable[[Parser], None]] = {
-    command.__name__: command for command in (train, test, check, overfit, flops, convert, compare_runs)
+    command.__name__: command for command in (train, test, check, overfit, predict, convert, flops, compare)
 }
 """The options of each command, by the name of its file in this folder."""
 

@@ -12,6 +12,7 @@ from vitdense.config.runtime import read_config
 from vitdense.config.swap.names import check_name
 from vitdense.console import CONSOLE, is_first_process
 from vitdense.files import checkpoints_in
+from vitdense.predict.load import find_model
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -25,7 +26,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     given = vars(args)
     if 'config' in args:
         config_path(args.config)
-    if 'checkpoint' in args:
+    if 'model' in args:
+        config_path(find_model(args.model, args.checkpoint)[0])
+    if given.get('checkpoint') and ('model' not in args or Path(args.checkpoint).suffix):  # else the name of a release
         check_checkpoint(args.checkpoint)
     if given.get('resume') not in (None, 'auto'):
         check_checkpoint(args.resume)

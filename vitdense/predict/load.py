@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitdense.files import checkpoints_in
+from vitdense.files import WEIGHTS, checkpoints_in
 from vitdense.names import listed
 
 from .predictor import Predictor
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 BEST = ('best.pth', 'last.pth')
 """Checkpoints of a work dir, the first that is there is taken."""
 
-CONFIGS = ('.py', '.json', '.yaml', '.yml')
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+"""Of configs."""
 
 
 def load(
@@ -38,11 +39,11 @@ def load(
         FileNotFoundError: there is no such source, no checkpoint in the work dir, or none is given with a config.
         ValueError: the config cannot be used, or the checkpoint is of another model.
     """
-    config, found = _config_and_checkpoint(os.fspath(source), checkpoint)
     from vitdense.config.load import load_config
 
+    config, weights = find_model(os.fspath(source), checkpoint)
     cfg = load_config(config)
-    weights = os.fspath(checkpoint) if checkpoint is not None else found or cfg.get('load_from')
+    weights = weights or cfg.get('load_from')
     if not weights:
         raise FileNotFoundError(f'config {config!r} has no load_from: name a checkpoint (a file, a URL or a release)')
     return load_model(cfg, str(weights), device)
@@ -62,10 +63,12 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.config.settle import settle
     from vitdense.config.swap.measure import without_weights
+    from vitdense.console import ignore_noise
     from vitdense.registry import nearest_type_names
 
     from .model import Model
 
+    ignore_noise()
     settle(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))
@@ -112,22 +115,27 @@ def class_names(cfg: Config) -> tuple[str, ...]:
     return ()
 
 
-def _config_and_checkpoint(source: str, checkpoint: str | os.PathLike | None) -> tuple[str, str | None]:
+def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tuple[str, str | None]:
+    """The config of a ``source`` of :func:`load`, and its checkpoint; ``None`` of a config.
+
+    Raises:
+        FileNotFoundError: a work dir has no config, or no checkpoint where none is given.
+        ValueError: it is a checkpoint.
+    """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if Path(source).suffix in ('.pth', '.pt', '.safetensors', '.bin') and folder.is_file():
-            raise ValueError(f'{source} is a checkpoint: name the work dir or the config, and it as checkpoint')
-        return source, None
-    configs = sorted(
-        (file for file in folder.iterdir() if file.suffix in CONFIGS), key=lambda file: file.stat().st_mtime
-    )
+        if folder.suffix in WEIGHTS:
+            raise ValueError(f'model {source!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
+        return source, None if checkpoint is None else str(checkpoint)
+    there = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+    configs = [file for file in there if file.suffix in SUFFIXES and file.is_file()]
     if not configs:
-        there = listed(sorted(file.name for file in folder.iterdir()), 5) or 'nothing'
-        raise FileNotFoundError(f'{source} is not the work dir of a run: it has no config, only {there}')
+        names = listed([file.name for file in there], 5) or 'nothing'
+        raise FileNotFoundError(f'model {source!r} is not the work dir of a run: it has no config, but {names}')
     if checkpoint is not None:
-        return str(configs[-1]), None
+        return str(configs[-1]), str(checkpoint)
     best = next((folder / name for name in BEST if (folder / name).is_file()), None)
     if best is None:
-        hint = checkpoints_in(folder, 'best.pth')
-        raise FileNotFoundError(f'work dir {source} has neither best.pth nor last.pth{hint}')
+        hint = checkpoints_in(folder, BEST[0])
+        raise FileNotFoundError(f'work dir {source!r} has neither {" nor ".join(BEST)}{hint}')
     return str(configs[-1]), str(best)

@@ -40,7 +40,7 @@ class Model(Predictor):
         """
         self.cfg = cfg
         self.device = device
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network: Any = network.to(device).eval().requires_grad_(False)
         self.names = tuple(names)
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
@@ -67,10 +67,16 @@ class Model(Predictor):
         )
 
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
-        """Predict a batch, see :class:`Predictor`."""
+        """Predict a batch, see :class:`Predictor`; one size after the other where the model pads no images."""
+        sizes = [one['inputs'].shape for one in inputs] if self.task == SEMANTIC else [()] * len(inputs)
+        samples: list[Any] = [None] * len(inputs)
         with DefaultScope.overwrite_default_scope(self.scope), torch.inference_mode():
-            samples = self.network.test_step(pseudo_collate(list(inputs)))
-            return [self._result(frame, sample, threshold) for frame, sample in zip(frames, samples, strict=True)]
+            for size in dict.fromkeys(sizes):
+                places = [i for i, other in enumerate(sizes) if other == size]
+                found = self.network.test_step(pseudo_collate([inputs[i] for i in places]))
+                for i, sample in zip(places, found, strict=True):
+                    samples[i] = self._result(frames[i], sample, threshold)
+        return samples
 
     def _tiled(self, *args: Any) -> Iterator[Result]:
         if self.task != SEMANTIC:

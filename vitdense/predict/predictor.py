@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,7 +14,8 @@ from .decoding import ImageError
 from .results import Result
 from .sources import Frame, Origin, find
 
-In, Out = TypeVar('In'), TypeVar('Out')
+In = TypeVar('In')
+Out = TypeVar('Out')
 Failed = Callable[[ImageError], None]
 READERS = 2
 """Threads that decode and prepare pictures while the model computes."""
@@ -155,15 +157,23 @@ def readers_of(origins: Iterable[Origin], failed: Failed | None) -> Iterator[Cal
     """A function for each picture that reads it; pictures of a video are read here, one after the other."""
     for origin in origins:
         if not origin.is_video:
-            yield lambda origin=origin: Frame(origin.read(), origin.path)
+            yield partial(_read, origin)
             continue
         try:
             for frame in origin.frames():
-                yield lambda frame=frame: frame
+                yield partial(_same, frame)
         except ImageError as error:
             if failed is None:
                 raise
             failed(error)
+
+
+def _read(origin: Origin) -> Frame:
+    return Frame(origin.read(), origin.path)
+
+
+def _same(frame: Frame) -> Frame:
+    return frame
 
 
 def ahead(function: Callable[[In], Out], items: Iterable[In], most: int, failed: Failed | None) -> Iterator[Out]:

@@ -116,7 +116,7 @@ class Result:
             OSError: it cannot be written.
         """
         path = Path(path)
-        self.draw().save(path, **({'quality': 92} if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
+        self.draw().save(path, quality=92)  # formats without a loss take no notice
         return path
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ class Result:
         """
         ids = category_ids(self.names)
         if self.labels is None:
-            return [self._area(image_id, ids[k], self.semantic_map == k) for k in self.present()]
+            return [self._area(image_id, ids[k], np.asarray(self.semantic_map == k)) for k in self.present()]
         found = []
         for i, label in enumerate(self.labels.tolist()):
             one: dict[str, Any] = dict(image_id=image_id, category_id=ids[label])
@@ -166,16 +166,17 @@ class Result:
             import supervision
         except ImportError:
             raise ImportError('pip install supervision') from None
-        labels, masks, boxes, scores = self.labels, self.masks, self.boxes, self.scores
+        labels, masks, boxes = self.labels, self.masks, self.boxes
         if labels is None:
             labels = np.array(self.present(), np.int64)
             masks = np.array([self.semantic_map == k for k in labels], bool).reshape(-1, *self.image.shape[:2])
-            scores = None
+        if boxes is None and masks is not None and len(masks):
+            boxes = supervision.mask_to_xyxy(masks).astype(np.float32)
         if boxes is None:
-            boxes = supervision.mask_to_xyxy(masks) if len(labels) else np.zeros((0, 4), np.float32)
+            boxes = np.zeros((0, 4), np.float32)
         names = np.array([self.name_of(k) for k in labels.tolist()], str)
         return supervision.Detections(
-            xyxy=boxes, mask=masks, confidence=scores, class_id=labels.astype(int), data={'class_name': names}
+            xyxy=boxes, mask=masks, confidence=self.scores, class_id=labels.astype(int), data={'class_name': names}
         )
 
     def to_data_sample(self) -> Any:

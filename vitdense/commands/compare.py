@@ -1,4 +1,4 @@
-"""``tools/compare_runs.py``: draw a metric of several runs in one picture."""
+"""``vitdense compare``: draw a metric of several runs in one picture."""
 
 import argparse
 
