@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitdense.files import WEIGHTS, checkpoints_in
 from vitdense.names import listed
@@ -72,12 +72,12 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     settle(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))
-    names = fill(network, cfg, checkpoint)
-    return Model(cfg, network, names, torch.device(device or get_device()))
+    meta = fill(network, checkpoint) or data_meta(cfg)
+    return Model(cfg, network, meta, torch.device(device or get_device()))
 
 
-def fill(network: nn.Module, cfg: Config, checkpoint: str) -> tuple[str, ...]:
-    """Load weights, which have to fit as in a test, and return the names of the classes.
+def fill(network: nn.Module, checkpoint: str) -> dict[str, Any]:
+    """Load weights, which have to fit as in a test, and return what they say of the data set: classes and palette.
 
     Raises:
         FileNotFoundError, ConnectionError: there is no such checkpoint.
@@ -97,22 +97,22 @@ def fill(network: nn.Module, cfg: Config, checkpoint: str) -> tuple[str, ...]:
         raise ValueError(f'checkpoint: {path}: {error}') from None
     check_fit(network, converted, path, purpose='checkpoint', changes=changes)
     network.load_state_dict(converted['state_dict'], strict=False)
-    trained = (meta.get('dataset_meta') or {}).get('classes')
-    return tuple(map(str, trained)) if trained else class_names(cfg)
+    known = meta.get('dataset_meta') or {}
+    return dict(known) if known.get('classes') else {}
 
 
-def class_names(cfg: Config) -> tuple[str, ...]:
-    """Names of the classes as the data sets of a config have them; empty where they do not say it."""
+def data_meta(cfg: Config) -> dict[str, Any]:
+    """Classes and palette as the data sets of a config have them; empty where they do not say it."""
     from vitdense.config.datasets import leaf_datasets
     from vitdense.config.known_keys import resolve
 
     for split in ('test', 'val', 'train'):
         for _, leaf in leaf_datasets(cfg, split):
             kind = leaf.type if isinstance(leaf.type, type) else resolve(leaf.type, cfg.get('default_scope'))
-            known = (leaf.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get('classes')
-            if known:
-                return (known,) if isinstance(known, str) else tuple(map(str, known))
-    return ()
+            meta = {**getattr(kind, 'METAINFO', {}), **(leaf.get('metainfo') or {})}
+            if meta.get('classes'):
+                return meta
+    return {}
 
 
 def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tuple[str, str | None]:

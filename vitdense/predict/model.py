@@ -1,8 +1,7 @@
 """A trained model in PyTorch, of any config of mmdet, mmseg or vitdense."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from torch import nn
 from vitdense.config.datasets import leaf_datasets
 from vitdense.models.tasks import PANOPTIC, SEMANTIC, task_of
 from vitdense.registry import bare_type, nearest_type_names
+from vitdense.visualization.palette import class_colors, class_names
 
 from .predictor import Predictor
 from .results import IGNORED, Result
@@ -26,14 +26,14 @@ class Model(Predictor):
     """A trained detector or segmentor, see :func:`vitdense.load`.
 
     Attributes:
-        names, task, iou_threshold: see :class:`Predictor`.
+        names, palette, task, iou_threshold: see :class:`Predictor`.
         cfg: its config.
         network: the model of mmdet or mmseg, in evaluation mode.
         device: where it computes.
     """
 
-    def __init__(self, cfg: Config, network: nn.Module, names: Sequence[str], device: torch.device) -> None:
-        """Use a built model, whose weights are loaded.
+    def __init__(self, cfg: Config, network: nn.Module, meta: Mapping[str, Any], device: torch.device) -> None:
+        """Use a built model, whose weights are loaded; ``meta`` is that of its data set, with classes and palette.
 
         Raises:
             ValueError: the config has no pipeline of a test or of a validation.
@@ -41,7 +41,7 @@ class Model(Predictor):
         self.cfg = cfg
         self.device = device
         self.network: Any = network.to(device).eval().requires_grad_(False)
-        self.names = tuple(names)
+        self.names, self.palette = tuple(class_names(meta)), tuple(class_colors(meta))
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
         self._steps, self._loader = test_steps(cfg)
@@ -67,7 +67,25 @@ class Model(Predictor):
         )
 
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
-        """Predict a batch, see :class:`Predictor`; one size after the other where the model pads no images."""
+        """Predict a batch, see :class:`Predictor`."""
+        samples = self._samples(inputs)
+        return [self._result(frame, sample, threshold) for frame, sample in zip(frames, samples, strict=True)]
+
+    def semantic_scores(self, frames: Sequence[Frame]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Label and score of each pixel, see :class:`Predictor`."""
+        inputs = [self.prepare(frame) for frame in frames]
+        found = []
+        for sample in self._samples(inputs):
+            logits = sample.seg_logits.data
+            if len(logits) == 1:
+                foreground = logits.sigmoid()
+                logits = torch.cat([1 - foreground, foreground]).log()
+            scores, labels = logits.softmax(0).max(0)
+            found.append((labels.cpu().numpy(), scores.float().cpu().numpy()))
+        return found
+
+    def _samples(self, inputs: Sequence[Any]) -> list[Any]:
+        """Predicted data samples of prepared pictures; one size after the other where the model pads none."""
         sizes = [one['inputs'].shape for one in inputs] if self.task == SEMANTIC else [()] * len(inputs)
         samples: list[Any] = [None] * len(inputs)
         with DefaultScope.overwrite_default_scope(self.scope), torch.inference_mode():
@@ -75,26 +93,8 @@ class Model(Predictor):
                 places = [i for i, other in enumerate(sizes) if other == size]
                 found = self.network.test_step(pseudo_collate([inputs[i] for i in places]))
                 for i, sample in zip(places, found, strict=True):
-                    samples[i] = self._result(frames[i], sample, threshold)
+                    samples[i] = sample
         return samples
-
-    def _tiled(self, *args: Any) -> Iterator[Result]:
-        if self.task != SEMANTIC:
-            yield from super()._tiled(*args)
-            return
-        origins, threshold, batch_size, (height, width), overlap, failed = args
-        stride = (max(1, round(height * (1 - overlap))), max(1, round(width * (1 - overlap))))
-        with self._slides(dict(mode='slide', crop_size=(height, width), stride=stride)):
-            yield from self._batches(origins, threshold, batch_size, failed)
-
-    @contextmanager
-    def _slides(self, test_cfg: dict) -> Iterator[None]:
-        """mmseg's own sliding window, which averages the logits of all tiles that have a pixel."""
-        before, self.network.test_cfg = self.network.test_cfg, ConfigDict({**self.network.test_cfg, **test_cfg})
-        try:
-            yield
-        finally:
-            self.network.test_cfg = before
 
     def _result(self, frame: Frame, sample: Any, threshold: float) -> Result:
         parts: dict[str, np.ndarray] = {}
@@ -105,11 +105,11 @@ class Model(Predictor):
         if semantic is not None and (self.task == PANOPTIC or not parts):
             values = semantic.get('sem_seg') if 'sem_seg' in semantic else semantic.data
             parts |= self._map(values.squeeze(0).cpu().numpy(), frame.image.shape[:2])
-        return Result(frame.image, frame.path, self.names, number=frame.number, **parts)
+        return Result(frame.image, frame.path, self.names, self.palette, number=frame.number, **parts)
 
     def _map(self, values: np.ndarray, hw: tuple[int, int]) -> dict[str, np.ndarray]:
         """A semantic map; of a panoptic one the classes, and the mask of each segment of a thing."""
-        kind = np.uint8 if len(self.names) <= IGNORED else np.int32
+        kind = self.map_type
         if self.task != PANOPTIC:
             return dict(semantic_map=values.astype(kind))
         from mmdet.evaluation.functional import INSTANCE_OFFSET

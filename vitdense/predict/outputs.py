@@ -13,7 +13,7 @@ from PIL import Image
 
 from vitdense.files import replacing
 
-from .results import IGNORED, Result, category_ids
+from .results import IGNORED, RGB, Result, category_ids
 from .sources import Origin, opened_video
 
 RESULTS = 'predictions.json'
@@ -101,7 +101,7 @@ class Outputs:
         if result.semantic_map is not None:
             image['map'] = f'maps/{place.as_posix()}.png'
             with replacing(_made(self.folder / image['map'])) as part:
-                label_picture(result.semantic_map, result.names).save(part)
+                label_picture(result.semantic_map, result.palette).save(part)
         return Drawn(result, entry)
 
     def add(self, drawn: Drawn) -> None:
@@ -213,15 +213,13 @@ def places_of(origins: Iterable[Origin]) -> dict[str, Path]:
     return places
 
 
-def label_picture(labels: np.ndarray, names: Sequence[str]) -> Image.Image:
+def label_picture(labels: np.ndarray, palette: Sequence[RGB]) -> Image.Image:
     """A semantic map (H, W) as a picture of class numbers in the colours of the classes; without them if of 16 bits."""
     if labels.dtype != np.uint8:
         return Image.fromarray(np.where(labels < 0, 65535, labels).astype(np.uint16))
-    from vitdense.visualization.palette import class_colors
-
     picture = Image.fromarray(labels, 'P')
     colors = np.zeros((IGNORED + 1, 3), np.uint8)
-    colors[: len(names)] = class_colors(dict(classes=names))
+    colors[: len(palette)] = palette
     picture.putpalette(colors.tobytes())
     return picture
 

@@ -8,10 +8,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+
 from vitdense.names import unknown
 
 from .decoding import ImageError
-from .results import Result
+from .results import IGNORED, RGB, Result
 from .sources import Frame, Origin, find
 
 In = TypeVar('In')
@@ -29,11 +31,13 @@ class Predictor(ABC):
 
     Attributes:
         names: names of the classes, in the order of the labels.
+        palette: their colours.
         task: 'detection', 'instance segmentation', 'panoptic segmentation' or 'semantic segmentation'.
         iou_threshold: from which overlap on two detections of a class are one, where tiles are merged.
     """
 
     names: tuple[str, ...]
+    palette: tuple[RGB, ...]
     task: str
     iou_threshold: float = 0.5
 
@@ -44,6 +48,19 @@ class Predictor(ABC):
     @abstractmethod
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """What is in a batch of pictures, each prepared; detections of at least a score, the highest first."""
+
+    def semantic_scores(self, frames: Sequence[Frame]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Label (H, W) and score (H, W) in [0, 1] of each pixel of a semantic map, for each picture.
+
+        Raises:
+            NotImplementedError: the model gives no scores.
+        """
+        raise NotImplementedError(f'tiles: {type(self).__name__} has no scores of pixels')
+
+    @property
+    def map_type(self) -> type:
+        """The numbers of a semantic map."""
+        return np.uint8 if len(self.names) <= IGNORED else np.int32
 
     def infer_frames(self, frames: Sequence[Frame], threshold: float) -> list[Result]:
         """What is in a batch of pictures."""
@@ -70,7 +87,8 @@ class Predictor(ABC):
             threshold: lowest score of a detection.
             batch_size: pictures, or tiles, that the model gets at once.
             stream: return a generator, which holds a batch and what is read ahead in memory, instead of a list.
-            tile: side of the tiles, or height and width, in which larger pictures are looked at.
+            tile: side of the tiles, or height and width, in which larger pictures are looked at. Of an object that two
+                tiles have, NMS keeps one box, of a pixel the more certain class is taken.
             overlap: share of a tile that the next one covers again.
             classes: names of the classes to return; all by default. Semantic maps are left as they are.
 

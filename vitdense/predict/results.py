@@ -15,6 +15,7 @@ from vitdense.coco_ids import COCO_IDS
 if TYPE_CHECKING:
     from PIL import Image
 
+RGB = tuple[int, int, int]
 IGNORED = 255
 """Number of a pixel of a semantic map that has no class."""
 
@@ -27,6 +28,7 @@ class Result:
         image: (H, W, 3) uint8, BGR: what the model was given, upright and of 8 bits.
         path: file, URL, or what else it came from; ``image_0``, ``image_1``, ... for pictures in memory.
         names: names of all classes of the model; ``names[label]`` is that of a detection or a pixel.
+        palette: their colours, RGB.
         boxes: (G, 4) float32, xyxy in pixels of ``image``; the highest score first.
         scores: (G,) float32, in [0, 1].
         labels: (G,) int64.
@@ -39,6 +41,7 @@ class Result:
     image: np.ndarray
     path: str
     names: tuple[str, ...]
+    palette: tuple[RGB, ...]
     boxes: np.ndarray | None = None
     scores: np.ndarray | None = None
     labels: np.ndarray | None = None
@@ -96,7 +99,7 @@ class Result:
         try:
             import torch
 
-            from vitdense.visualization import Labels, class_colors, draw
+            from vitdense.visualization import Labels, draw
         except ImportError as error:
             raise ImportError(f'drawing needs PyTorch and torchvision ({error}): pip install torchvision') from error
         semantic = None if self.semantic_map is None else torch.from_numpy(self.semantic_map.astype(np.int64))
@@ -105,8 +108,7 @@ class Result:
             None if semantic is not None or value is None else torch.from_numpy(value) for value in values
         )
         image = torch.from_numpy(np.ascontiguousarray(self.image[..., ::-1].transpose(2, 0, 1)))
-        colors = class_colors(dict(classes=self.names))
-        return draw(image, Labels(boxes, labels, scores, masks, semantic), self.names, colors, side)
+        return draw(image, Labels(boxes, labels, scores, masks, semantic), self.names, self.palette, side)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write what :meth:`draw` draws to a file, in the format that its suffix says.

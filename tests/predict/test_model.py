@@ -1,0 +1,220 @@
+"""A trained model finds what those of mmdet and mmseg find through their own functions."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector
+from mmdet.apis import init_detector as init_of_mmdet
+from mmengine.config import Config
+from mmseg.apis import inference_model
+from mmseg.apis import init_model as init_of_mmseg
+from PIL import Image
+from pycocotools import mask as rle
+from support.small import CLASSES
+from support.trained import work_dir
+
+import vitdense
+from vitdense.predict import ImageError, Predictor, Result
+
+TASKS = {'detector': 'detection', 'instances': 'instance segmentation', 'maps': 'semantic segmentation'}
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('trained')
+
+
+@pytest.fixture(scope='module', params=TASKS)
+def trained(request, home) -> tuple[str, Path, Predictor]:
+    folder = work_dir(request.param, home)
+    return request.param, folder, vitdense.load(folder, device='cpu')
+
+
+@pytest.fixture
+def images(home) -> list[Path]:
+    return sorted((home / 'data/images').rglob('*.jpg'))
+
+
+def test_equals_mmdet_and_mmseg(trained, images):
+    kind, folder, model = trained
+    assert (model.task, model.names, model.palette) == (TASKS[kind], CLASSES, ((200, 0, 0), (0, 0, 200)))
+    init, infer = (init_of_mmseg, inference_model) if kind == 'maps' else (init_of_mmdet, inference_detector)
+    cfg = Config.fromfile(next(folder.glob('*.py')))
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline  # where mmseg looks for it
+    peer = init(cfg, str(folder / 'best.pth'), device='cpu')
+    expected = [infer(peer, str(image)) for image in images]
+    results = model.predict(images, threshold=0.0)
+    assert [result.path for result in results] == [str(image) for image in images]
+    for result, sample in zip(results, expected, strict=True):
+        if kind == 'maps':
+            np.testing.assert_array_equal(result.semantic_map, sample.pred_sem_seg.data[0].numpy())
+            assert result.boxes is None
+            continue
+        found = sample.pred_instances
+        assert len(result) == len(found) > 0
+        order = found.scores.argsort(descending=True, stable=True)
+        np.testing.assert_allclose(result.scores, found.scores[order], atol=1e-6)
+        np.testing.assert_allclose(result.boxes, found.bboxes[order], atol=1e-4)
+        np.testing.assert_array_equal(result.labels, found.labels[order])
+        if kind == 'instances':
+            np.testing.assert_array_equal(result.masks, found.masks[order])
+
+
+def test_all_sources_of_one_picture_are_one(trained, images):
+    _, _, model = trained
+    array = cv2.imread(str(images[0]))
+    tensor = torch.from_numpy(array[..., ::-1].copy()).permute(2, 0, 1)
+    sources = [str(images[0]), array, Image.fromarray(array[..., ::-1]), tensor, [images[0]], tensor[None]]
+    first, *others = [model.predict(source, threshold=0.0)[0] for source in sources]
+    for other in others:
+        for key in ('image', 'boxes', 'scores', 'labels', 'masks', 'semantic_map'):
+            np.testing.assert_array_equal(getattr(other, key), getattr(first, key))
+
+
+def test_batches_and_streams(trained, images):
+    _, _, model = trained
+    one = model.predict(images, threshold=0.0)
+    stream = model.predict(images, threshold=0.0, batch_size=3, stream=True)
+    assert not isinstance(stream, list)
+    for single, batched in zip(one, stream, strict=True):
+        assert single.path == batched.path
+        for key in ('boxes', 'scores', 'semantic_map'):
+            if getattr(single, key) is not None:
+                np.testing.assert_allclose(getattr(single, key), getattr(batched, key), atol=1e-3)
+
+
+def test_pictures_of_several_sizes_in_a_batch(trained, images):
+    _, _, model = trained
+    array = cv2.imread(str(images[0]))
+    results = model.predict([array, array[:40], array[:, :50]], batch_size=3)
+    assert [result.image.shape[:2] for result in results] == [(60, 80), (40, 80), (60, 50)]
+    if results[0].semantic_map is not None:
+        assert [result.semantic_map.shape for result in results] == [(60, 80), (40, 80), (60, 50)]
+
+
+def test_threshold_and_classes(trained, images):
+    kind, _, model = trained
+    if kind == 'maps':
+        return
+    [everything] = model.predict(images[0], threshold=0.0)
+    middle = float(np.median(everything.scores))
+    [some] = model.predict(images[0], threshold=middle, classes='slab')
+    chosen = (everything.scores >= middle) & (everything.labels == 1)
+    assert 0 < chosen.sum() < len(everything)
+    np.testing.assert_array_equal(some.boxes, everything.boxes[chosen])
+    with pytest.raises(ValueError, match=r"unknown class 'slap': did you mean 'slab'\?"):
+        model.predict(images[0], classes=['slap'])
+
+
+def test_a_result_as_others_have_it(trained, images, tmp_path):
+    kind, _, model = trained
+    [result] = model.predict(images[0], threshold=0.0)
+    coco = result.to_coco(7)
+    detections, sample = result.to_supervision(), result.to_data_sample()
+    assert {one['image_id'] for one in coco} == {7}
+    assert result.save(tmp_path / 'drawn.png').is_file()
+    assert Image.open(tmp_path / 'drawn.png').size == (80, 60)
+    if kind == 'maps':
+        for one in coco:
+            np.testing.assert_array_equal(
+                rle.decode(one['segmentation']), result.semantic_map == one['category_id'] - 1
+            )
+        assert sum(one['area'] for one in coco) == 60 * 80
+        np.testing.assert_array_equal(sample.pred_sem_seg.data[0], result.semantic_map)
+        np.testing.assert_array_equal(detections.class_id, np.unique(result.semantic_map))
+        return
+    np.testing.assert_allclose([one['score'] for one in coco], result.scores)
+    x, y, w, h = np.array([one['bbox'] for one in coco]).T
+    np.testing.assert_allclose(np.stack([x, y, x + w, y + h], 1), result.boxes, atol=1e-5)
+    assert [one['category_id'] for one in coco] == (result.labels + 1).tolist()
+    np.testing.assert_array_equal(detections.xyxy, result.boxes)
+    assert detections.data['class_name'].tolist() == [CLASSES[k] for k in result.labels]
+    np.testing.assert_array_equal(sample.pred_instances.bboxes, result.boxes)
+    if kind == 'instances':
+        np.testing.assert_array_equal(detections.mask, result.masks)
+        np.testing.assert_array_equal([rle.decode(one['segmentation']) for one in coco], result.masks)
+
+
+def test_tiles_find_what_the_picture_has(trained, images):
+    """A picture of four copies, in tiles of the size of one, has four times what one has, less what overlaps."""
+    kind, _, model = trained
+    array = cv2.imread(str(images[0]))
+    large = np.tile(array, (2, 2, 1))
+    [one] = model.predict(array, threshold=0.0)
+    [result] = model.predict(large, threshold=0.0, tile=(60, 80), overlap=0.0, batch_size=2)
+    if kind == 'maps':
+        np.testing.assert_array_equal(result.semantic_map, np.tile(one.semantic_map, (2, 2)))
+        return
+    assert set(np.round(result.scores, 4)) <= set(np.round(one.scores, 4))
+    corners = np.array([[x, y, x, y] for y in (0, 60) for x in (0, 80)])
+    best = one.boxes[0] + corners
+    assert all(np.abs(result.boxes - box).sum(1).min() < 1e-2 for box in best)
+    if kind == 'instances':
+        assert result.masks.shape == (len(result), 120, 160)
+
+
+def test_the_config_and_a_checkpoint(trained, images, tmp_path):
+    _, folder, model = trained
+    config = next(folder.glob('*.py'))
+    [result] = vitdense.load(config, folder / 'best.pth', 'cpu').predict(images[0])
+    assert repr(result) == repr(model.predict(images[0])[0])
+    cfg = Config.fromfile(config)
+    cfg.load_from = str(folder / 'best.pth')
+    cfg.dump(tmp_path / 'c.json')
+    assert repr(vitdense.load(tmp_path / 'c.json').predict(images[0])[0]) == repr(result)
+
+
+def test_an_unread_picture_names_itself(trained, images, tmp_path):
+    _, _, model = trained
+    (tmp_path / 'text.jpg').write_text('text')
+    with pytest.raises(ImageError, match=r'text\.jpg cannot be read: it is no image file'):
+        model.predict([images[0], tmp_path / 'text.jpg'])
+
+
+@pytest.mark.parametrize('argument', [dict(batch_size=0), dict(overlap=1.0), dict(tile=0)])
+def test_arguments_out_of_range(trained, images, argument):
+    _, _, model = trained
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        model.predict(images[0], **argument)
+
+
+def test_an_empty_result_says_so():
+    result = Result(np.zeros((4, 5, 3), np.uint8), 'x.jpg', ('a',), ((1, 2, 3),), labels=np.zeros(0, np.int64))
+    assert repr(result) == 'Result(x.jpg, 5 x 4: nothing)'
+    assert result
+    assert len(result) == 0
+
+
+@pytest.mark.parametrize(
+    ('files', 'error', 'message'),
+    [
+        (['best.pth'], FileNotFoundError, 'is not the work dir of a run: it has no config, but best.pth'),
+        (
+            ['c.py', 'epoch_3.pth'],
+            FileNotFoundError,
+            r'has neither best\.pth nor last\.pth; checkpoints in .*epoch_3\.pth',
+        ),
+        ([], FileNotFoundError, 'it has no config, but nothing'),
+    ],
+)
+def test_work_dirs_that_lack_something(files, error, message, tmp_path):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(error, match=message):
+        vitdense.load(tmp_path)
+
+
+def test_what_is_no_model(trained, home, tmp_path):
+    _, folder, _ = trained
+    config = next(folder.glob('*.py'))
+    with pytest.raises(ValueError, match='is a checkpoint: name its work dir or its config'):
+        vitdense.load(folder / 'best.pth')
+    with pytest.raises(FileNotFoundError, match='has no load_from: name a checkpoint'):
+        vitdense.load(config)
+    other = dict(state_dict={'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}, meta={})
+    torch.save(other, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'checkpoint: .*other\.pth'):
+        vitdense.load(config, tmp_path / 'other.pth')
