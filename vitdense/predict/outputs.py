@@ -67,6 +67,7 @@ class Outputs:
         self.places = places_of(origins)
         self.done = {entry['path'] for entry in self._entries()}
         self._progress = folder / f'progress_{rank}.jsonl'
+        self._noted = False
         self._video: VideoFile | None = None
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -125,9 +126,12 @@ class Outputs:
 
     def _note(self, path: str, entries: Sequence[dict]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        head = '' if self._progress.exists() else json.dumps(self.settings) + '\n'
+        there = self._progress.exists()
         with self._progress.open('a', encoding='utf-8') as file:
-            file.write(f'{head}{json.dumps(dict(path=path, results=list(entries)))}\n')
+            if not self._noted:  # a start that was killed may have left half a line
+                file.write('\n' if there else json.dumps(self.settings) + '\n')
+            file.write(json.dumps(dict(path=path, results=list(entries))) + '\n')
+        self._noted = True
         self.done.add(path)
 
     def finish(self, names: Sequence[str]) -> Path:
