@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib.metadata
 import platform
+import resource
 import signal
 import sys
 import time
@@ -93,6 +94,12 @@ def _memory(step: Callable, device: str) -> tuple[float, float]:
     before = _peak_resident()
     step()
     return before / 1e6, _peak_resident() / 1e6
+
+
+def resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def _peak_resident() -> int:
