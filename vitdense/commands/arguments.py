@@ -167,6 +167,23 @@ def predict(parser: Parser) -> None:
     parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='draw nothing')
 
 
+def export(parser: Parser) -> None:
+    """Options of ``vitdense export``."""
+    parser.description = (
+        'Write a trained model as an ONNX file, for pictures of any number and size, and compare it with the original.'
+    )
+    parser.add_argument('model', metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint')
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument('--out', type=Path, metavar='FILE.onnx', help='by default model.onnx in the work dir')
+    parser.add_argument('--overwrite', action='store_true', help='replace it')
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        metavar='IMAGE',
+        help='to compare file and model on, by default eight of the validation',
+    )
+
+
 def flops(parser: Parser) -> None:
     """Options of ``tools/get_flops.py``."""
     parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
@@ -200,7 +217,7 @@ def compare(parser: Parser) -> None:
 
 
 COMMANDS: dict[str, Callable[[Parser], None]] = {
-    command.__name__: command for command in (train, test, check, overfit, predict, convert, flops, compare)
+    command.__name__: command for command in (train, test, check, overfit, predict, export, convert, flops, compare)
 }
 """The options of each command, by the name of its file in this folder."""
 

@@ -30,7 +30,8 @@ def load(
 
     Args:
         source: a work dir, whose config and ``best.pth`` (or else ``last.pth``) are taken; a config, as
-            ``tools/train.py`` takes it: a file, or ``mmdet::...``.
+            ``tools/train.py`` takes it: a file, or ``mmdet::...``; an ONNX file of ``vitdense export``, for which
+            onnxruntime is enough.
         checkpoint: whatever ``load_from`` takes: a file, a URL, or the name of an official release. A work dir needs
             none, nor does a config with ``load_from``.
         device: by default ``cuda`` where there is one, else ``cpu``.
@@ -39,9 +40,13 @@ def load(
         FileNotFoundError: there is no such source, no checkpoint in the work dir, or none is given with a config.
         ValueError: the config cannot be used, or the checkpoint is of another model.
     """
+    config, weights = find_model(os.fspath(source), checkpoint)
+    if config.endswith('.onnx'):
+        from vitdense.export.runtime import OnnxModel
+
+        return OnnxModel(config, None if device is None else str(device))
     from vitdense.config.load import load_config
 
-    config, weights = find_model(os.fspath(source), checkpoint)
     cfg = load_config(config)
     weights = weights or cfg.get('load_from')
     if not weights:
@@ -116,7 +121,7 @@ def data_meta(cfg: Config) -> dict[str, Any]:
 
 
 def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tuple[str, str | None]:
-    """The config of a ``source`` of :func:`load`, and its checkpoint; ``None`` of a config.
+    """The config, or exported file, of a ``source`` of :func:`load`, and its checkpoint; ``None`` of a config.
 
     Raises:
         FileNotFoundError: a work dir has no config, or no checkpoint where none is given.
@@ -124,6 +129,10 @@ def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tupl
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if folder.suffix == '.onnx':
+            if not folder.is_file():
+                raise FileNotFoundError(f'there is no exported file {source!r}')
+            return source, None
         if folder.suffix in WEIGHTS:
             raise ValueError(f'model {source!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
         return source, None if checkpoint is None else str(checkpoint)

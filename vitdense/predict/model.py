@@ -28,6 +28,7 @@ class Model(Predictor):
     Attributes:
         names, palette, task, iou_threshold: see :class:`Predictor`.
         cfg: its config.
+        steps: of its test pipeline, after what loads the image.
         network: the model of mmdet or mmseg, in evaluation mode.
         device: where it computes.
     """
@@ -44,7 +45,7 @@ class Model(Predictor):
         self.names, self.palette = tuple(class_names(meta)), tuple(class_colors(meta))
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
-        self._steps, self._loader = test_steps(cfg)
+        self.steps, self._loader = test_steps(cfg)
         self._pipelines = threading.local()
 
     @property
@@ -56,7 +57,7 @@ class Model(Predictor):
         """What the pipeline of the test makes of a picture."""
         if not hasattr(self._pipelines, 'run'):  # transforms may remember what they did last: one set a thread
             with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
-                self._pipelines.run = Compose(self._steps)
+                self._pipelines.run = Compose(self.steps)
         image, hw = frame.image, frame.image.shape[:2]
         if self._loader.get('color_type') == 'grayscale':
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -76,12 +77,9 @@ class Model(Predictor):
         inputs = [self.prepare(frame) for frame in frames]
         found = []
         for sample in self._samples(inputs):
-            logits = sample.seg_logits.data
-            if len(logits) == 1:
-                foreground = logits.sigmoid()
-                logits = torch.cat([1 - foreground, foreground]).log()
-            scores, labels = logits.softmax(0).max(0)
-            found.append((labels.cpu().numpy(), scores.float().cpu().numpy()))
+            scores = sample.seg_logits.data  # of one class they are shares already
+            best = torch.maximum(scores, 1 - scores)[0] if len(scores) == 1 else scores.softmax(0).amax(0)
+            found.append((sample.pred_sem_seg.data[0].cpu().numpy(), best.float().cpu().numpy()))
         return found
 
     def _samples(self, inputs: Sequence[Any]) -> list[Any]:

@@ -1,0 +1,98 @@
+"""``vitdense export``: a trained model as a file that needs neither its config nor PyTorch."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from vitdense.config.datasets import leaf_datasets
+from vitdense.console import CONSOLE
+from vitdense.export.onnx import to_onnx
+from vitdense.export.proof import compare
+from vitdense.export.runtime import OnnxModel
+from vitdense.files import replacing
+from vitdense.names import counted
+from vitdense.predict import load
+from vitdense.predict.model import Model
+from vitdense.predict.sources import Frame, find
+
+PICTURES = 8
+"""Of the validation, that an exported model is compared with its original on."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export as ``vitdense export`` was told: 1 if the file finds something else than the model, else 0.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
+    """
+    target = target_of(args)
+    model = load(args.model, args.checkpoint, 'cpu')
+    if not isinstance(model, Model):
+        raise ValueError(f'{args.model} is exported already')
+    paths = args.images or validation_images(model.cfg)
+    frames = [Frame(origin.read(), origin.path) for origin in find(paths)]
+    with replacing(target) as part:
+        start = time.perf_counter()
+        to_onnx(model, part)
+        seconds, size = time.perf_counter() - start, part.stat().st_size / 2**20
+        CONSOLE.print(f'exported   {type(model.network).__name__}, {size:.1f} MB, in {seconds:.0f} s')
+        differences = compare(model, OnnxModel(part), frames)
+        CONSOLE.print(f'proof      {differences}')
+        if not differences.is_small:
+            part.unlink()
+            CONSOLE.print(f'FAILED: the file finds something else than the model, {target} is not written')
+            return 1
+    CONSOLE.print(f'file       {target}')
+    return 0
+
+
+def target_of(args: argparse.Namespace) -> Path:
+    """The file to write.
+
+    Raises:
+        FileExistsError: it is there, and nobody said ``--overwrite``.
+        FileNotFoundError: there is no such folder.
+        ValueError: it has another suffix.
+    """
+    model = Path(args.model)
+    target = args.out or (model / 'model.onnx' if model.is_dir() else Path(f'{model.stem}.onnx'))
+    if target.suffix != '.onnx':
+        raise ValueError(f'--out {target}: expected the path of a file that ends in .onnx')
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f'--out {target}: there is no folder {target.parent}')
+    if target.exists() and not args.overwrite:
+        raise FileExistsError(f'{target} is there already; --overwrite replaces it')
+    return target
+
+
+def validation_images(cfg: Config) -> list[str]:
+    """Paths of ``PICTURES`` images of the validation or test of a config, evenly spread.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    for split in ('val', 'test'):
+        for _, leaf in leaf_datasets(cfg, split):
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+                try:
+                    dataset: Any = DATASETS.build({**leaf, 'pipeline': []})
+                    paths = [dataset.get_data_info(i)['img_path'] for i in spread(len(dataset))]
+                except OSError:
+                    continue
+            if paths and all(map(os.path.isfile, paths)):
+                return paths
+    raise FileNotFoundError(
+        f'the images of the validation are not there, of which {counted(PICTURES, "picture")} show whether the file '
+        'finds what the model finds: --images names others'
+    )
+
+
+def spread(number: int) -> list[int]:
+    """At most ``PICTURES`` of ``number`` places, from the first to the last."""
+    return sorted({round(place) for place in np.linspace(0, number - 1, PICTURES)}) if number else []

@@ -1,0 +1,141 @@
+"""From a picture to what an exported model takes. Needs NumPy, and Pillow or OpenCV."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pictures are resized and normalised.
+
+    Attributes:
+        rule: of the new size: 'fit' (within ``size``, aspect kept), 'stretch' (exactly ``size``), 'shortest' (the
+            shorter side gets the smaller number of ``size``, the longer one at most the larger), 'detr' (the same with
+            DETR's rounding), 'factor' (times ``size``), or 'none'.
+        size: two numbers, those of the config's ``scale`` or ``scale_factor``.
+        mean, std: of the channels as the model takes them.
+        rgb: whether the model takes red first.
+    """
+
+    rule: str = 'none'
+    size: tuple[float, float] = (0, 0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    rgb: bool = False
+
+    def new_wh(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the resized picture."""
+        short, long = sorted(self.size)
+        if self.rule == 'none':
+            return width, height
+        if self.rule == 'stretch':
+            return int(self.size[0]), int(self.size[1])
+        if self.rule == 'factor':
+            return int(width * self.size[0] + 0.5), int(height * self.size[1] + 0.5)
+        if self.rule == 'fit':
+            factor = min(long / max(height, width), short / min(height, width))
+            return int(width * factor + 0.5), int(height * factor + 0.5)
+        if self.rule == 'shortest':
+            new_w, new_h = (short, short / width * height) if width < height else (short / height * width, short)
+            if max(new_w, new_h) > long:
+                factor = long / max(new_w, new_h)
+                new_w, new_h = new_w * factor, new_h * factor
+            return int(new_w + 0.5), int(new_h + 0.5)
+        least, most = min(width, height), max(width, height)
+        edge = round(long * least / most) if most / least * short > long else int(short)
+        other = math.floor(edge * most / least)
+        return (edge, other) if width < height else (other, edge)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """A picture (H, W, 3) uint8 BGR as the model takes it: (3, H', W') float32."""
+        image = resize(image, self.new_wh(image.shape[1], image.shape[0]))
+        image = image[..., ::-1] if self.rgb else image
+        normal = (image.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return np.ascontiguousarray(normal.transpose(2, 0, 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> 'Preprocess':
+        """What :meth:`to_json` gave."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        return cls(**values)
+
+
+def resize(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
+    """Bilinear, as OpenCV does it; without OpenCV a level may differ by one."""
+    if image.shape[1::-1] == tuple(wh):
+        return image
+    try:
+        import cv2
+    except ImportError:
+        return _bilinear(image, wh)
+    return cv2.resize(image, wh, interpolation=cv2.INTER_LINEAR)
+
+
+def _bilinear(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
+    value = image.astype(np.float32)
+    for axis, new in ((0, wh[1]), (1, wh[0])):
+        old = value.shape[axis]
+        place = ((np.arange(new, dtype=np.float64) + 0.5) * old / new - 0.5).clip(0, old - 1)
+        low = np.floor(place).astype(int)
+        share = (
+            (place - low).astype(np.float32).reshape(-1, 1, 1)
+            if axis == 0
+            else (place - low).astype(np.float32)[:, None]
+        )
+        after = np.minimum(low + 1, old - 1)
+        value = value.take(low, axis) * (1 - share) + value.take(after, axis) * share
+    return (value + 0.5).astype(np.uint8)
+
+
+def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Preprocess:
+    """Of the steps of a test pipeline that follow the loading, and of the built data preprocessor.
+
+    Raises:
+        ValueError: a step is none that a file can describe.
+    """
+    rules = [_rule(step) for step in steps[:-1]]
+    if len(rules) > 1:
+        raise ValueError(f'the test resizes pictures {len(rules)} times, a file describes one resizing')
+    rule, size = rules[0] if rules else ('none', (0, 0))
+    channels = 3
+    mean = (
+        preprocessor.mean.flatten().tolist() if getattr(preprocessor, '_enable_normalize', False) else [0.0] * channels
+    )
+    std = preprocessor.std.flatten().tolist() if getattr(preprocessor, '_enable_normalize', False) else [1.0] * channels
+    rgb = bool(
+        getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'channel_conversion', False)
+    )
+    return Preprocess(rule, (float(size[0]), float(size[1])), tuple(mean), tuple(std), rgb)
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    kind = step.get('type')
+    return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
+
+
+def _rule(step: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
+    name, scale = _name(step), step.get('scale')
+    if name == 'DETRResize':
+        return 'detr', _pair(scale)
+    if name == 'ResizeShortestEdge':
+        return 'shortest', (min(_pair(scale)), step.get('max_size', max(_pair(scale))))
+    if name == 'Resize' and step.get('interpolation', 'bilinear') == 'bilinear':
+        if scale is None:
+            return 'factor', _pair(step['scale_factor'])
+        return ('fit' if step.get('keep_ratio') else 'stretch'), _pair(scale)
+    raise ValueError(f'the test pipeline has {name}, which an exported file cannot describe: known are Resize, '
+                     'ResizeShortestEdge and DETRResize')  # fmt: skip
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    return (value, value) if isinstance(value, int | float) else (value[0], value[1])
