@@ -32,6 +32,23 @@ MODELS = {
         ),
     ),
     'maps': (f'{ROOT}/configs/_base_/models/sem-fpn_pvtv2-b0.py', dict(decode_head=dict(num_classes=2))),
+    'cascade': (
+        'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py',
+        dict(
+            backbone=dict(_delete_=True, type='vitdense.PVTv2', arch='b0'),
+            neck=dict(in_channels=[32, 64, 160, 256]),
+            roi_head=dict(mask_head=dict(num_convs=1, conv_out_channels=32, num_classes=2)),
+            test_cfg=dict(rpn=dict(max_per_img=20), rcnn=dict(max_per_img=5)),
+        ),
+    ),
+    'pooled maps': (
+        'mmseg::_base_/models/upernet_r50.py',
+        dict(
+            backbone=dict(_delete_=True, type='vitdense.PVTv2', arch='b0'),
+            decode_head=dict(in_channels=[32, 64, 160, 256], channels=32, num_classes=2),
+            auxiliary_head=None,
+        ),
+    ),
 }
 """Bases of the configs, and what differs from them."""
 
@@ -65,12 +82,16 @@ def make_data(folder: Path, images: int = 4) -> None:
 def write_config(kind: str, path: Path, data: Path) -> Path:
     """A config of one of ``KINDS`` at ``path``, for the data at ``data``."""
     base, changes = MODELS[kind]
-    runtime = 'segmentation' if kind == 'maps' else 'default'
+    maps = kind.endswith('maps')
+    runtime = 'segmentation' if maps else 'default'
     bases = [base, *(f'{ROOT}/configs/_base_/{name}.py' for name in ('schedules/adamw_scratch', f'runtime/{runtime}'))]
     path.write_text(f'_base_ = {bases!r}\n')
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(dict(model=changes))
-    dataset, pipelines, evaluator = _maps(data) if kind == 'maps' else _objects(data, kind == 'instances')
+    if kind == 'cascade':
+        for head in cfg.model.roi_head.bbox_head:
+            head.update(num_classes=2, fc_out_channels=32)
+    dataset, pipelines, evaluator = _maps(data) if maps else _objects(data, kind != 'detector')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'] = dict(
             batch_size=2 if split == 'train' else 1,

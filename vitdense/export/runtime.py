@@ -20,6 +20,7 @@ class OnnxModel(Predictor):
 
     Attributes:
         names, palette, task, iou_threshold: see :class:`Predictor`.
+        path: of the file.
         session: of onnxruntime.
     """
 
@@ -34,6 +35,7 @@ class OnnxModel(Predictor):
             import onnxruntime
         except ImportError:
             raise ImportError('ONNX files need onnxruntime: pip install onnxruntime') from None
+        self.path = path
         wanted = ['CUDAExecutionProvider'] if str(device or '').startswith('cuda') else []
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), providers=[*wanted, 'CPUExecutionProvider'])

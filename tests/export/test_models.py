@@ -1,0 +1,155 @@
+"""Exported models find what their originals find, in pictures of several numbers and sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+from mmengine.config import Config
+from support import ROOT
+from support.trained import work_dir
+
+import vitdense
+from vitdense import commands
+from vitdense.commands import parser_of
+from vitdense.export.graphs import graph_of
+from vitdense.export.onnx import to_onnx
+from vitdense.export.proof import compare
+from vitdense.export.runtime import OnnxModel
+from vitdense.predict.sources import Frame
+
+pytestmark = pytest.mark.slow
+
+SIZES = [(60, 80), (61, 83), (80, 60), (96, 64)]
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('trained')
+
+
+@pytest.fixture(scope='module', params=['detector', 'instances', 'cascade', 'maps', 'pooled maps'])
+def both(request, home) -> tuple:
+    """A model, and what was exported of it."""
+    folder = work_dir(request.param, home)
+    model = vitdense.load(folder, device='cpu')
+    path = folder / 'model.onnx'
+    to_onnx(model, path)
+    return model, vitdense.load(path)
+
+
+def pictures(sizes) -> list[Frame]:
+    rng = np.random.default_rng(0)
+    return [
+        Frame(cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), hw[::-1]), f'{i}') for i, hw in enumerate(sizes)
+    ]
+
+
+def test_equals_the_model(both):
+    model, exported = both
+    assert isinstance(exported, OnnxModel)
+    assert (exported.names, exported.palette, exported.task) == (model.names, model.palette, model.task)
+    differences = compare(model, exported, pictures(SIZES))
+    assert differences.is_small, str(differences)
+    assert differences.pictures == 4
+    assert differences.detections > 0 or model.task == 'semantic segmentation'
+
+
+def test_batches_are_free(both):
+    _, exported = both
+    frames = pictures([(60, 80)] * 8)
+    one = [exported.infer_frames([frame], 0.0)[0] for frame in frames]
+    for number in (3, 8):
+        for alone, batched in zip(one, exported.infer_frames(frames[:number], 0.0), strict=False):
+            for key in ('boxes', 'scores', 'semantic_map'):
+                if getattr(alone, key) is not None:
+                    np.testing.assert_allclose(getattr(batched, key), getattr(alone, key), atol=1e-3)
+
+
+def test_the_file_says_what_it_is(both):
+    model, exported = both
+    inputs = {one.name: one.shape for one in exported.session.get_inputs()}
+    assert [isinstance(side, str) for side in inputs['image']] == [True, False, True, True]
+    facts = json.loads(exported.session.get_modelmeta().custom_metadata_map['vitdense'])
+    assert facts['version'] == vitdense.__version__
+    assert facts['names'] == list(model.names)
+    assert facts['preprocess']['rule'] == 'fit'
+    assert facts['preprocess']['rgb'] is True
+
+
+def test_it_runs_without_torch_and_openmmlab(both, tmp_path):
+    """In a process in which none of them can be imported."""
+    _, exported = both
+    cv2.imwrite(str(tmp_path / 'photo.png'), pictures([(60, 80)])[0].image)
+    script = f"""
+import sys
+for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'timm', 'rich', 'pycocotools', 'scipy'):
+    sys.modules[name] = None
+import vitdense
+[result] = vitdense.load({str(exported.path)!r}).predict({str(tmp_path / 'photo.png')!r}, threshold=0.0)
+print(repr(result))
+"""
+    found = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, env={'PYTHONPATH': str(ROOT)}
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    [result] = exported.predict(tmp_path / 'photo.png', threshold=0.0)
+    assert found.stdout.strip() == repr(result)
+
+
+def test_the_command_proves_what_it_writes(home, tmp_path, monkeypatch, capsys):
+    folder = home / 'maps' if (home / 'maps').exists() else work_dir('maps', home)
+    monkeypatch.chdir(tmp_path)
+    args = ['export', str(folder), '--out', 'maps.onnx']
+    with pytest.raises(SystemExit) as end:
+        commands.vitdense(args)
+    assert end.value.code == 0
+    assert 'proof      4 pictures; 0 of the pixels differ (at most 0.0001)' in capsys.readouterr().out
+    onnxruntime.InferenceSession('maps.onnx')
+    with pytest.raises(SystemExit) as end:
+        commands.vitdense(args)
+    assert end.value.code == 2
+    assert 'maps.onnx is there already; --overwrite replaces it' in capsys.readouterr().err
+
+
+def test_a_file_that_finds_something_else_is_not_written(home, tmp_path, monkeypatch, capsys):
+    folder = home / 'maps' if (home / 'maps').exists() else work_dir('maps', home)
+    monkeypatch.setattr('vitdense.export.runtime.OnnxModel.prepare', lambda self, frame: -self.preprocess(frame.image))
+    args = parser_of('export').parse_args([str(folder), '--out', str(tmp_path / 'm.onnx')])
+    assert commands.run('export', args) == 1
+    assert 'FAILED: the file finds something else than the model' in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(test_cfg=dict(mode='slide')), "a test in the mode 'slide' cannot be exported"),
+        (dict(test_cfg=dict(nms=dict(type='soft_nms'))), "the NMS 'soft_nms' cannot be exported"),
+    ],
+)
+def test_what_cannot_be_exported_says_why(change, message, home):
+    kind = 'maps' if 'mode' in change['test_cfg'] else 'detector'
+    folder = home / kind if (home / kind).exists() else work_dir(kind, home)
+    cfg = Config.fromfile(folder / f'{kind}.py')
+    cfg.merge_from_dict(dict(model=change))
+    cfg.dump(folder / 'changed.json')
+    model = vitdense.load(folder / 'changed.json', folder / 'best.pth', 'cpu')
+    (folder / 'changed.json').unlink()
+    with pytest.raises(ValueError, match=message):
+        graph_of(model.network, model.task)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [('text.onnx', b'text', 'is no ONNX file'), ('none.onnx', None, 'there is no exported file')],
+)
+def test_what_is_no_exported_file(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        vitdense.load(tmp_path / name)
