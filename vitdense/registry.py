@@ -10,10 +10,13 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-import mmengine.registry
-from mmengine.registry import Registry as MMEngineRegistry
-
+from vitdense.compat import requirements
 from vitdense.names import unknown
+
+requirements.check()
+
+import mmengine.registry  # noqa: E402
+from mmengine.registry import Registry as MMEngineRegistry  # noqa: E402
 
 SCOPE = 'vitdense'
 

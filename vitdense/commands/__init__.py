@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from vitdense.commands.arguments import COMMANDS, overview, parser_of
+from vitdense.compat import requirements
 from vitdense.names import unknown
 from vitdense.version import __version__
 
@@ -62,6 +63,7 @@ def run(command: str, args: Namespace) -> int | None:
     Raises:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
     """
+    requirements.check()
     from vitdense.commands.early import check_arguments, read_early
 
     check_arguments(args)

@@ -9,8 +9,11 @@ def install() -> None:
     Must run before anything imports ``mmcv.ops`` or ``mmdet.models``.
 
     Raises:
-        ImportError: a package of the stack is missing or cannot be loaded; the text says what to install.
+        ImportError: a package of the stack is missing or cannot be loaded; the text says what to install. Where there
+            is nothing of the stack, importing :mod:`vitdense.registry` says it.
     """
+    if not requirements.has_stack():
+        return
     requirements.check()
     mmcv_ext.install()
     deform_attn.install()

@@ -22,6 +22,11 @@ NEEDS = {
 """Modules without which parts of mmdet and mmseg cannot be built, and what pip calls them, by the names of types."""
 
 
+def has_stack() -> bool:
+    """Whether any package of the stack is installed."""
+    return any(map(_installed, STACK))
+
+
 def check() -> None:
     """Check that the packages behind every OpenMMLab model are installed and load.
 
