@@ -104,11 +104,14 @@ print(repr(result))
 def test_the_command_proves_what_it_writes(home, tmp_path, monkeypatch, capsys):
     folder = home / 'maps' if (home / 'maps').exists() else work_dir('maps', home)
     monkeypatch.chdir(tmp_path)
-    args = ['export', str(folder), '--out', 'maps.onnx']
+    args = ['export', str(folder), '--out', 'maps.onnx', '--evaluate']
     with pytest.raises(SystemExit) as end:
         commands.vitdense(args)
     assert end.value.code == 0
-    assert 'proof      4 pictures; 0 of the pixels differ (at most 0.0001)' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'proof      4 pictures; 0 of the pixels differ (at most 0.0001)' in out
+    [values] = [line.split('│')[2:4] for line in out.splitlines() if 'mDice' in line]
+    assert values[0] == values[1]
     onnxruntime.InferenceSession('maps.onnx')
     with pytest.raises(SystemExit) as end:
         commands.vitdense(args)

@@ -182,6 +182,7 @@ def export(parser: Parser) -> None:
         metavar='IMAGE',
         help='to compare file and model on, by default eight of the validation',
     )
+    parser.add_argument('--evaluate', action='store_true', help='compare the metrics of the whole validation as well')
 
 
 def flops(parser: Parser) -> None:

@@ -1,6 +1,7 @@
 """``vitdense export``: a trained model as a file that needs neither its config nor PyTorch."""
 
 import argparse
+import copy
 import os
 import time
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from rich.table import Table
 
 from vitdense.config.datasets import leaf_datasets
 from vitdense.console import CONSOLE
+from vitdense.export.evaluate import differing, evaluate
 from vitdense.export.onnx import to_onnx
 from vitdense.export.proof import compare
 from vitdense.export.runtime import OnnxModel
@@ -44,12 +47,25 @@ def run(args: argparse.Namespace) -> int:
         CONSOLE.print(f'exported   {type(model.network).__name__}, {size:.1f} MB, in {seconds:.0f} s')
         differences = compare(model, OnnxModel(part), frames)
         CONSOLE.print(f'proof      {differences}')
-        if not differences.is_small:
+        wrong = [] if differences.is_small else ['detections or pixels']
+        if args.evaluate:
+            wrong += compare_metrics(model, OnnxModel(part))
+        if wrong:
             part.unlink()
-            CONSOLE.print(f'FAILED: the file finds something else than the model, {target} is not written')
+            CONSOLE.print(f'FAILED: the file finds something else than the model ({", ".join(wrong)}): not written')
             return 1
     CONSOLE.print(f'file       {target}')
     return 0
+
+
+def compare_metrics(model: Model, exported: OnnxModel) -> list[str]:
+    """Print the metrics of the validation of both, and return those that differ."""
+    before, after = (evaluate(one, copy.deepcopy(model.cfg)) for one in (model, exported))
+    table = Table('metric', 'PyTorch', 'exported')
+    for key, value in before.items():
+        table.add_row(key, f'{value:.4f}', f'{after[key]:.4f}')
+    CONSOLE.print(table)
+    return differing(before, after)
 
 
 def target_of(args: argparse.Namespace) -> Path:
