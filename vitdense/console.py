@@ -91,15 +91,22 @@ def is_first_process() -> bool:
     return next(filter(None, ranks), '0') == '0'
 
 
-EARLY: list[str] = []
-"""Warnings that were given before there was a log file."""
+EARLY: list[tuple[int, str]] = []
+"""What was said before there was a log file, with its level."""
+
+
+def note(message: str) -> None:
+    """A line for the console before there is a runner, and for its log file, once it has one."""
+    if is_first_process():
+        CONSOLE.print(message)
+    EARLY.append((logging.INFO, message))
 
 
 def warn(message: str) -> None:
     """A warning for the console before there is a runner, and for its log file, once it has one."""
     if is_first_process():
         CONSOLE.print(f'warning: {message}', style='yellow')
-    EARLY.append(message)
+    EARLY.append((logging.WARNING, message))
 
 
 LOGGERS: list[MMLogger] = []
@@ -138,7 +145,7 @@ def quiet_console(logger: MMLogger) -> None:
             logger.handlers[i] = ours
     LOGGERS.append(logger)
     while EARLY:
-        logger.warning(EARLY.pop(0), extra={'to_console': False})
+        logger.log(*EARLY.pop(0), extra={'to_console': False})
 
 
 @contextmanager

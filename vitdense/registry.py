@@ -52,8 +52,8 @@ def _child(root: str, location: str) -> Registry:
 
 MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'checkpoint')
-DATASETS = _child('DATASETS', 'datasets')
-TRANSFORMS = _child('TRANSFORMS', 'datasets')
+DATASETS = _child('DATASETS', 'datasets.registered')
+TRANSFORMS = _child('TRANSFORMS', 'datasets.registered')
 METRICS = _child('METRICS', 'evaluation')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 HOOKS = _child('HOOKS', 'engine')

@@ -148,7 +148,7 @@ def test_works_without_the_package_of_the_other_task(absent, left):
         f'import sys\n'
         f'sys.modules.update(dict.fromkeys({absent.split()}))\n'
         f'from vitdense.registry import DATASETS\n'
-        f'import vitdense.datasets\n'
+        f'import vitdense.datasets.registered\n'
         f'assert set(DATASETS.module_dict) & {{"ShapesDataset", "ShapesSegDataset"}} == {left}\n'
     )
     subprocess.run([sys.executable, '-c', script], check=True, cwd=ROOT, timeout=60)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vitdense.checks import CHECKS, STAGES
+from vitdense.datasets.formats import rules as formats_rules
 from vitdense.findings import RULES, Rule
 
 HEAD = """# What is checked
@@ -28,6 +29,11 @@ TITLES = {
     'model': ('Model, data and config together', 'Asked when the model and the loaders are built.'),
 }
 
+OWN_DATA = (
+    'Own data',
+    'Asked when `--data` is read, before PyTorch is imported; the file is then scanned as any other.',
+)
+
 FILES = (
     'Files of the data',
     '`--lenient` leaves out single images and annotations with a fault, and counts them. Annotation files are read '
@@ -38,9 +44,11 @@ FILES = (
 def page() -> str:
     """The whole page."""
     of_stage = {stage: [RULES[name] for needs, name, *_ in CHECKS if needs == stage] for stage in STAGES}
-    others = [rule for rule in RULES.values() if not any(rule in rules for rules in of_stage.values())]
+    of_own_data = [RULES[name] for name in vars(formats_rules).values() if isinstance(name, str) and name in RULES]
+    named = [of_own_data, *of_stage.values()]
+    others = [rule for rule in RULES.values() if not any(rule in rules for rules in named)]
     sections = [_section(*TITLES[stage], of_stage[stage]) for stage in ('parts', 'config')]
-    sections += [_section(*FILES, others)]
+    sections += [_section(*OWN_DATA, of_own_data), _section(*FILES, others)]
     sections += [_section(*TITLES[stage], of_stage[stage]) for stage in ('data', 'model')]
     return '\n'.join([HEAD, *filter(None, sections)])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vitdense.config.option_values import read_value
+from vitdense.datasets.formats import FRACTION, KNOWN
 from vitdense.names import unknown
 
 LR = 3e-4
@@ -244,6 +245,20 @@ def add_config(parser: argparse.ArgumentParser, *splits: str) -> None:
         '--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE', help='override settings of the config'
     )
     data = parser.add_argument_group('data')
+    data.add_argument(
+        '--data',
+        type=Path,
+        metavar='PATH',
+        help="your data in the place of the config's: a folder, or the file that describes it (data.yaml, a COCO json)",
+    )
+    data.add_argument('--format', choices=list(KNOWN), help='of --data, where a folder has several')
+    data.add_argument(
+        '--val-fraction',
+        type=number(float, 'above 0 and up to 1', lambda n: 0 < n <= 1),
+        default=FRACTION,
+        metavar='F',
+        help='share of the images of --data that validate, where they have no validation (default %(default)s)',
+    )
     data.add_argument(
         '--check',
         choices=['full', 'sample', 'off'],

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from vitdense import findings
 from vitdense.config.load import config_path
 from vitdense.config.missing_files import check_files
+from vitdense.config.own_data import describe as describe_data
+from vitdense.config.own_data import task_of, use_data
 from vitdense.config.runtime import read_config
 from vitdense.config.swap.names import check_name
-from vitdense.console import CONSOLE, is_first_process
+from vitdense.console import CONSOLE, is_first_process, note, warn
+from vitdense.datasets.formats import FRACTION, read_data
 from vitdense.files import checkpoints_in
+from vitdense.names import counted
 from vitdense.predict.load import find_model
 
 
@@ -24,6 +29,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         ImportError: a package that an option needs is missing.
     """
     given = vars(args)
+    if not given.get('data') and (given.get('format') or given.get('val_fraction', FRACTION) != FRACTION):
+        raise ValueError('--format and --val-fraction are of --data, which is not given')
     if 'config' in args:
         config_path(args.config)
     if 'model' in args:
@@ -65,5 +72,28 @@ def read_early(args: argparse.Namespace) -> Config:
     if is_first_process():
         CONSOLE.print(f'config     {args.config}')
     cfg = read_config(args)
+    if args.data:
+        use_own_data(cfg, args)
     check_files(cfg, args.splits)
     return cfg
+
+
+def use_own_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Put ``--data`` into ``cfg``, and tell what changed.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        RunError: files, lines or objects have faults, and there is no ``--lenient``.
+        ValueError: the data cannot be read, or ``cfg`` cannot take them.
+    """
+    data = read_data(args.data, task_of(cfg), args.format, args.val_fraction)
+    if data.findings and not args.lenient:
+        lines = [f'{counted(len(data.findings), "fault")} in --data {args.data} ({data.format}):']
+        lines += [*findings.describe(data.findings), '--lenient leaves them out; no file of yours is changed']
+        raise findings.RunError('\n'.join(lines))
+    for line in describe_data(data):
+        note(f'data       {line}')
+    for line in findings.describe(data.findings):
+        warn(f'left out: {line}')
+    for line in use_data(cfg, data, args.splits):
+        note(f'config     {line}')

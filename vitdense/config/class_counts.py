@@ -32,11 +32,11 @@ def miscounts(model: nn.Module, number: int, config: ConfigDict | None = None) -
         config: the model's config, to tell heads that it lists from one that it repeats for all stages.
     """
     heads = dict(classifying_heads(model))
-    split = next((head for head in heads.values() if _is_split(head)), None)
+    split = next((head for head in heads.values() if is_split(head)), None)
     problems, options = [], []
     for name, head in heads.items():
         place = f'model.{place_of(name, config)}'
-        if _is_split(head):
+        if is_split(head):
             things, stuff = (getattr(head, f'num_{kind}_classes') for kind in ('things', 'stuff'))
             if things + stuff != number:
                 problems.append(
@@ -73,7 +73,7 @@ def place_of(name: str, config: ConfigDict | None) -> str:
     return owner if repeated else name
 
 
-def _is_split(head: nn.Module) -> bool:
+def is_split(head: nn.Module) -> bool:
     """Does it count things and stuff? Those of mmseg that come from mmdet have the numbers, but do not use them."""
     of_mmseg = any(kind.__module__.startswith('mmseg.') for kind in type(head).__mro__)
     return hasattr(head, 'num_things_classes') and not of_mmseg

@@ -1,16 +1,33 @@
-from importlib.util import find_spec
+"""Data sets, transforms, and what reads the data of users.
 
-from .shapes_generator import ShapesSpec, ensure_shapes
+Nothing is imported before it is asked for: ``datasets.formats`` works without PyTorch.
+"""
 
-__all__ = ['ShapesSpec', 'ensure_shapes']
+from typing import TYPE_CHECKING, Any
 
-if find_spec('mmdet'):
-    from .coco import CocoDataset as CocoDataset
-    from .shapes import ShapesDataset as ShapesDataset
-    from .transforms import DETRResize as DETRResize
+if TYPE_CHECKING:
+    from .coco import CocoDataset
+    from .paired_maps import PairedMapsDataset
+    from .shapes import ShapesDataset
+    from .shapes_generator import ShapesSpec, ensure_shapes
+    from .shapes_seg import ShapesSegDataset
+    from .transforms import DETRResize
 
-    __all__ += ['CocoDataset', 'DETRResize', 'ShapesDataset']
-if find_spec('mmseg'):
-    from .shapes_seg import ShapesSegDataset as ShapesSegDataset
+__all__ = [
+    'CocoDataset',
+    'DETRResize',
+    'PairedMapsDataset',
+    'ShapesDataset',
+    'ShapesSegDataset',
+    'ShapesSpec',
+    'ensure_shapes',
+]
 
-    __all__.append('ShapesSegDataset')
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from . import registered
+
+        if hasattr(registered, name):
+            return getattr(registered, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

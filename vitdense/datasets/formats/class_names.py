@@ -1,0 +1,102 @@
+"""Names of classes in text, JSON and YAML files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILES = (
+    *('classes.txt', 'labels.txt', 'class_names.txt', 'obj.names', 'names.txt', 'label_names.txt', 'labelmap.txt'),
+    *('classes.json', 'id2label.json', 'label2id.json', 'labels.json', 'names.json'),
+    *('classes.yaml', 'classes.yml', 'data.yaml', 'data.yml', 'dataset.yaml', 'labels.yaml', 'objectInfo150.txt'),
+)
+"""Where they are looked for, in this order."""
+
+
+def names_file(*folders: Path) -> Path | None:
+    """The first of ``FILES`` that one of the folders has."""
+    for folder in folders:
+        there = {path.name.lower(): path for path in folder.iterdir()} if folder.is_dir() else {}
+        found = next((there[name.lower()] for name in FILES if name.lower() in there), None)
+        if found:
+            return found
+    return None
+
+
+def find_names(*folders: Path) -> tuple[dict[int, str], Path] | None:
+    """Names by number in the first of ``FILES`` that one of the folders has, and the file.
+
+    Raises:
+        ValueError: the file is there, but holds something else.
+    """
+    path = names_file(*folders)
+    return (read_names(path), path) if path else None
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Names by number.
+
+    A text has a name in each line; CVAT's ``labelmap.txt`` has colours after it, ADE20K's ``objectInfo150.txt`` a table
+    before it. JSON and YAML have a list, or names by number, or numbers by name; under ``names``, ``id2label``,
+    ``classes`` or at the top.
+
+    Raises:
+        ValueError: there are no names, or one of them twice.
+    """
+    try:
+        text = path.read_bytes().decode('utf-8-sig')
+        if path.suffix.lower() == '.json':
+            names = from_value(json.loads(text))
+        elif path.suffix.lower() in ('.yaml', '.yml'):
+            names = from_value(yaml.safe_load(text))
+        else:
+            names = _from_lines(text.splitlines())
+    except (ValueError, yaml.YAMLError, OSError) as error:
+        raise ValueError(f'{path}: expected names of classes, found {" ".join(str(error).split())}') from None
+    return names
+
+
+def from_value(value: Any) -> dict[int, str]:
+    """Names by number from a list or dict, see :func:`read_names`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, dict):
+        for key in ('names', 'id2label', 'classes', 'label2id', 'labels', 'categories'):
+            if isinstance(value.get(key), dict | list):
+                return from_value(value[key])
+        if value and all(_is_number(key) for key in value):
+            return _checked({int(key): str(name) for key, name in value.items()})
+        if value and all(_is_number(number) for number in value.values()):
+            return _checked({int(number): str(name) for name, number in value.items()})
+    if isinstance(value, list) and value and all(isinstance(one, str | int | float) for one in value):
+        return _checked(dict(enumerate(map(str, value))))
+    if isinstance(value, list) and value and all(isinstance(one, dict) and 'name' in one for one in value):
+        return _checked({int(one.get('id', number)): str(one['name']) for number, one in enumerate(value)})
+    raise ValueError(f'{str(value)[:60]!r}')
+
+
+def _from_lines(lines: list[str]) -> dict[int, str]:
+    lines = [line.strip() for line in lines if line.strip()]
+    if lines and re.match(r'idx\b.*\bname$', lines[0], re.IGNORECASE):
+        rows = [re.split(r'\s*\t\s*', line) for line in lines[1:]]
+        return _checked({int(row[0]): re.split(r'[,;]', row[-1])[0].strip() for row in rows})
+    if lines and lines[0].startswith('#'):
+        lines = lines[1:]
+    if all(re.fullmatch(r'[^:]+:\d+,\d+,\d+:.*', line) for line in lines):
+        lines = [line.partition(':')[0] for line in lines]
+    return _checked(dict(enumerate(lines)))
+
+
+def _checked(names: dict[int, str]) -> dict[int, str]:
+    again = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    if again or not names or min(names) < 0:
+        raise ValueError(f'{again} more than once' if again else f'{names}')
+    return dict(sorted(names.items()))
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
