@@ -1,6 +1,7 @@
 """COCO files in the usual trees, which are used where they lie."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,15 +43,20 @@ class CocoParts:
     remarks: list[str] = field(default_factory=list)
 
 
-def is_coco(path: Path) -> bool:
-    """Whether the beginning of a JSON file looks like that of a COCO file."""
+def keys_of(path: Path) -> set[str]:
+    """Keys in the beginning of a JSON file that has a dict, whatever their depth."""
     try:
         with path.open('rb') as file:
-            head = file.read(HEAD).lstrip(b'\xef\xbb\xbf \r\n\t')
+            head = file.read(HEAD).decode('utf-8-sig', 'replace').lstrip()
     except OSError:
-        return False
-    keys = (b'"images"', b'"annotations"', b'"categories"')
-    return head.startswith(b'{') and any(key in head for key in keys) and b'"shapes"' not in head
+        return set()
+    return set(re.findall(r'"(\w+)"\s*:', head)) if head.startswith('{') else set()
+
+
+def is_coco(path: Path) -> bool:
+    """Whether the beginning of a JSON file looks like that of a COCO file."""
+    keys = keys_of(path)
+    return bool(keys & {'images', 'annotations', 'categories'}) and 'shapes' not in keys
 
 
 def find(root: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from vitdense.names import counted, listed
 from ..coco_fields import read_json
 from . import rules
 from .class_names import find_names
-from .coco import HEAD
+from .coco import keys_of
 from .listing import Listing, Picture, Thing, add_sizes, box_of, files_below
 from .parts import by_folders
 
@@ -27,11 +27,7 @@ CORNERS_OF_CIRCLE = 64
 
 def is_labelme(path: Path) -> bool:
     """Whether the beginning of a JSON file looks like LabelMe's."""
-    try:
-        with path.open('rb') as file:
-            return b'"shapes"' in file.read(HEAD)
-    except OSError:
-        return False
+    return 'shapes' in keys_of(path)
 
 
 def read(root: Path) -> Listing:

@@ -1,5 +1,6 @@
 """Pascal VOC: an XML file for each image."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -84,7 +85,8 @@ def _read_file(path: Path, image: Path, listing: Listing) -> tuple[Picture, list
     picture = Picture(image)
     names: list[str] = []
     try:
-        tree = ElementTree.parse(path).getroot()
+        content = path.read_bytes()
+        tree = ElementTree.fromstring(content)
     except (ElementTree.ParseError, OSError, ValueError) as error:
         listing.findings.append(Finding(rules.UNREADABLE, str(path), str(error), leave_out='image'))
         return picture, names
@@ -92,9 +94,10 @@ def _read_file(path: Path, image: Path, listing: Listing) -> tuple[Picture, list
     if all(size):
         picture.wh = (int(size[0] or 0), int(size[1] or 0))
     begin = 1.0 if 'VOC20' in (tree.findtext('source/database') or '').replace(' ', '') else 0.0
-    for count, node in enumerate(tree.iter('object'), 1):
+    lines = [content.count(b'\n', 0, found.start()) + 1 for found in re.finditer(rb'<object\b', content)]
+    for line, node in zip(lines, tree.iter('object'), strict=False):  # a comment has no object, but a line
         name = ' '.join((node.findtext('name') or '').split())
-        where = f'{path}: object {count}'
+        where = f'{path}:{line}'
         if not name:
             listing.findings.append(Finding(rules.NO_NAME, where, 'no name', leave_out='annotation'))
             continue
