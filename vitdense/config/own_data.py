@@ -151,10 +151,12 @@ def _use_metrics(cfg: Config, split: str, data: OwnData, part: Part) -> None:
     for _, metric in metrics(cfg, split):
         kind = bare_type(metric)
         if kind in OF_RELEASES[data.task]:
+            measured = [name for name in ('bbox', 'segm') if name in (metric.get('metric') or ())] or ['bbox']
             metric.clear()
             detects = data.task == 'detection'
-            new = dict(type='vitdense.CocoMetric', metric='bbox') if detects else dict(type='vitdense.IoUMetric')
-            metric.update(new)
+            metric.update(
+                dict(type='vitdense.CocoMetric', metric=measured) if detects else dict(type='vitdense.IoUMetric')
+            )
             kind = bare_type(metric)
         if data.task == 'detection' and (kind == 'CocoMetric' or 'ann_file' in metric):
             metric['ann_file'] = part.ann_file

@@ -47,6 +47,12 @@ def _cache(tmp_path, monkeypatch):
         (VOC | {'b.xml': xml(DISC, ('', (1, 1, 5, 5)))}, rules.NO_NAME, 'b.xml:3', 'no name'),
         (VOC | {'b.xml': xml(DISC).replace('xmax', 'xmox')}, rules.NO_CORNERS, 'b.xml:2 (disc)', 'xmax None'),
         (VOC | {'b.xml': xml(('disc', (40, 12, -8, 9)))}, rules.NO_CORNERS, 'b.xml:2 (disc)', 'xmin 40'),
+        (
+            VOC | {'b.xml': '<!-- <object> -->' + xml(DISC, ('', (1, 1, 5, 5)))},
+            rules.NO_NAME,
+            'b.xml: object 2',
+            'no name',
+        ),
         (VOC | {'b.xml': xml(DISC)[:-20]}, rules.UNREADABLE, 'b.xml', ''),
         (VOC | {'c.xml': xml(DISC)}, rules.NO_IMAGE, 'c.xml', 'no image c'),
         (VOC | {'classes.txt': 'disc\nsalb\n', 'b.xml': xml(DISC)}, rules.CLASS_BEYOND, 'a.xml:3', "'slab'"),

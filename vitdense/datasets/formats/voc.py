@@ -94,10 +94,12 @@ def _read_file(path: Path, image: Path, listing: Listing) -> tuple[Picture, list
     if all(size):
         picture.wh = (int(size[0] or 0), int(size[1] or 0))
     begin = 1.0 if 'VOC20' in (tree.findtext('source/database') or '').replace(' ', '') else 0.0
-    lines = [content.count(b'\n', 0, found.start()) + 1 for found in re.finditer(rb'<object\b', content)]
-    for line, node in zip(lines, tree.iter('object'), strict=False):  # a comment has no object, but a line
+    nodes = list(tree.iter('object'))
+    places = [content.count(b'\n', 0, found.start()) + 1 for found in re.finditer(rb'<object\b', content)]
+    exact = len(places) == len(nodes)  # else they are in a comment, or written in 16 bits a letter
+    for count, node in enumerate(nodes):
         name = ' '.join((node.findtext('name') or '').split())
-        where = f'{path}:{line}'
+        where = f'{path}:{places[count]}' if exact else f'{path}: object {count + 1}'
         if not name:
             listing.findings.append(Finding(rules.NO_NAME, where, 'no name', leave_out='annotation'))
             continue

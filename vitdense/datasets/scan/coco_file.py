@@ -83,8 +83,10 @@ class CocoFile:
         return self._columns[key]
 
     def name(self, annotation: int) -> str:
-        """Annotation and image, for people."""
+        """Annotation and image, for people; of a converted file, where the annotation was written."""
         found = self.annotations[annotation]
+        if isinstance(found.get('source'), str):
+            return found['source']
         image = self.image_of[annotation]
         file = f' ({self.images[image]["file_name"]})' if image >= 0 else ''
         return f'annotation {found.get("id")!r} of image {found.get("image_id")!r}{file}'
