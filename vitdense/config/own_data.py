@@ -132,7 +132,9 @@ def _use_boxes(key: str, leaf: ConfigDict, data: OwnData, part: Part, classes: t
 
 
 def _use_maps(leaf: ConfigDict, part: Part, classes: tuple[str, ...], reduce_zero_label: bool) -> None:
-    _replace(leaf, 'vitdense.PairedMapsDataset', part, dict(img_path='', seg_map_path=''), dict(classes=classes))
+    same = tuple((leaf.get('metainfo') or {}).get('classes') or ()) == classes
+    metainfo = leaf.metainfo if same else dict(classes=classes)  # with the palette
+    _replace(leaf, 'vitdense.PairedMapsDataset', part, dict(img_path='', seg_map_path=''), metainfo)
     leaf.reduce_zero_label = reduce_zero_label
     for step in leaf.get('pipeline') or []:
         if isinstance(step, dict) and step.get('reduce_zero_label') is not None:
@@ -153,10 +155,8 @@ def _use_metrics(cfg: Config, split: str, data: OwnData, part: Part) -> None:
         if kind in OF_RELEASES[data.task]:
             measured = [name for name in ('bbox', 'segm') if name in (metric.get('metric') or ())] or ['bbox']
             metric.clear()
-            detects = data.task == 'detection'
-            metric.update(
-                dict(type='vitdense.CocoMetric', metric=measured) if detects else dict(type='vitdense.IoUMetric')
-            )
+            new = dict(type='vitdense.CocoMetric', metric=measured)
+            metric.update(new if data.task == 'detection' else dict(type='vitdense.IoUMetric'))
             kind = bare_type(metric)
         if data.task == 'detection' and (kind == 'CocoMetric' or 'ann_file' in metric):
             metric['ann_file'] = part.ann_file

@@ -2,12 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from vitdense.findings import Finding
 from vitdense.names import counted, listed
@@ -16,6 +12,7 @@ from . import rules
 from .class_names import find_names
 from .listing import SUFFIXES, WHOLE, files_below
 from .parts import divide, part_of_folder
+from .plain_maps import Look, look, plain
 from .store import keep
 
 IMAGES = ('images', 'image', 'imgs', 'img', 'jpegimages')
@@ -36,13 +33,11 @@ ENDS = (
 
 PNG = ('.png', '.bmp', '.tif', '.tiff')
 IGNORED = 255
-LOOKED_AT = 200
-"""Maps whose values are read in order to find out what 0 stands for."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Image and map, relative to the root of the data."""
+    """Image and map, relative to the root of the data; a map in the cache has its whole path."""
 
     image: str
     map: str
@@ -79,12 +74,16 @@ def folders(root: Path) -> list[tuple[str, Path, Path]]:
         maps = next((below[name] for name in MAPS if name in below and _has_maps(below[name])), None)
         if images and maps and (part or place is root):
             found.append((part, images, maps))
+    return found or list(_beside(inner))
+
+
+def _beside(inner: list[Path]) -> Iterator[tuple[str, Path, Path]]:
+    """Folders of parts with their maps in a folder beside each."""
     names = {path.name.lower(): path for path in inner}
     for path in inner:
-        beside = next((names[path.name.lower() + end] for end in BESIDE if path.name.lower() + end in names), None)
-        if not found and part_of_folder(path.name) and beside:
-            found.append((part_of_folder(path.name), path, beside))
-    return found
+        maps = next((names[path.name.lower() + end] for end in BESIDE if path.name.lower() + end in names), None)
+        if part_of_folder(path.name) and maps:
+            yield part_of_folder(path.name), path, maps
 
 
 def _has_maps(folder: Path) -> bool:
@@ -97,6 +96,8 @@ def read(root: Path, fraction: float) -> MapParts:
     Parts are folders named train, val and test, of images or around both; or the lists in ``ImageSets/Segmentation``.
     Names of classes are looked for in the root and beside the maps. Whether 0 stands for no class is told by numbers
     that come with the names and begin at 1, or by the maps: N is a value of them, where there are N names.
+
+    Maps in black and white, or grey in three channels, get copies with class numbers in the cache.
 
     Raises:
         ValueError: a file of names holds something else.
@@ -114,9 +115,11 @@ def read(root: Path, fraction: float) -> MapParts:
     names = {part: [pair.image for pair in entries] for part, entries in pairs.items()}
     divided, note = divide(pairs, names, fraction)
     found.remarks += [note] if note else []
+    seen = look([root / pair.map for entries in divided.values() for pair in entries])
     named = find_names(root, *(maps for _, _, maps in places), *(maps.parent for _, _, maps in places))
     if named:
-        _classes(named[0], named[1], divided, found)
+        _classes(*named, seen, found)
+    divided = _plain(root, divided, seen, found)
     for part, entries in divided.items():
         lines = ''.join(f'{pair.image}\t{pair.map}\n' for pair in entries)
         path = keep(lines.encode('utf-8', 'surrogateescape'), f'{root.name}_{part}.txt')
@@ -168,9 +171,11 @@ def _by_lists(root: Path, pairs: dict[str, list[Pair]]) -> None:
             pairs[part] = chosen
 
 
-def _classes(names: dict[int, str], path: Path, pairs: dict[str, list[Pair]], found: MapParts) -> None:
+def _classes(names: dict[int, str], path: Path, seen: Look, found: MapParts) -> None:
     """Put the names into ``found``, and what 0 stands for."""
     names = {number: name for number, name in names.items() if number != IGNORED or len(names) > IGNORED}
+    if seen.binary and len(names) == 1:
+        names = {0: 'background', 1: next(iter(names.values()))}
     first = min(names)
     if first > 1 or list(names) != list(range(first, first + len(names))):
         shown = listed([f'{number}: {name}' for number, name in names.items()], 8)
@@ -178,24 +183,21 @@ def _classes(names: dict[int, str], path: Path, pairs: dict[str, list[Pair]], fo
     found.classes = tuple(names.values())
     found.reduce_zero_label = first == 1
     if first == 0:
-        values = set().union(*_values(found.root, pairs)) - {IGNORED}
-        found.reduce_zero_label = bool(values) and max(values) == len(names)
+        found.reduce_zero_label = max(seen.values - {IGNORED}, default=0) == len(names)
         if found.reduce_zero_label:
             found.remarks.append(f'the maps have values up to {len(names)}, of {len(names)} classes: 0 is no class')
 
 
-def _values(root: Path, pairs: dict[str, list[Pair]]) -> Iterator[set[int]]:
-    """Values of some maps; maps that cannot be read are left to the scan."""
-    every = [pair.map for entries in pairs.values() for pair in entries]
-    some = [every[i * len(every) // LOOKED_AT] for i in range(LOOKED_AT)] if len(every) > LOOKED_AT else every
-
-    def look(name: str) -> set[int]:
-        try:
-            with Image.open(root / name) as image:
-                values = np.asarray(image)
-        except Exception:  # decoders raise whatever they like
-            return set()
-        return set(np.unique(values).tolist()) if values.ndim == 2 else set()
-
-    with ThreadPoolExecutor() as threads:
-        yield from threads.map(look, some)
+def _plain(root: Path, pairs: dict[str, list[Pair]], seen: Look, found: MapParts) -> dict[str, list[Pair]]:
+    """Pairs whose maps have class numbers."""
+    binary = seen.binary and len(found.classes) in (0, 2) and not found.reduce_zero_label
+    if not binary and not seen.grey:
+        return pairs
+    every = [root / pair.map for entries in pairs.values() for pair in entries]
+    copies = dict(zip(every, plain(every, root, binary), strict=True))
+    what = 'black and white: white is class 1' if binary else 'grey in three channels: the first counts'
+    found.remarks.append(f'the maps are {what}, in copies in the cache')
+    return {
+        part: [Pair(pair.image, copies[root / pair.map].as_posix()) for pair in entries]
+        for part, entries in pairs.items()
+    }
