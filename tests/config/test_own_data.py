@@ -58,6 +58,7 @@ def config(name: str) -> Config:
         'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
         'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
         'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',
+        'mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
         'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_chase-db1-128x128.py',
     ],
 )
@@ -176,3 +177,10 @@ def test_a_data_set_is_built_of_it(tmp_path):
             images[Path(info['img_path']).name] = [(one['bbox_label'], one['bbox']) for one in info['instances']]
     assert images == {'a.jpg': [(0, [8, 6, 48, 36]), (1, [40, 12, 72, 36])], 'b.jpg': [(1, [40, 12, 72, 36])]}
     assert describe(data)[0].endswith('voc; train 1 image, val 1 image; 2 classes: disc, slab')
+
+
+def test_norms_of_several_processes_are_no_obstacle(tmp_path):
+    cfg = config('mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py')
+    use_data(cfg, objects(tmp_path), ('train', 'val'))
+    assert cfg.model.roi_head.mask_head.num_classes == 3
+    assert cfg.model.roi_head.mask_head.norm_cfg.type == 'MMSyncBN'

@@ -184,7 +184,7 @@ def use_classes(cfg: Config, number: int) -> None:
 
     ignore_noise()
     with scope_of(cfg), silent_imports(), nearest_type_names():
-        model = build_weightless(without_weights(ConfigDict({**cfg.model, 'data_preprocessor': None})))
+        model = build_weightless(_bare(without_weights(cfg.model)))
     for name, head in classifying_heads(model):
         node = look_up(cfg.model, place_of(name, cfg.model))
         if not isinstance(node, dict):
@@ -193,14 +193,24 @@ def use_classes(cfg: Config, number: int) -> None:
             if head.num_stuff_classes:
                 raise ValueError(f'--data has objects, model.{name} counts things and stuff: take one of instances')
             node.update(num_things_classes=number, num_stuff_classes=0)
-        else:
-            node['num_classes'] = number
+        elif 'num_classes' in node or not any('num_classes' in inner for inner in _dicts(node)):
+            node['num_classes'] = number  # else it has them from a part of its own
         old: Any = head.num_classes
         outputs = node.get('out_channels')
         if cfg.default_scope == 'mmseg' and outputs in (old, 1) and not (outputs == 1 and number == 2):
             node['out_channels'] = number
         for inner in _dicts(node):
             _fit(inner, old, number)
+
+
+def _bare(model: ConfigDict) -> ConfigDict:
+    """The model without its preprocessor, and without norms that cannot be built before the processes have joined."""
+    if 'data_preprocessor' in model:
+        model.data_preprocessor = None
+    for node in _dicts(model):
+        if bare_type(node) == 'MMSyncBN':
+            node['type'] = 'BN'
+    return model
 
 
 def _fit(node: dict, old: int, number: int) -> None:

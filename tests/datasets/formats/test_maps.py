@@ -92,6 +92,7 @@ def test_lists_of_voc(tmp_path):
     assert found == {'train': [('c.jpg', 'c.png'), ('a.jpg', 'a.png')], 'val': [('b.jpg', 'b.png')]}
 
 
+CVAT = '# label:color_rgb:parts:actions\nroad:0,0,0::\ncar:9,9,9::\n'
 ADE20K = 'Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t9\t1\t1\twall\n2\t0.1\t9\t1\t1\tcar, auto\n'
 FLAT = {'images/a.jpg': '', 'images/b.jpg': ''}
 
@@ -109,7 +110,7 @@ def flat(root: Path, names: dict[str, str], values: tuple[int, ...], channels: i
         ({'classes.txt': 'road\ncar\n'}, (0, 1), ('road', 'car'), False),
         ({'classes.txt': 'road\ncar\n'}, (0, 1, 2, 255), ('road', 'car'), True),
         (
-            {'labels.txt': '# label:color_rgb:parts:actions\nroad:0,0,0::\ncar:9,9,9::\n'},
+            {'labelmap.txt': CVAT},
             (0, 1),
             ('road', 'car'),
             False,
@@ -141,7 +142,7 @@ def test_classes_and_what_0_stands_for(tmp_path, names, values, classes, reduced
         ({'classes.txt': 'road\nroad\n'}, r"classes\.txt: expected names of classes, found \['road'\] more than once"),
         ({'id2label.json': '{"0": "road", "2": "car"}'}, r'expected classes numbered from 0, .* found 0: road, 2: car'),
         ({'classes.json': '{'}, r'classes\.json: expected names of classes, found Expecting property name'),
-        ({'classes.yaml': 'names: 3'}, r'classes\.yaml: expected names of classes'),
+        ({'classes.yaml': 'names: three'}, r'classes\.yaml: expected names of classes'),
     ],
 )
 def test_names_that_are_none(tmp_path, names, message):
