@@ -13,6 +13,7 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from support import CONFIGS, ROOT
+from support.processes import without_torch
 
 from vitdense import commands
 from vitdense.commands import early, errors
@@ -33,24 +34,10 @@ CONFIG = str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py')
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 TOOLS = dict(flops='get_flops', convert='convert_checkpoint')
 
-WITHOUT_TORCH = """
-import sys
-sys.modules['torch'] = None  # an import of it fails
-from vitdense.commands import main
-main(sys.argv[1], sys.argv[2:])
-"""
-
 
 def tool(home: Path, name: str, *args: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '160'}
     command = [sys.executable, str(ROOT / f'tools/{name}.py'), *args]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
-
-
-def without_torch(home: Path, *args: str) -> subprocess.CompletedProcess:
-    """Run a command in a process where PyTorch cannot be imported."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '160'}
-    command = [sys.executable, '-c', WITHOUT_TORCH, *args]
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
 
 

@@ -13,6 +13,7 @@ from support.scan import load
 from vitdense.config.class_counts import miscounts
 from vitdense.config.datasets import leaf_datasets
 from vitdense.config.load import load_config
+from vitdense.config.missing_files import check_files
 from vitdense.config.own_data import describe, task_of, use_data
 from vitdense.config.runtime import use_runtime
 from vitdense.config.swap.measure import build_weightless, without_weights
@@ -177,6 +178,17 @@ def test_a_data_set_is_built_of_it(tmp_path):
             images[Path(info['img_path']).name] = [(one['bbox_label'], one['bbox']) for one in info['instances']]
     assert images == {'a.jpg': [(0, [8, 6, 48, 36]), (1, [40, 12, 72, 36])], 'b.jpg': [(1, [40, 12, 72, 36])]}
     assert describe(data)[0].endswith('voc; train 1 image, val 1 image; 2 classes: disc, slab')
+
+
+def test_a_cache_that_was_emptied(tmp_path):
+    cfg = config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    files = {'a.jpg': '', 'b.jpg': '', 'a.xml': xml(DISC), 'b.xml': xml(SLAB)}
+    data = read_data(write_tree(tmp_path / 'data', files), 'detection')
+    use_data(cfg, data, ('train', 'val'))
+    check_files(cfg)
+    Path(data.parts['val'].ann_file).unlink()
+    with pytest.raises(FileNotFoundError, match=rf'val_dataloader.* is gone: give --data {tmp_path}/data again'):
+        check_files(cfg)
 
 
 def test_norms_of_several_processes_are_no_obstacle(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from vitdense.config.datasets import leaf_datasets, metrics
+from vitdense.files import cache_folder
 from vitdense.registry import bare_type
 
 COCO_TREE = """  {root}/
@@ -85,6 +86,9 @@ def _missing(node: ConfigDict) -> list[Path]:
 def _message(key: str, dataset: ConfigDict, missing: list[Path]) -> str:
     root = dataset.get('data_root') or '.'
     name = bare_type(dataset)
+    cache = cache_folder('data').absolute()
+    if any(path.is_relative_to(cache) for path in missing):
+        return f'{key} ({name}) was written to {cache} for own data, and is gone: give --data {root} again'
     lines = [f'{key} ({name}) is not there: missing ' + ', '.join(map(str, missing))]
     if name in TREES:
         lines += ['Expected:', TREES[name].format(root=str(root).rstrip('/'))]
