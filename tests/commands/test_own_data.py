@@ -15,6 +15,8 @@ from support.own_data import DISC, SLAB, YOLO_LINES, coco, shapes, write_tree, x
 from support.processes import without_torch
 
 from vitdense.commands.arguments import parser_of
+from vitdense.commands.early import read_early
+from vitdense.config.load import load_config
 from vitdense.datasets.formats import read_data
 
 DETECTOR = str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py')
@@ -83,6 +85,29 @@ def test_all_commands_that_load_data_have_the_option(command):
     more = ['best.pth'] if command == 'test' else []
     args = parser_of(command).parse_args(['a.py', *more, '--data', 'my data', '--format', 'yolo'])
     assert (args.data, args.format, args.val_fraction) == (Path('my data'), 'yolo', 0.2)
+
+
+def test_lenient_leaves_faulty_lines_out_and_tells_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    root = write_tree(tmp_path / 'data', YOLO | {'labels/val/b.txt': '2 .5 .5 .1 .1\n' + YOLO_LINES})
+    cfg = read_early(parser_of('train').parse_args([DETECTOR, '--data', str(root), '--lenient']))
+    said = capsys.readouterr().out
+    assert f'left out of --data:\n  class beyond the names: 1, expected one of 0 to 1: disc, slab\n    {root}/' in said
+    file = json.loads(Path(cfg.val_dataloader.dataset.ann_file).read_text())
+    assert [one['category_id'] for one in file['annotations']] == [1, 2]
+
+
+@pytest.mark.parametrize('suffix', ['json', 'yaml'])
+def test_configs_of_other_styles(suffix, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    load_config(DETECTOR).dump(tmp_path / f'mine.{suffix}')
+    root = write_tree(tmp_path / 'data', YOLO)
+    args = [str(tmp_path / f'mine.{suffix}'), '--data', str(root)]
+    cfg = read_early(parser_of('train').parse_args(args))
+    assert (cfg.model.bbox_head.num_classes, cfg.train_dataloader.dataset.data_root) == (2, str(root))
+    assert '\nconfig     {val,test}_dataloader.dataset.ann_file: -> ' in capsys.readouterr().out
+    args[2] = str(root / 'data.yaml')
+    assert read_early(parser_of('train').parse_args(args)).to_dict() == cfg.to_dict()
 
 
 def tool(home: Path, *args: str) -> str:

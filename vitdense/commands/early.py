@@ -93,7 +93,7 @@ def use_own_data(cfg: Config, args: argparse.Namespace) -> None:
         raise findings.RunError('\n'.join(lines))
     for line in describe_data(data):
         note(f'data       {line}')
-    for line in findings.describe(data.findings):
-        warn(f'left out: {line}')
+    if data.findings:
+        warn('\n  '.join(['left out of --data:', *findings.describe(data.findings)]))
     for line in use_data(cfg, data, args.splits):
         note(f'config     {line}')

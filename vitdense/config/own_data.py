@@ -254,7 +254,7 @@ def _changes(old: Any, new: Any, place: str = '') -> Iterator[str]:
     ):
         for i, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes(before, after, f'{place}.{i}')
-    elif old != new:
+    elif old != new and not (isinstance(old, list) and isinstance(new, tuple) and tuple(old) == new):
         yield f'{place}: {_short(old)} -> {_short(new)}'
 
 
@@ -266,6 +266,7 @@ def _folded(lines: Iterator[str]) -> list[str]:
         splits.setdefault(rest if split in SPLITS else line, []).append(split)
     said = []
     for rest, found in splits.items():
+        found.sort(key=lambda split: SPLITS.index(split) if split in SPLITS else 0)
         if found[0] not in SPLITS:
             said.append(rest)
         else:

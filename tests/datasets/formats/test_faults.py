@@ -100,6 +100,10 @@ def test_all_faults_are_told_and_counted_at_once(tmp_path):
         (YOLO | {'a.xml': xml(DISC)}, 'has 2 formats: --format yolo or --format voc'),
         (YOLO | {'data.yaml': 'train: images/train\nval: images/val\nnames: 2\n'}, 'names: expected a list'),
         (YOLO | {'data.yaml': "train: imgs\nval: imgs/val\nnames: ['a']\n"}, r'not there: train: imgs; val: imgs/val'),
+        (
+            {name: text for name, text in YOLO.items() if 'labels' not in name},
+            r'none of 2 images has labels, as .*/labels/train/a\.txt',
+        ),
         (YOLO | {'data.yaml': "train: labels\nval: labels\nnames: ['a']\n"}, 'no image in labels'),
         ({'a.jpg': '', 'a.xml': '<annotation/>'}, 'no object has a name'),
         ({'a.json': coco('a.jpg'), 'b.json': coco('b.jpg'), 'a.jpg': ''}, r'several COCO files .*a\.json, b\.json'),
@@ -138,6 +142,29 @@ def test_an_image_without_a_label_file_is_background(tmp_path):
     data = read_data(write_tree(tmp_path / 'b', VOC | {'c.jpg': ''}), 'detection')
     assert data.remarks[0] == '1 image without an XML file: background'
     assert sum(one.images for one in data.parts.values()) == 3
+
+
+def test_labels_are_found_below_a_folder_of_images_and_in_capitals(tmp_path):
+    files = {'classes.txt': 'disc\nslab\n', 'a.jpg': '', 'a.txt': YOLO_LINES, 'b.jpg': '', 'b.txt': YOLO_LINES}
+    data = read_data(write_tree(tmp_path / 'images/cells', files), 'detection')
+    assert [things for part in content(data).values() for things in part.values()] == [[DISC, SLAB]] * 2
+    assert data.remarks[1:] == []
+    files = {name.replace('images', 'Images').replace('labels', 'Labels'): text for name, text in YOLO.items()}
+    files['data.yaml'] = DATA.replace('images', 'Images')
+    data = read_data(write_tree(tmp_path / 'capitals', files), 'detection')
+    assert [things for part in content(data).values() for things in part.values()] == [[DISC, SLAB]] * 2
+
+
+def test_a_link_to_a_folder_above(tmp_path):
+    root = write_tree(tmp_path / 'data', VOC)
+    (root / 'again').symlink_to(root)
+    data = read_data(root, 'detection', fraction=0.5)
+    assert {part: len(images) for part, images in content(data).items()} == {'train': 1, 'val': 1}
+
+
+def test_images_of_any_size(tmp_path, monkeypatch):
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 100)
+    assert read_data(write_tree(tmp_path / 'data', YOLO), 'detection').findings == []
 
 
 def test_difficult_objects_are_crowds(tmp_path):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,13 @@ class Listing:
 def files_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     """Files with these suffixes, capitals or not, below a folder in the order of their paths; no hidden ones."""
     suffixes, found = tuple(suffixes), []
+    visited: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(('.', '__MACOSX'))]
         found += [Path(place, name) for name in names if name.lower().endswith(suffixes) and name[0] != '.']
     return sorted(found, key=lambda path: path.as_posix())
@@ -97,6 +103,17 @@ def upright_wh(path: Path) -> tuple[int, int]:
     return (height, width) if turned in (5, 6, 7, 8) else (width, height)
 
 
+@contextmanager
+def large_images() -> Iterator[None]:
+    """Within it, PIL opens images of any size; only their headers are read."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def add_sizes(pictures: list[Picture]) -> list[Finding]:
     """Look up the sizes that are not known; images without are taken out of the list, and told."""
     findings = []
@@ -110,7 +127,7 @@ def add_sizes(pictures: list[Picture]) -> list[Finding]:
             return f'{type(error).__name__}: {error}'
         return ''
 
-    with ThreadPoolExecutor() as threads:
+    with large_images(), ThreadPoolExecutor() as threads:
         for picture, fault in zip(pictures, list(threads.map(look, pictures)), strict=True):
             if fault:
                 findings.append(Finding(rules.NO_SIZE, str(picture.path), fault, leave_out='image'))

@@ -17,6 +17,9 @@ from .parts import by_folders, part_of
 TOLERANCE = 1e-4
 """Beyond 0 and 1, for numbers that were rounded."""
 
+LABELS = {'images': ('labels', 'Labels'), 'Images': ('Labels', 'labels'), 'IMAGES': ('LABELS', 'labels')}
+"""Folders of labels for folders of images."""
+
 SPLITS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 NOT_LABELS = frozenset({'classes.txt', 'labels.txt', 'notes.txt', 'readme.txt', 'train.txt', 'val.txt', 'test.txt'})
 
@@ -37,7 +40,7 @@ def read(path: Path) -> Listing:
     ``CLASS`` and three points or more of a polygon. Where ``kpt_shape`` is set, what follows the box is left out.
 
     Raises:
-        ValueError: the file has no names, or folders that it names are not there.
+        ValueError: the file has no names, folders that it names are not there, or no image has labels.
     """
     keypoints = False
     remarks: list[str] = []
@@ -73,6 +76,8 @@ def read(path: Path) -> Listing:
             else:
                 background += 1
         listing.parts[part] = pictures
+    if background == sum(map(len, parts.values())):
+        raise ValueError(f'{path}: none of {counted(background, "image")} has labels, as {min(labels_read)}')
     if background:
         listing.remarks.append(f'{counted(background, "image")} without a label file: background')
     listing.findings += _without_image(labels_read, searched)
@@ -80,13 +85,16 @@ def read(path: Path) -> Listing:
 
 
 def label_file(image: Path) -> Path:
-    """Where the labels of an image are: ``labels/`` in the place of the last ``images/``, else beside it."""
-    parts = list(image.parts)
-    places = [i for i, part in enumerate(parts[:-1]) if part.lower() == 'images']
-    if places:
-        parts[places[-1]] = 'labels'
-        return Path(*parts).with_suffix('.txt')
-    return image.with_suffix('.txt')
+    """Where the labels of an image are: ``labels/`` in the place of an ``images/``, the last first, else beside it.
+
+    Where there are none, they belong to the first of these places.
+    """
+    parts, places = image.with_suffix('.txt').parts, []
+    for i in reversed(range(len(parts) - 1)):
+        for name in LABELS.get(parts[i], ()):
+            places.append(Path(*parts[:i], name, *parts[i + 1 :]))
+    places.append(image.with_suffix('.txt'))
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _parts(path: Path, content: dict[str, Any]) -> tuple[dict[str, list[Path]], list[Finding]]:
