@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 from support import CONFIGS, ROOT
 from support.converters import CONVERTERS
-from support.own_data import DISC, SLAB, YOLO_LINES, coco, shapes, write_tree, xml
+from support.own_data import DISC, SLAB, YOLO, YOLO_LINES, coco, shapes, write_tree, xml
 from support.processes import without_torch
 
 from vitdense.commands.arguments import parser_of
@@ -21,14 +21,6 @@ from vitdense.datasets.formats import read_data
 
 DETECTOR = str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py')
 SEGMENTOR = str(CONFIGS / 'quickstart/sem-fpn_pvtv2-b0_shapes.py')
-DATA = "train: images/train\nval: images/val\nnames: ['disc', 'slab']\n"
-YOLO = {
-    'data.yaml': DATA,
-    'images/train/a.jpg': '',
-    'images/val/b.jpg': '',
-    'labels/train/a.txt': YOLO_LINES,
-    'labels/val/b.txt': YOLO_LINES,
-}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,15 @@ RING = [8.0, 6.0, 48.0, 6.0, 48.0, 36.0]
 YOLO_LINES = f'0 {28 / 80} {21 / 60} {40 / 80} {30 / 60}\n1 {56 / 80} {24 / 60} {32 / 80} {24 / 60}\n'
 YOLO_RING = '0 ' + ' '.join(str(value / WH[i % 2]) for i, value in enumerate(RING)) + '\n'
 
+DATA_YAML = "train: images/train\nval: images/val\nnames: ['disc', 'slab']\n"
+YOLO = {
+    'data.yaml': DATA_YAML,
+    'images/train/a.jpg': '',
+    'images/val/b.jpg': '',
+    'labels/train/a.txt': YOLO_LINES,
+    'labels/val/b.txt': YOLO_LINES,
+}
+
 
 def write_tree(root: Path, files: dict[str, str]) -> Path:
     """Files by their paths; those that are empty and named as pictures are some."""

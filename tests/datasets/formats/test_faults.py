@@ -4,19 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from support.own_data import DISC, SLAB, YOLO_LINES, coco, content, shapes, write_tree, xml
+from support.own_data import DATA_YAML, DISC, SLAB, YOLO, YOLO_LINES, coco, content, shapes, write_tree, xml
 
 from vitdense.datasets.formats import read_data, rules
 from vitdense.findings import describe
 
-DATA = "train: images/train\nval: images/val\nnames: ['disc', 'slab']\n"
-YOLO = {
-    'data.yaml': DATA,
-    'images/train/a.jpg': '',
-    'images/val/b.jpg': '',
-    'labels/train/a.txt': YOLO_LINES,
-    'labels/val/b.txt': YOLO_LINES,
-}
 VOC = {'a.jpg': '', 'b.jpg': '', 'a.xml': xml(DISC, SLAB), 'b.xml': xml(DISC, SLAB)}
 LABELME = {'a.jpg': '', 'b.jpg': '', 'a.json': shapes('a.jpg', DISC, SLAB), 'b.json': shapes('b.jpg', DISC)}
 
@@ -39,9 +31,12 @@ def _cache(tmp_path, monkeypatch):
         (YOLO | {'images/train/c.jpg': 'text'}, rules.NO_SIZE, 'images/train/c.jpg', 'UnidentifiedImageError'),
         (
             YOLO
-            | {'data.yaml': DATA.replace('images/train', 'list.txt'), 'list.txt': 'images/train/a.jpg\nlost.jpg\n'},
+            | {
+                'data.yaml': DATA_YAML.replace('images/train', 'list.txt'),
+                'list.txt': 'images/train/a.jpg\nlost.jpg\n',
+            },
             rules.LISTED,
-            'list.txt:2',
+            'a.txt:2',
             'lost.jpg',
         ),
         (VOC | {'b.xml': xml(DISC, ('', (1, 1, 5, 5)))}, rules.NO_NAME, 'b.xml:3', 'no name'),
@@ -150,7 +145,7 @@ def test_labels_are_found_below_a_folder_of_images_and_in_capitals(tmp_path):
     assert [things for part in content(data).values() for things in part.values()] == [[DISC, SLAB]] * 2
     assert data.remarks[1:] == []
     files = {name.replace('images', 'Images').replace('labels', 'Labels'): text for name, text in YOLO.items()}
-    files['data.yaml'] = DATA.replace('images', 'Images')
+    files['data.yaml'] = DATA_YAML.replace('images', 'Images')
     data = read_data(write_tree(tmp_path / 'capitals', files), 'detection')
     assert [things for part in content(data).values() for things in part.values()] == [[DISC, SLAB]] * 2
 
