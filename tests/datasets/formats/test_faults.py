@@ -36,7 +36,7 @@ def _cache(tmp_path, monkeypatch):
                 'list.txt': 'images/train/a.jpg\nlost.jpg\n',
             },
             rules.LISTED,
-            'a.txt:2',
+            'list.txt:2',
             'lost.jpg',
         ),
         (VOC | {'b.xml': xml(DISC, ('', (1, 1, 5, 5)))}, rules.NO_NAME, 'b.xml:3', 'no name'),
