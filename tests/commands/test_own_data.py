@@ -99,6 +99,8 @@ def test_configs_of_other_styles(suffix, tmp_path, monkeypatch, capsys):
     assert (cfg.model.bbox_head.num_classes, cfg.train_dataloader.dataset.data_root) == (2, str(root))
     assert '\nconfig     {val,test}_dataloader.dataset.ann_file: -> ' in capsys.readouterr().out
     args[2] = str(root / 'data.yaml')
+    read_early(parser_of('train').parse_args([*args, '--val-fraction', '0.3']))
+    assert '--val-fraction 0.3 is not used: the data have a validation' in capsys.readouterr().out
     assert read_early(parser_of('train').parse_args(args)).to_dict() == cfg.to_dict()
 
 

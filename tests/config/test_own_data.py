@@ -102,7 +102,7 @@ def test_what_changed_is_told_once(tmp_path):
     assert 'model.bbox_head.num_classes: 5 -> 3' in changes
     assert "{train,val,test}_dataloader.dataset.type: 'vitdense.ShapesDataset' -> 'vitdense.CocoDataset'" in changes
     assert "{val,test}_evaluator.ann_file: 'data/shapes/annotations/instances_val.json' -> '/cache/val.json'" in changes
-    assert changes[-1] == 'batch: 7 images in batches of 8 are 1 steps an epoch (train_dataloader.batch_size)'
+    assert changes[-1] == 'batch: 7 images, 8 a step, 1 step an epoch (train_dataloader.batch_size)'
     assert use_data(cfg, objects(tmp_path), ('train', 'val')) == changes[-1:]
 
 

@@ -91,6 +91,8 @@ def use_own_data(cfg: Config, args: argparse.Namespace) -> None:
         lines = [f'{counted(len(data.findings), "fault")} in --data {args.data} ({data.format}):']
         lines += [*findings.describe(data.findings), '--lenient leaves them out; no file of yours is changed']
         raise findings.RunError('\n'.join(lines))
+    if args.val_fraction != FRACTION and not any('--val-fraction' in remark for remark in data.remarks):
+        data.remarks.append(f'--val-fraction {args.val_fraction:g} is not used: the data have a validation')
     for line in describe_data(data):
         note(f'data       {line}')
     if data.findings:

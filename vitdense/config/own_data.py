@@ -285,10 +285,11 @@ def _advice(cfg: Config, parts: dict[str, Part]) -> Iterator[str]:
     size = loader.get('batch_size') if isinstance(loader, dict) else None
     if not part or not isinstance(size, int):
         return
-    line = f'batch: {counted(part.images, "image")} in batches of {size} are {-(-part.images // size)} steps an epoch'
+    in_epoch = counted(-(-part.images // size), 'step')
+    line = f'batch: {counted(part.images, "image")}, {size} a step, {in_epoch} an epoch'
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     if isinstance(steps, int):
-        line += f'; {steps} iterations are {steps * size / part.images:.0f} epochs'
+        line += f'; {steps} steps are {steps * size / part.images:.0f} epochs'
     yield f'{line} (train_dataloader.batch_size)'
 
 

@@ -101,7 +101,7 @@ def _parts(path: Path, content: dict[str, Any]) -> tuple[dict[str, list[Path]], 
     """Images of each part."""
     root = Path(str(content.get('path') or '.'))
     roots = [root] if root.is_absolute() else [path.parent / root]
-    roots.append(path.parent)  # of the exporter's machine, or of the folder that it downloads to
+    roots.append(path.parent)  # where path is that of another machine
     parts: dict[str, list[Path]] = {}
     findings: list[Finding] = []
     missing = []
@@ -119,12 +119,14 @@ def _parts(path: Path, content: dict[str, Any]) -> tuple[dict[str, list[Path]], 
             else:
                 images += _listed(place, roots, findings)
         parts[part] = images
-    if 'train' not in parts and not parts:
+    if not parts:
         raise ValueError(f'{path}: expected train and val, folders or lists of images, found {list(content)}')
     if missing and not any(parts.values()):
         looked = listed([str(one) for one in dict.fromkeys(roots)], 3)
         raise ValueError(f'{path}: not there: {"; ".join(missing)}; looked for in {looked}')
-    findings += [Finding(rules.LISTED, str(path), one, leave_out='image') for one in missing if 'test' not in one[:4]]
+    findings += [
+        Finding(rules.LISTED, str(path), one, leave_out='image') for one in missing if not one.startswith('test: ')
+    ]
     if not any(parts.values()):
         raise ValueError(f'{path}: no image in {content.get("train")}')
     return parts, findings
