@@ -183,7 +183,49 @@ def test_grey_in_three_channels(tmp_path):
     assert not list((tmp_path / 'data').rglob('*.png.png'))
 
 
-def test_colours_are_left_to_the_scan(tmp_path):
+CLASSES_AND_COLOURS = [
+    ('labelmap.txt', '# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:200,10,9::\nroof:90,90,90::\n'),
+    (
+        'classes.json',
+        '[{"name": "void", "color": [0, 0, 0]}, {"name": "road", "color": [200, 10, 9]}, '
+        '{"name": "roof", "color": [90, 90, 90]}]',
+    ),
+]
+
+
+@pytest.mark.parametrize(('file', 'text'), CLASSES_AND_COLOURS)
+def test_colours(tmp_path, file, text):
+    root = write_tree(tmp_path / 'data', FLAT | {'images/c.jpg': '', file: text})
+    rng = np.random.default_rng(0)
+    right = {name: rng.integers(0, 3, (60, 80)).astype(np.uint8) for name in 'ab'} | {'c': np.zeros((60, 80), np.uint8)}
+    rgb = np.array([[0, 0, 0], [200, 10, 9], [90, 90, 90]], np.uint8)
+    (root / 'masks').mkdir()
+    for name, labels in right.items():
+        assert cv2.imwrite(str(root / f'masks/{name}.png'), rgb[labels][..., ::-1])
+    data = read_data(root, 'segmentation', fraction=0.5)
+    assert (data.classes, data.reduce_zero_label, data.findings) == (('void', 'road', 'roof'), False, [])
+    read = {}
+    for one in data.parts.values():
+        for line in Path(one.ann_file).read_text().splitlines():
+            read[Path(line.split('\t')[0]).stem] = cv2.imread(line.split('\t')[1], cv2.IMREAD_UNCHANGED)
+    assert read.keys() == right.keys()
+    for name, labels in right.items():
+        np.testing.assert_array_equal(read[name], labels)
+
+
+def test_a_colour_of_no_class(tmp_path):
+    root = write_tree(tmp_path / 'data', FLAT | dict(CLASSES_AND_COLOURS[:1]))
+    for name in 'ab':
+        write_map(root / f'masks/{name}.png', (0, 90), 3)
+    picture = np.full((60, 80, 3), (9, 10, 201), np.uint8)
+    assert cv2.imwrite(str(root / 'masks/b.png'), picture)
+    data = read_data(root, 'segmentation', fraction=0.5)
+    [finding] = data.findings
+    assert (finding.kind, finding.where) == (rules.NO_COLOUR, f'{root}/masks/b.png')
+    assert finding.found == 'red, green and blue 201, 10, 9'
+
+
+def test_colours_without_a_list_are_left_to_the_scan(tmp_path):
     data = flat(tmp_path / 'data', {'classes.txt': 'a\nb\n'}, (0, 1))
     write_picture(tmp_path / 'data/masks/a.png', 1)
     again = read_data(tmp_path / 'data', 'segmentation', fraction=0.5)

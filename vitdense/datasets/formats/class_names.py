@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ FILES = (
     *('classes.yaml', 'classes.yml', 'data.yaml', 'data.yml', 'dataset.yaml', 'labels.yaml', 'objectInfo150.txt'),
 )
 """Where they are looked for, in this order."""
+
+
+COLOURED = re.compile(r'([^:]+):(\d+,\d+,\d+):.*')
+"""A line of CVAT's ``labelmap.txt``."""
 
 
 def names_file(*folders: Path) -> Path | None:
@@ -58,6 +63,24 @@ def read_names(path: Path) -> dict[int, str]:
     return names
 
 
+def read_colours(path: Path) -> dict[tuple[int, int, int], int]:
+    """Numbers of classes by red, green and blue, where a file of :func:`read_names` has colours, else nothing."""
+    text = path.read_bytes().decode('utf-8-sig', 'replace')
+    if path.suffix.lower() not in ('.json', '.yaml', '.yml'):
+        found = [COLOURED.fullmatch(line.strip()) for line in text.splitlines() if line.strip() and line[0] != '#']
+        return {_rgb(line[2].split(',')): number for number, line in enumerate(found) if line} if all(found) else {}
+    value = yaml.safe_load(text)  # it reads JSON as well
+    entries = value if isinstance(value, list) else next((one for one in value.values() if isinstance(one, list)), [])
+    if not all(isinstance(one, dict) and isinstance(one.get('color'), list) for one in entries):
+        return {}
+    return {_rgb(one['color']): int(one.get('id', number)) for number, one in enumerate(entries)}
+
+
+def _rgb(values: Sequence[Any]) -> tuple[int, int, int]:
+    red, green, blue = map(int, values[:3])
+    return red, green, blue
+
+
 def from_value(value: Any) -> dict[int, str]:
     """Names by number from a list or dict, see :func:`read_names`.
 
@@ -86,7 +109,7 @@ def _from_lines(lines: list[str]) -> dict[int, str]:
         return _checked({int(row[0]): re.split(r'[,;]', row[-1])[0].strip() for row in rows})
     if lines and lines[0].startswith('#'):
         lines = lines[1:]
-    if all(re.fullmatch(r'[^:]+:\d+,\d+,\d+:.*', line) for line in lines):
+    if all(map(COLOURED.fullmatch, lines)):
         lines = [line.partition(':')[0] for line in lines]
     return _checked(dict(enumerate(lines)))
 

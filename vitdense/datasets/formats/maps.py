@@ -9,10 +9,10 @@ from vitdense.findings import Finding
 from vitdense.names import counted, listed
 
 from . import rules
-from .class_names import find_names
+from .class_names import find_names, read_colours
 from .listing import SUFFIXES, WHOLE, files_below
 from .parts import divide, part_of_folder
-from .plain_maps import Look, look, plain
+from .plain_maps import Colours, Look, look, plain
 from .store import keep
 
 IMAGES = ('images', 'image', 'imgs', 'img', 'jpegimages')
@@ -97,7 +97,7 @@ def read(root: Path, fraction: float) -> MapParts:
     Names of classes are looked for in the root and beside the maps. Whether 0 stands for no class is told by numbers
     that come with the names and begin at 1, or by the maps: N is a value of them, where there are N names.
 
-    Maps in black and white, or grey in three channels, get copies with class numbers in the cache.
+    Maps in black and white, in colours, or grey in three channels, get copies with class numbers in the cache.
 
     Raises:
         ValueError: a file of names holds something else.
@@ -119,7 +119,7 @@ def read(root: Path, fraction: float) -> MapParts:
     named = find_names(root, *(maps for _, _, maps in places), *(maps.parent for _, _, maps in places))
     if named:
         _classes(*named, seen, found)
-    divided = _plain(root, divided, seen, found)
+    divided = _plain(root, divided, seen, read_colours(named[1]) if named else {}, found)
     for part, entries in divided.items():
         lines = ''.join(f'{pair.image}\t{pair.map}\n' for pair in entries)
         path = keep(lines.encode('utf-8', 'surrogateescape'), f'{root.name}_{part}.txt')
@@ -188,16 +188,23 @@ def _classes(names: dict[int, str], path: Path, seen: Look, found: MapParts) -> 
             found.remarks.append(f'the maps have values up to {len(names)}, of {len(names)} classes: 0 is no class')
 
 
-def _plain(root: Path, pairs: dict[str, list[Pair]], seen: Look, found: MapParts) -> dict[str, list[Pair]]:
+def _plain(
+    root: Path, pairs: dict[str, list[Pair]], seen: Look, colours: Colours, found: MapParts
+) -> dict[str, list[Pair]]:
     """Pairs whose maps have class numbers."""
     binary = seen.binary and len(found.classes) in (0, 2) and not found.reduce_zero_label
-    if not binary and not seen.grey:
+    in_colours = bool(colours) and (seen.coloured or seen.grey)
+    if not binary and not seen.grey and not in_colours:
         return pairs
     every = [root / pair.map for entries in pairs.values() for pair in entries]
-    copies = dict(zip(every, plain(every, root, binary), strict=True))
+    copies, faults = plain(every, root, binary, colours if in_colours else {})
     what = 'black and white: white is class 1' if binary else 'grey in three channels: the first counts'
+    what = f'in the colours of {len(colours)} classes' if in_colours else what
     found.remarks.append(f'the maps are {what}, in copies in the cache')
+    found.findings += [
+        Finding(rules.NO_COLOUR, str(path), fault, leave_out='image') for path, fault in sorted(faults.items())
+    ]
     return {
-        part: [Pair(pair.image, copies[root / pair.map].as_posix()) for pair in entries]
+        part: [Pair(pair.image, copies[root / pair.map].as_posix()) for pair in entries if root / pair.map in copies]
         for part, entries in pairs.items()
     }

@@ -42,6 +42,12 @@ LISTED = declare(
     'a file',
     'mend the list; --lenient leaves it out',
 )
+NO_COLOUR = declare(
+    'colour of no class',
+    'maps in colours, where `labelmap.txt` or a list of classes has the colours',
+    'the colours of the classes alone',
+    'add the colour or mend the map; --lenient leaves the image out',
+)
 NO_MAP = declare(
     'image without a map',
     'folders of images and maps',
