@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from support import CONFIGS, ROOT
 from support.converters import CONVERTERS
@@ -87,6 +88,18 @@ def test_lenient_leaves_faulty_lines_out_and_tells_them(tmp_path, monkeypatch, c
     assert f'left out of --data:\n  class beyond the names: 1, expected one of 0 to 1: disc, slab\n    {root}/' in said
     file = json.loads(Path(cfg.val_dataloader.dataset.ann_file).read_text())
     assert [one['category_id'] for one in file['annotations']] == [1, 2]
+
+
+def test_a_test_takes_the_order_of_the_classes_from_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    root = write_tree(tmp_path / 'data', YOLO)
+    weights = dict(weight=torch.zeros(1))
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=('slab', 'disc'))), state_dict=weights), tmp_path / 'best.pth')
+    torch.save(dict(state_dict=weights), tmp_path / 'bare.pth')
+    (tmp_path / 'broken.pth').write_text('x')
+    for name, classes in (('best', ('slab', 'disc')), ('bare', ('disc', 'slab')), ('broken', ('disc', 'slab'))):
+        args = parser_of('test').parse_args([DETECTOR, str(tmp_path / f'{name}.pth'), '--data', str(root)])
+        assert read_early(args).test_dataloader.dataset.metainfo.classes == classes
 
 
 @pytest.mark.parametrize('suffix', ['json', 'yaml'])

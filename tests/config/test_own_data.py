@@ -127,6 +127,18 @@ def test_the_order_of_the_classes_in_the_config_counts(tmp_path):
     assert cfg.train_dataloader.dataset.metainfo.classes == ('RBC', 'WBC', 'Platelets')
 
 
+def test_the_order_of_the_classes_in_the_checkpoint_counts_more(tmp_path):
+    cfg = config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    learned = ('star', 'disc', 'slab')
+    use_data(cfg, objects(tmp_path), ('test',), learned)
+    assert cfg.test_dataloader.dataset.metainfo.classes == learned
+    use_data(cfg, objects(tmp_path), ('test',), ('star', 'disc', 'moon'))
+    assert cfg.test_dataloader.dataset.metainfo.classes == learned
+    cfg = config(str(CONFIGS / 'quickstart/sem-fpn_pvtv2-b0_shapes.py'))
+    with pytest.raises(ValueError, match='numbers its classes disc, slab, star, the checkpoint star, disc, slab'):
+        use_data(cfg, maps(tmp_path), ('test',), learned)
+
+
 @pytest.mark.parametrize(
     ('name', 'change', 'message'),
     [

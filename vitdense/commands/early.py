@@ -97,5 +97,18 @@ def use_own_data(cfg: Config, args: argparse.Namespace) -> None:
         note(f'data       {line}')
     if data.findings:
         warn('\n  '.join(['left out of --data:', *findings.describe(data.findings)]))
-    for line in use_data(cfg, data, args.splits):
+    for line in use_data(cfg, data, args.splits, _classes_of(vars(args).get('checkpoint'))):
         note(f'config     {line}')
+
+
+def _classes_of(checkpoint: str | None) -> tuple[str, ...]:
+    """Classes that a local checkpoint says its labels to be; nothing if it does not, or cannot be read."""
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return ()
+    from vitdense.checkpoint.read import read  # imports PyTorch
+
+    try:
+        known = (read(Path(checkpoint)).get('meta') or {}).get('dataset_meta') or {}
+        return tuple(map(str, known.get('classes') or ()))
+    except Exception:  # whatever it is, loading it will say so
+        return ()

@@ -25,7 +25,7 @@ OF_RELEASES = {
 """Metrics that know only the data that they are named after."""
 
 LONGEST = 90
-"""Letters of a value in a line."""
+"""Letters of a value in a line; paths are told whole."""
 
 
 def task_of(cfg: Config) -> str:
@@ -46,18 +46,23 @@ def task_of(cfg: Config) -> str:
     return TASKS[scope]
 
 
-def use_data(cfg: Config, data: OwnData, needed: tuple[str, ...]) -> list[str]:
+def use_data(cfg: Config, data: OwnData, needed: tuple[str, ...], learned: tuple[str, ...] = ()) -> list[str]:
     """Let ``cfg`` read ``data``, with as many classes in all heads; returns what changed, a line each.
 
-    Pipelines, wrappers and loaders stay as they are. ``needed`` are the splits that the command asks for.
+    Pipelines, wrappers and loaders stay as they are.
+
+    Args:
+        needed: splits that the command asks for.
+        learned: classes of the checkpoint that is to be tested, in the order of its labels.
 
     Raises:
-        ValueError: the data have no such part or no masks that the model learns, or the config needs several data sets.
+        ValueError: the data have no such part or no masks that the model learns, or their maps number the classes in
+            another order than the checkpoint; or the config needs several data sets.
         KeyError: a type of the model is not registered.
     """
     before = deepcopy(cfg.to_dict())
     parts = _parts(data, [split for split in needed if cfg.get(f'{split}_dataloader')])
-    classes, reduce_zero_label = _labels(cfg, data)
+    classes, reduce_zero_label = _labels(cfg, data, learned)
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if not isinstance(loader, dict) or split not in parts:
@@ -87,13 +92,17 @@ def _parts(data: OwnData, needed: list[str]) -> dict[str, Part]:
     return parts
 
 
-def _labels(cfg: Config, data: OwnData) -> tuple[tuple[str, ...], bool]:
+def _labels(cfg: Config, data: OwnData, learned: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     """Classes in the order of the labels, and whether 0 is no class."""
     first = next((leaf for split in SPLITS for _, leaf in leaf_datasets(cfg, split)), ConfigDict())
     given = (first.get('metainfo') or {}).get('classes')
     given = tuple(map(str, given)) if isinstance(given, list | tuple) else ()
-    if data.task == 'detection' and set(given) == set(data.classes):
-        return given, False  # they go by name
+    if data.task == 'detection':  # they go by name
+        return next((known for known in (learned, given) if set(known) == set(data.classes)), data.classes), False
+    if sorted(learned) == sorted(data.classes) and learned != data.classes:
+        raise ValueError(
+            f'--data {data.root} numbers its classes {listed(data.classes, 8)}, the checkpoint {listed(learned, 8)}'
+        )
     reduced = data.reduce_zero_label
     if data.classes:
         return data.classes, bool(reduced)
@@ -276,7 +285,7 @@ def _folded(lines: Iterator[str]) -> list[str]:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= LONGEST else f'{text[: LONGEST - 4]} ...'
+    return text if isinstance(value, str) or len(text) <= LONGEST else f'{text[: LONGEST - 4]} ...'
 
 
 def _advice(cfg: Config, parts: dict[str, Part]) -> Iterator[str]:
