@@ -23,7 +23,7 @@ class PairedMapsDataset(BaseSegDataset):
         """The pairs in the order of the list."""
         images, maps = self.data_prefix['img_path'], self.data_prefix['seg_map_path']
         pairs = []
-        with open(self.ann_file, encoding='utf-8', newline='\n') as file:
+        with open(self.ann_file, encoding='utf-8', errors='surrogateescape', newline='\n') as file:
             for number, line in enumerate(file, 1):
                 image, tab, semantic = line.rstrip('\n').partition('\t')
                 if not tab:

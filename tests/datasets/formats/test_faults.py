@@ -1,6 +1,7 @@
 """Faulty data: each fault is told with file and line, all of them at once; and what is no fault."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,19 @@ def test_labels_are_found_below_a_folder_of_images_and_in_capitals(tmp_path):
     files['data.yaml'] = DATA_YAML.replace('images', 'Images')
     data = read_data(write_tree(tmp_path / 'capitals', files), 'detection')
     assert [things for part in content(data).values() for things in part.values()] == [[DISC, SLAB]] * 2
+
+
+def test_names_in_another_encoding(tmp_path):
+    root = write_tree(tmp_path / 'data', YOLO | {'data.yaml': DATA_YAML.replace('images/train', 'list.txt')})
+    for folder, suffix in (('images', 'jpg'), ('labels', 'txt')):
+        os.rename(
+            root / f'{folder}/train/a.{suffix}', os.fsencode(root / f'{folder}/train') + f'/ä.{suffix}'.encode('latin1')
+        )
+    (root / 'list.txt').write_bytes('images/train/ä.jpg\nimages/train/ö.jpg\n'.encode('latin1'))
+    data = read_data(root, 'detection')
+    assert content(data)['train'] == {os.fsdecode('images/train/ä.jpg'.encode('latin1')): [DISC, SLAB]}
+    [finding] = data.findings
+    assert (finding.kind, finding.where) == (rules.LISTED, f'{root}/list.txt:2')
 
 
 def test_a_link_to_a_folder_above(tmp_path):

@@ -83,13 +83,13 @@ def test_trees(tmp_path, images, maps, found):
 
 
 def test_lists_of_voc(tmp_path):
-    files = {'classes.txt': 'road\ncar\n', 'JPEGImages/a.jpg': '', 'JPEGImages/b.jpg': '', 'JPEGImages/c.jpg': ''}
-    files |= {f'ImageSets/Segmentation/{part}.txt': names for part, names in (('train', 'c\na\n'), ('val', 'b'))}
+    files = {'classes.txt': 'road\ncar\n', 'JPEGImages/a.jpg': '', 'JPEGImages/b.jpg': '', 'JPEGImages/c d.jpg': ''}
+    files |= {f'ImageSets/Segmentation/{part}.txt': names for part, names in (('train', 'c d\na\n'), ('val', 'b'))}
     root = write_tree(tmp_path / 'data', files)
-    for name in 'abc':
+    for name in ('a', 'b', 'c d'):
         write_map(root / f'SegmentationClass/{name}.png', (0, 1))
     found = pairs(read_data(root, 'segmentation'))
-    assert found == {'train': [('c.jpg', 'c.png'), ('a.jpg', 'a.png')], 'val': [('b.jpg', 'b.png')]}
+    assert found == {'train': [('c d.jpg', 'c d.png'), ('a.jpg', 'a.png')], 'val': [('b.jpg', 'b.png')]}
 
 
 CVAT = '# label:color_rgb:parts:actions\nroad:0,0,0::\ncar:9,9,9::\n'

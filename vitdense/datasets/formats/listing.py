@@ -88,6 +88,11 @@ def files_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     return sorted(found, key=lambda path: path.as_posix())
 
 
+def lines_of(path: Path) -> list[str]:
+    """Lines of a list of names, which are those of files, whatever their encoding."""
+    return [line.strip() for line in path.read_bytes().decode('utf-8-sig', 'surrogateescape').splitlines()]
+
+
 def upright_wh(path: Path) -> tuple[int, int]:
     """Width and height of an image as it is loaded, after what EXIF says about turning.
 

@@ -10,7 +10,7 @@ from vitdense.names import counted, listed
 
 from . import rules
 from .class_names import find_names, read_colours
-from .listing import SUFFIXES, WHOLE, files_below
+from .listing import SUFFIXES, WHOLE, files_below, lines_of
 from .parts import divide, part_of_folder
 from .plain_maps import Colours, Look, look, plain
 from .store import keep
@@ -165,7 +165,7 @@ def _by_lists(root: Path, pairs: dict[str, list[Pair]]) -> None:
         return
     by_stem = {Path(pair.image).stem: pair for pair in pairs.pop(WHOLE)}
     for part, path in lists.items():
-        stems = path.read_text('utf-8-sig').split() if path.is_file() else []
+        stems = lines_of(path) if path.is_file() else []
         chosen = [by_stem[stem] for stem in stems if stem in by_stem]
         if chosen:
             pairs[part] = chosen

@@ -25,4 +25,4 @@ def keep(content: bytes, name: str) -> Path:
 
 def keep_json(content: Any, name: str) -> Path:
     """A JSON file, see :func:`keep`."""
-    return keep(json.dumps(content, ensure_ascii=False, separators=(',', ':')).encode('utf-8'), name)
+    return keep(json.dumps(content, separators=(',', ':')).encode('ascii'), name)

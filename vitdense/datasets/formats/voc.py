@@ -9,7 +9,7 @@ from vitdense.names import counted, listed
 
 from . import rules
 from .class_names import find_names
-from .listing import WHOLE, Listing, Picture, Thing, add_sizes, files_below
+from .listing import WHOLE, Listing, Picture, Thing, add_sizes, files_below, lines_of
 from .parts import by_folders
 
 FOLDERS = ('JPEGImages', 'images', 'Images')
@@ -132,8 +132,7 @@ def _parts(root: Path, home: Path, by_stem: dict[str, list[Path]], listing: List
         if name not in lists or (part == WHOLE and 'train' in parts):
             continue
         parts[part] = []
-        for number, line in enumerate(lists[name].read_text('utf-8-sig').splitlines(), 1):
-            stem = line.strip()
+        for number, stem in enumerate(lines_of(lists[name]), 1):
             images = by_stem.get(stem) or by_stem.get(Path(stem).stem) or []
             if images:
                 parts[part].append(Picture(images[0]))

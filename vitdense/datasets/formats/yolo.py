@@ -11,7 +11,7 @@ from vitdense.names import counted, listed
 
 from . import rules
 from .class_names import find_names, from_value, names_file
-from .listing import SUFFIXES, Listing, Picture, Thing, add_sizes, box_of, files_below
+from .listing import SUFFIXES, Listing, Picture, Thing, add_sizes, box_of, files_below, lines_of
 from .parts import by_folders, part_of
 
 TOLERANCE = 1e-4
@@ -141,12 +141,12 @@ def _find(entry: str, roots: list[Path]) -> Path | None:
 def _listed(file: Path, roots: list[Path], findings: list[Finding]) -> list[Path]:
     """Images of a text file."""
     images = []
-    for number, line in enumerate(file.read_bytes().decode('utf-8-sig').splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(lines_of(file), 1):
+        if not line:
             continue
-        place = _find(line.strip(), [file.parent, *roots])
+        place = _find(line, [file.parent, *roots])
         if place is None:
-            findings.append(Finding(rules.LISTED, f'{file}:{number}', line.strip(), leave_out='image'))
+            findings.append(Finding(rules.LISTED, f'{file}:{number}', line, leave_out='image'))
         else:
             images.append(place)
     return images
