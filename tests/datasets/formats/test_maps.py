@@ -127,6 +127,7 @@ def flat(root: Path, names: dict[str, str], values: tuple[int, ...], channels: i
             ('wall', 'car'),
             True,
         ),
+        ({'classes.json': '[{"name": "road", "color": [1]}, {"name": "car"}]'}, (0, 1), ('road', 'car'), False),
         ({}, (0, 1), (), None),
     ],
 )

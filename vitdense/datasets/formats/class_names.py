@@ -71,9 +71,13 @@ def read_colours(path: Path) -> dict[tuple[int, int, int], int]:
         return {_rgb(line[2].split(',')): number for number, line in enumerate(found) if line} if all(found) else {}
     value = yaml.safe_load(text)  # it reads JSON as well
     entries = value if isinstance(value, list) else next((one for one in value.values() if isinstance(one, list)), [])
-    if not all(isinstance(one, dict) and isinstance(one.get('color'), list) for one in entries):
+    if not all(isinstance(one, dict) and _is_rgb(one.get('color')) for one in entries):
         return {}
     return {_rgb(one['color']): int(one.get('id', number)) for number, one in enumerate(entries)}
+
+
+def _is_rgb(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= 3 and all(type(one) is int for one in value[:3])
 
 
 def _rgb(values: Sequence[Any]) -> tuple[int, int, int]:
