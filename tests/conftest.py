@@ -2,8 +2,10 @@
 
 import gc
 import os
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -20,8 +22,11 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_default_scope() -> Iterator[None]:
-    """The default scope that a test leaves is not the one that the next test finds."""
+def _own_state() -> Iterator[None]:
+    """Random numbers and the default scope of a test do not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
     scopes = dict(DefaultScope._instance_dict)
     yield
     DefaultScope._instance_dict.clear()
