@@ -32,7 +32,7 @@ from vitdense.registry import nearest_type_names
 
 CONFIG = str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py')
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
-TOOLS = dict(flops='get_flops', convert='convert_checkpoint')
+TOOLS = dict(flops='get_flops', convert='convert_checkpoint', compare='compare_runs')
 
 
 def tool(home: Path, name: str, *args: str) -> subprocess.CompletedProcess:

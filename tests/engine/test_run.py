@@ -160,7 +160,7 @@ def test_check_writes_nothing(shapes, tmp_path):
     result = run('check.py', QUICKSTART, '--check', 'full', *options(shapes), 'model.test_cfg.iou=1', cwd=tmp_path)
     assert "warning: --cfg-options model.test_cfg.iou: unknown key of model.test_cfg 'iou'" in result.stdout
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 'no fault was found, 0 remarks' in result.stdout
+    assert re.search(r'^no fault was found, \d+ remarks?$', result.stdout, re.M), result.stdout[-2000:]
     assert re.search(r'^step +loss \d', result.stdout, re.M)
     assert {path.name for path in tmp_path.iterdir()} <= {'cache'}
 
