@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from vitdense.models.layers.block import Block
-from vitdense.models.layers.fast.linear import Linear
+from vitdense.models.layers.fast.linear import Linear, is_recorded
 from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
-from vitdense.models.layers.window import Pair, Windows, cut_windows, position_bias, window_attention
+from vitdense.models.layers.sizes import ceil_div
+from vitdense.models.layers.window import (
+    Pair,
+    RecordedWindows,
+    Windows,
+    cut_windows,
+    position_bias,
+    record_windows,
+    window_attention,
+)
 from vitdense.registry import MODELS
 
 from .base import Pyramid
@@ -66,10 +76,10 @@ class WindowAttention(nn.Module):
         """Tokens in windows (W, n, C) to their queries, keys and values (W, n, 3C)."""
 
     @abstractmethod
-    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
         """Queries, keys and values (W, n, 3, M, D) to mixed values (W, n, C)."""
 
-    def mix(self, qkv: Tensor, windows: Windows) -> Tensor:
+    def mix(self, qkv: Tensor, windows: Windows | RecordedWindows) -> Tensor:
         """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))
         mixed = self.attend(qkv, windows, self.attn_drop.p if self.training else 0.0)
@@ -87,7 +97,7 @@ class BiasTableAttention(WindowAttention):
     def project(self, x: Tensor) -> Tensor:
         return self.qkv(x)
 
-    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
         bias = position_bias(self.relative_position_bias_table, windows.size)
         return window_attention(qkv, bias, windows, qkv.shape[-1] ** -0.5, dropout)
 
@@ -106,9 +116,19 @@ class SwinBlock(Block):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
-        windows = cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
+        windows = self.cut(x, hw)
         x = x + self.drop_path(self.attn.mix(self.attn.project(windows.split(self.norm1(x))), windows))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def cut(self, x: Tensor, hw: Pair) -> Windows | RecordedWindows:
+        """Windows of the tokens (B, N, C) of a map ``hw``."""
+        if is_recorded():
+            return self.record(hw, x.device)
+        return cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
+
+    def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
+        """Windows of a map whose sides are symbols."""
+        return record_windows(hw, self.window, (self.shift, self.shift), device)
 
     def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
         """Tokens of a window, and of its shift, in a map ``hw``: the same in all maps."""
@@ -128,7 +148,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, N, C) of a map ``hw`` to (B, N', 2C) and their ``hw``; odd sides are padded with zeros."""
-        return self.reduce(merge(x, hw)), (-(-hw[0] // 2), -(-hw[1] // 2))
+        return self.reduce(merge(x, hw)), (ceil_div(hw[0], 2), ceil_div(hw[1], 2))
 
     def reduce(self, x: Tensor) -> Tensor:
         """Joined tokens (B, N', 4C) to (B, N', 2C)."""

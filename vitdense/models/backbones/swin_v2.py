@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from vitdense.models.layers.fast.linear import linear
 from vitdense.models.layers.precision import widened
-from vitdense.models.layers.window import Pair, Windows, cached, cut_windows, position_bias, window_attention
+from vitdense.models.layers.window import (
+    Pair,
+    RecordedWindows,
+    Windows,
+    cached,
+    position_bias,
+    record_windows,
+    window_attention,
+)
+from vitdense.ops.ms_deform_attn.module import sizes_tensor
 from vitdense.registry import MODELS
 
 from .swin import PatchMerging, Swin, SwinArch, SwinBlock, WindowAttention
@@ -55,7 +64,7 @@ class CosineAttention(WindowAttention):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return linear(x, self.qkv.weight, bias)
 
-    def attend(self, qkv: Tensor, windows: Windows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
         coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device).to(self.logit_scale.dtype)
         bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), windows.size)
         q, k, v = qkv.unbind(2)  # (W, n, M, D)
@@ -89,9 +98,19 @@ class SwinV2Block(SwinBlock):
     """A block whose norms end its branches (section 3.2)."""
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        windows = cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
+        windows = self.cut(x, hw)
         x = x + self.drop_path(self.norm1(self.attn.mix(self.attn.project(windows.split(x)), windows)))
         return x + self.drop_path(self.norm2(self.mlp(x)))
+
+    def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
+        """Windows of full size, in which a map that is smaller masks the keys of its padding."""
+        sides = sizes_tensor([hw], torch.long, device)[0]
+        shift = tuple(self.shift * (sides > self.window)) if self.shift else (0, 0)
+        windows = record_windows(hw, self.window, shift, device)
+        rows, columns = (torch.arange(self.window, device=device) >= side for side in sides)
+        masks = torch.zeros(1, device=device) if windows.masks is None else windows.masks
+        padding = (rows[:, None] | columns).flatten()
+        return windows._replace(masks=masks.masked_fill(padding[None, None, None], -torch.inf))
 
     def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
         """A side of the map within one window makes a window of its own length, which is not shifted along it."""

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from vitdense.ops.ms_deform_attn.module import sizes_tensor
 
+from .sizes import ceil_div, is_known
+
 
 def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Map (B, C, H, W) to tokens (B, N, C), N = H * W in row order, and ``hw``. A view for channels-last maps."""
@@ -22,7 +24,10 @@ def to_map(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
 
 
 def pad_to_minimum(image: Tensor, size: int) -> Tensor:
-    """Zero-pad an image (B, C, H, W) at the right and the bottom until both sides have at least ``size`` pixels."""
+    """Zero-pad an image (B, C, H, W) at the right and the bottom until both sides have at least ``size`` pixels.
+
+    A model that is recorded with a larger image is one for images of at least ``size`` pixels.
+    """
     height, width = image.shape[2:]
     if height >= size and width >= size:
         return image
@@ -31,33 +36,53 @@ def pad_to_minimum(image: Tensor, size: int) -> Tensor:
 
 def pad_to_multiple(image: Tensor, size: int) -> Tensor:
     """Zero-pad an image (B, C, H, W) at the right and the bottom until both sides are multiples of ``size``."""
-    height, width = image.shape[2:]
-    if not torch.jit.is_tracing() and height % size == 0 and width % size == 0:  # a trace is of other images, too
+    below, right = (ceil_div(side, size) * size - side for side in image.shape[2:])
+    if is_known(below == 0) and is_known(right == 0):
         return image
-    return F.pad(image, (0, -width % size, 0, -height % size))
+    return F.pad(image, (0, right, 0, below))
 
 
-def to_windows(tokens: Tensor, hw: tuple[int, int], window: int, fill: Tensor | None = None) -> Tensor:
+def to_windows(
+    tokens: Tensor,
+    hw: tuple[int, int],
+    window: int,
+    fill: Tensor | None = None,
+    shift: tuple[int | Tensor, int | Tensor] = (0, 0),
+) -> Tensor:
     """Tokens (B, N, C) of a map ``hw`` to tokens of its windows (B * windows, window ** 2, C).
 
-    A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros.
+    A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros. Then
+    it is rolled up and to the left by ``shift`` rows and columns.
     """
     x = tokens.unflatten(1, hw)
-    for dim in (1, 2):
-        missing = -x.shape[dim] % window
-        if missing:
+    for dim, by in zip((1, 2), shift, strict=True):
+        missing = ceil_div(x.shape[dim], window) * window - x.shape[dim]
+        if not is_known(missing == 0):
             shape = [*x.shape[:dim], missing, *x.shape[dim + 1 :]]
             x = torch.cat([x, x.new_zeros(shape) if fill is None else fill.to(x.dtype).expand(shape)], dim)
+        x = _roll(x, by, dim)
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, window, columns, window, C)
     return x.transpose(2, 3).reshape(-1, window**2, x.shape[-1])
 
 
-def from_windows(windows: Tensor, hw: tuple[int, int], window: int) -> Tensor:
+def from_windows(
+    windows: Tensor, hw: tuple[int, int], window: int, shift: tuple[int | Tensor, int | Tensor] = (0, 0)
+) -> Tensor:
     """Tokens of windows (B * windows, window ** 2, C) to tokens of the map ``hw`` (B, N, C), without the padding."""
-    rows, columns = (-(-side // window) for side in hw)
+    rows, columns = (ceil_div(side, window) for side in hw)
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * window, columns * window, x.shape[-1])
+    for dim, by in zip((1, 2), shift, strict=True):
+        x = _roll(x, -by, dim)
     return x[:, : hw[0], : hw[1]].flatten(1, 2)
+
+
+def _roll(x: Tensor, by: int | Tensor, dim: int) -> Tensor:
+    """Move what is ``by`` places from the start of ``dim`` there; the rest goes to the end."""
+    if isinstance(by, int):
+        return x.roll(-by, dim) if by else x
+    places = torch.arange(x.shape[dim], device=x.device)
+    return x.index_select(dim, (places + by) % x.shape[dim])
 
 
 def valid_sizes(
@@ -67,7 +92,7 @@ def valid_sizes(
 
     As in DETR, a place of the map belongs to the image if the pixel does at which nearest interpolation puts it.
     """
-    return [(-(-height * hw[0] // batch_hw[0]), -(-width * hw[1] // batch_hw[1])) for height, width in image_hws]
+    return [(ceil_div(height * hw[0], batch_hw[0]), ceil_div(width * hw[1], batch_hw[1])) for height, width in image_hws]
 
 
 def padding_mask(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor | None:

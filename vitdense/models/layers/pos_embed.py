@@ -12,6 +12,7 @@ from vitdense.ops.ms_deform_attn.module import sizes_tensor
 
 from .layout import to_map, to_tokens
 from .precision import widened
+from .sizes import is_same
 
 
 def resize_grid(
@@ -22,7 +23,7 @@ def resize_grid(
     The grid is compared by its two sides, never by its number of tokens: 28 x 112 and 56 x 56 differ. Half types are
     computed in float32.
     """
-    if old_hw == new_hw:
+    if is_same(old_hw, new_hw):
         return table
     grid = F.interpolate(
         to_map(widened(table), old_hw), size=new_hw, mode=mode, align_corners=False, antialias=antialias
@@ -43,7 +44,7 @@ def resize_positions(table: Tensor, prefix: int, old_hw: tuple[int, int], new_hw
 
     PyTorch's bicubic kernel with antialiasing is another one than without, so the rules differ also in enlarging.
     """
-    if old_hw == new_hw:
+    if is_same(old_hw, new_hw):
         return table
     grid = resize_grid(table[:, prefix:], old_hw, new_hw, **RESIZE_RULES[rule])
     return torch.cat([table[:, :prefix], grid], dim=1)

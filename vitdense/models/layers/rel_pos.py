@@ -9,11 +9,16 @@ from .fast.linear import is_recorded
 from .fast.pieces import PIECE, in_pieces
 from .pos_embed import resize_grid
 from .precision import widened
+from .sizes import is_known, is_same
 
 
 def by_offset(table: Tensor, dim: int) -> Tensor:
     """Spread the 2n - 1 offsets along ``dim`` of a table: entry i of that dim and j of a new last one is i - j."""
     size = (table.shape[dim] + 1) // 2
+    if is_recorded():  # ONNX cannot unfold by a symbol
+        places = torch.arange(size, device=table.device)
+        index = places[:, None] - places + size - 1
+        return table.index_select(dim, index.flatten()).unflatten(dim, (size, size)).movedim(dim + 1, -1)
     return table.unfold(dim, size, 1).flip(-1)
 
 
@@ -122,7 +127,7 @@ def offsets(hw: tuple[int, int]) -> tuple[int, int]:
 
 def resize_bias_table(table: Tensor, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Tensor:
     """Resize a ``relative_position_bias_table`` for maps ``old_hw`` to one for maps ``new_hw``, bilinearly."""
-    if old_hw == new_hw:
+    if is_same(old_hw, new_hw):
         return table
     grid = resize_grid(table[None, :-3], offsets(old_hw), offsets(new_hw))[0]
     return torch.cat([grid, table[-3:]])
@@ -130,7 +135,7 @@ def resize_bias_table(table: Tensor, old_hw: tuple[int, int], new_hw: tuple[int,
 
 def resize_linear(table: Tensor, length: int) -> Tensor:
     """Resize a table (L, D) to (length, D), linearly; half types are computed in float32."""
-    if table.shape[0] == length:
+    if is_known(table.shape[0] == length):
         return table
     return F.interpolate(widened(table).T[None], size=length, mode='linear')[0].T.to(table.dtype)
 

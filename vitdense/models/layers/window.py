@@ -11,10 +11,14 @@ from torch.nn import functional as F
 
 from .fast.linear import is_recorded
 from .fast.pieces import PIECE, in_pieces
+from .layout import from_windows, to_windows
+from .sizes import ceil_div
 
 Result = TypeVar('Result')
 Pair = tuple[int, int]
 """Rows and columns."""
+Shift = tuple[int | Tensor, int | Tensor]
+"""Those by which a map is rolled; tensors () where they depend on its size in a recorded model."""
 
 MASKED = -100.0
 """Added to the logits of two tokens that a cyclic shift has brought together."""
@@ -66,6 +70,32 @@ class Windows(NamedTuple):
         return x.unflatten(0, (self.batch, -1))
 
 
+class RecordedWindows(NamedTuple):
+    """Windows of B maps of N tokens for a recorded model: cut by operators that hold for all sizes, in order.
+
+    Attributes:
+        hw: rows and columns of the map.
+        size: rows and columns of a window, the same number.
+        shift: by which the map is rolled up and to the left.
+        masks: additive masks (K, 1, n or 1, n), K = 4 with a shift, else 1; None where there is nothing to mask.
+        kinds: which of four masks each window of a map has.
+    """
+
+    hw: Pair
+    size: Pair
+    shift: Shift
+    masks: Tensor | None
+    kinds: Tensor | None
+
+    def split(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to windows (W, n, C), zero where there is no token."""
+        return to_windows(x, self.hw, self.size[0], shift=self.shift)
+
+    def join(self, x: Tensor) -> Tensor:
+        """Windows (W, n, C) to tokens (B, N, C)."""
+        return from_windows(x, self.hw, self.size[0], self.shift)
+
+
 class _Take(torch.autograd.Function):
     """Rows ``index`` of ``x``, zero at ``blank``; back by ``inverse``, as no row is taken twice."""
 
@@ -105,7 +135,17 @@ def cut_windows(batch: int, hw: Pair, window: Pair, shift: Pair, device: torch.d
     return Windows(window, batch, tokens.clamp_(min=0), blank, positions, counts, masks)
 
 
-def shift_masks(window: Pair, shift: Pair, device: torch.device) -> Tensor:
+def record_windows(hw: Pair, window: int, shift: Shift, device: torch.device) -> RecordedWindows:
+    """Square windows of ``window`` tokens a side, the map first padded to whole windows and rolled by ``shift``."""
+    size = window, window
+    if shift == (0, 0):
+        return RecordedWindows(hw, size, shift, None, None)
+    last = [torch.arange(count, device=device) == count - 1 for count in (ceil_div(side, window) for side in hw)]
+    kinds = 2 * last[0].long()[:, None] + last[1].long()
+    return RecordedWindows(hw, size, shift, shift_masks(size, shift, device), kinds.flatten())
+
+
+def shift_masks(window: Pair, shift: Shift, device: torch.device) -> Tensor:
     """Additive masks (4, 1, n, n) of the windows inside, at the right edge, at the bottom and in the corner."""
     rows, columns = (
         (torch.arange(side, device=device) >= side - by).long() for side, by in zip(window, shift, strict=True)
@@ -131,7 +171,9 @@ def position_bias(table: Tensor, window: Pair) -> Tensor:
     return table.index_select(0, relative_position_index(window, table.device)).t().unflatten(1, (n, n)).contiguous()
 
 
-def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, dropout: float = 0.0) -> Tensor:
+def window_attention(
+    qkv: Tensor, bias: Tensor, windows: Windows | RecordedWindows, scale: float, dropout: float = 0.0
+) -> Tensor:
     """Attention within each window.
 
     Args:
@@ -145,7 +187,9 @@ def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, 
         (W, n, C), C = M * D.
     """
     masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
-    if qkv.device.type == 'cpu' and not dropout and not is_recorded():
+    if isinstance(windows, RecordedWindows):
+        return _attend_all(qkv, masks.to(qkv.dtype), windows.kinds, scale, dropout).flatten(2)
+    if qkv.device.type == 'cpu' and not dropout:
         pieces = list(_pieces(windows.counts, qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
         return in_pieces(partial(_weigh, scale), qkv[:, :, 0].shape, pieces, qkv, masks).flatten(2)
     parts = zip(qkv.split(windows.counts), masks.to(qkv.dtype), strict=True)
@@ -155,6 +199,20 @@ def window_attention(qkv: Tensor, bias: Tensor, windows: Windows, scale: float, 
 def _attend(qkv: Tensor, mask: Tensor, scale: float, dropout: float) -> Tensor:
     q, k, v = qkv.transpose(1, 3).unbind(2)  # (W, M, n, D)
     return F.scaled_dot_product_attention(q, k, v, mask[None], dropout, scale=scale).transpose(1, 2)
+
+
+def _attend_all(qkv: Tensor, masks: Tensor, kinds: Tensor | None, scale: float, dropout: float) -> Tensor:
+    """Windows one after the other, each with that of the ``masks`` (K, M, n, n) which ``kinds`` says, or all with one.
+
+    The windows of a map take part as if they were heads, for no mask has to be repeated for the images of a batch.
+    """
+    if kinds is None:
+        return _attend(qkv, masks[0], scale, dropout)
+    sizes = kinds.shape[0], qkv.shape[3]
+    q, k, v = qkv.unflatten(0, (-1, sizes[0])).permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind()  # (B, W / B * M, n, D)
+    mask = masks.index_select(0, kinds).flatten(0, 1)[None]
+    x = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+    return x.unflatten(1, sizes).transpose(2, 3).flatten(0, 1)
 
 
 def _pieces(counts: tuple[int, ...], size: int) -> Iterator[tuple[slice, int]]:

@@ -149,8 +149,11 @@ def _cached_sizes_xy(sizes_hw: tuple[tuple[int, int], ...], dtype: torch.dtype, 
 
 
 def sizes_tensor(sizes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Pairs of integers as a tensor (L, 2), which in ``torch.jit.trace`` depends on the image as they do."""
+    """Pairs of integers as a tensor (L, 2), which in a trace or an export depends on the image as they do."""
     if torch.jit.is_tracing():
         rows = [torch.stack([torch.as_tensor(side, device=device) for side in pair]) for pair in sizes]
         return torch.stack(rows).to(dtype)
+    if torch.compiler.is_exporting():
+        rows = [[torch.scalar_tensor(side, dtype=dtype, device=device) for side in pair] for pair in sizes]
+        return torch.stack([torch.stack(pair) for pair in rows])
     return torch.tensor(sizes, dtype=dtype, device=device)
