@@ -81,7 +81,7 @@ class WindowAttention(nn.Module):
 
     def mix(self, qkv: Tensor, windows: Windows | RecordedWindows) -> Tensor:
         """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
-        qkv = qkv.unflatten(2, (3, self.num_heads, -1))
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         mixed = self.attend(qkv, windows, self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(windows.join(mixed)))
 
@@ -114,9 +114,8 @@ class SwinBlock(Block):
         self.window = window
         self.shift = shift
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
-        windows = self.cut(x, hw)
+    def forward(self, x: Tensor, windows: Windows | RecordedWindows) -> Tensor:
+        """Tokens (B, N, C) of a map that :meth:`cut` has cut to (B, N, C)."""
         x = x + self.drop_path(self.attn.mix(self.attn.project(windows.split(self.norm1(x))), windows))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -224,8 +223,11 @@ class Swin(Pyramid):
         tokens = self.patch_embed.drop(tokens)
         maps = []
         for stage, layer in enumerate(cast('Iterable[SwinStage]', self.layers)):
+            cuts: dict[int, Windows | RecordedWindows] = {}
             for block in layer.blocks:
-                tokens = self.run_block(block, tokens, hw)
+                if block.shift not in cuts:
+                    cuts[block.shift] = block.cut(tokens, hw)
+                tokens = self.run_block(block, tokens, cuts[block.shift])
             if stage in self.out_indices:
                 maps.append(to_map(getattr(self, f'norm{stage}')(tokens), hw).contiguous())
             if layer.downsample is not None:

@@ -67,10 +67,10 @@ class CosineAttention(WindowAttention):
     def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
         coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device).to(self.logit_scale.dtype)
         bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), windows.size)
-        q, k, v = qkv.unbind(2)  # (W, n, M, D)
+        q, k, v = qkv.unbind(-3)  # (..., W, n, M, D)
         scale = widened(self.logit_scale).clamp(max=math.log(self.MAX_SCALE)).exp().flatten(1)
         q, k = normalised(q) * scale, normalised(k)
-        return window_attention(torch.stack([q.to(v.dtype), k.to(v.dtype), v], 2), bias, windows, 1.0, dropout)
+        return window_attention(torch.stack([q.to(v.dtype), k.to(v.dtype), v], -3), bias, windows, 1.0, dropout)
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -97,8 +97,7 @@ def log_coordinates(window: Pair, pretrained_window: int, device: torch.device) 
 class SwinV2Block(SwinBlock):
     """A block whose norms end its branches (section 3.2)."""
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        windows = self.cut(x, hw)
+    def forward(self, x: Tensor, windows: Windows | RecordedWindows) -> Tensor:
         x = x + self.drop_path(self.norm1(self.attn.mix(self.attn.project(windows.split(x)), windows)))
         return x + self.drop_path(self.norm2(self.mlp(x)))
 

@@ -42,47 +42,27 @@ def pad_to_multiple(image: Tensor, size: int) -> Tensor:
     return F.pad(image, (0, right, 0, below))
 
 
-def to_windows(
-    tokens: Tensor,
-    hw: tuple[int, int],
-    window: int,
-    fill: Tensor | None = None,
-    shift: tuple[int | Tensor, int | Tensor] = (0, 0),
-) -> Tensor:
+def to_windows(tokens: Tensor, hw: tuple[int, int], window: int, fill: Tensor | None = None) -> Tensor:
     """Tokens (B, N, C) of a map ``hw`` to tokens of its windows (B * windows, window ** 2, C).
 
-    A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros. Then
-    it is rolled up and to the left by ``shift`` rows and columns.
+    A map that the windows do not divide is padded at the right and the bottom with ``fill`` (C,), default zeros.
     """
     x = tokens.unflatten(1, hw)
-    for dim, by in zip((1, 2), shift, strict=True):
+    for dim in (1, 2):
         missing = ceil_div(x.shape[dim], window) * window - x.shape[dim]
         if not is_known(missing == 0):
             shape = [*x.shape[:dim], missing, *x.shape[dim + 1 :]]
             x = torch.cat([x, x.new_zeros(shape) if fill is None else fill.to(x.dtype).expand(shape)], dim)
-        x = _roll(x, by, dim)
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, window, columns, window, C)
     return x.transpose(2, 3).reshape(-1, window**2, x.shape[-1])
 
 
-def from_windows(
-    windows: Tensor, hw: tuple[int, int], window: int, shift: tuple[int | Tensor, int | Tensor] = (0, 0)
-) -> Tensor:
+def from_windows(windows: Tensor, hw: tuple[int, int], window: int) -> Tensor:
     """Tokens of windows (B * windows, window ** 2, C) to tokens of the map ``hw`` (B, N, C), without the padding."""
     rows, columns = (ceil_div(side, window) for side in hw)
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * window, columns * window, x.shape[-1])
-    for dim, by in zip((1, 2), shift, strict=True):
-        x = _roll(x, -by, dim)
     return x[:, : hw[0], : hw[1]].flatten(1, 2)
-
-
-def _roll(x: Tensor, by: int | Tensor, dim: int) -> Tensor:
-    """Move what is ``by`` places from the start of ``dim`` there; the rest goes to the end."""
-    if isinstance(by, int):
-        return x.roll(-by, dim) if by else x
-    places = torch.arange(x.shape[dim], device=x.device)
-    return x.index_select(dim, (places + by) % x.shape[dim])
 
 
 def valid_sizes(

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from .fast.linear import is_recorded
 from .fast.pieces import PIECE, in_pieces
-from .layout import from_windows, to_windows
 from .sizes import ceil_div
 
 Result = TypeVar('Result')
@@ -71,29 +70,32 @@ class Windows(NamedTuple):
 
 
 class RecordedWindows(NamedTuple):
-    """Windows of B maps of N tokens for a recorded model: cut by operators that hold for all sizes, in order.
+    """As :class:`Windows` in a recorded model: operators that hold for maps of all sizes, and windows in row order.
 
     Attributes:
-        hw: rows and columns of the map.
-        size: rows and columns of a window, the same number.
-        shift: by which the map is rolled up and to the left.
-        masks: additive masks (K, 1, n or 1, n), K = 4 with a shift, else 1; None where there is nothing to mask.
-        kinds: which of four masks each window of a map has.
+        size: rows and columns of a window.
+        tokens: token of each window position of one map (W * n,), any where there is none.
+        blank: True for the window positions without a token (W * n, 1).
+        positions: window position of each token of one map (N,).
+        kinds: which of four masks each window of a map has (W,).
+        masks: additive masks (K, 1, n or 1, n), K = 4 with a shift, else 1; None where nothing is masked.
     """
 
-    hw: Pair
     size: Pair
-    shift: Shift
+    tokens: Tensor
+    blank: Tensor
+    positions: Tensor
+    kinds: Tensor
     masks: Tensor | None
-    kinds: Tensor | None
 
     def split(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) to windows (W, n, C), zero where there is no token."""
-        return to_windows(x, self.hw, self.size[0], shift=self.shift)
+        """Tokens (B, N, C) to windows (B, W, n, C), zero where there is no token."""
+        x = x.index_select(1, self.tokens).masked_fill(self.blank, 0)
+        return x.unflatten(1, (self.kinds.shape[0], math.prod(self.size)))
 
     def join(self, x: Tensor) -> Tensor:
-        """Windows (W, n, C) to tokens (B, N, C)."""
-        return from_windows(x, self.hw, self.size[0], self.shift)
+        """Windows (B, W, n, C) to tokens (B, N, C)."""
+        return x.flatten(1, 2).index_select(1, self.positions)
 
 
 class _Take(torch.autograd.Function):
@@ -136,13 +138,31 @@ def cut_windows(batch: int, hw: Pair, window: Pair, shift: Pair, device: torch.d
 
 
 def record_windows(hw: Pair, window: int, shift: Shift, device: torch.device) -> RecordedWindows:
-    """Square windows of ``window`` tokens a side, the map first padded to whole windows and rolled by ``shift``."""
+    """As :func:`cut_windows`, with square windows and, if any, one shift mask for each window."""
     size = window, window
-    if shift == (0, 0):
-        return RecordedWindows(hw, size, shift, None, None)
-    last = [torch.arange(count, device=device) == count - 1 for count in (ceil_div(side, window) for side in hw)]
+    counts = [ceil_div(side, window) for side in hw]
+    last = [torch.arange(count, device=device) == count - 1 for count in counts]
     kinds = 2 * last[0].long()[:, None] + last[1].long()
-    return RecordedWindows(hw, size, shift, shift_masks(size, shift, device), kinds.flatten())
+    masks = None if shift == (0, 0) else shift_masks(size, shift, device)
+    (top, row, above), (left, column, before) = (
+        _places(side, count * window, window, by, device) for side, count, by in zip(hw, counts, shift, strict=True)
+    )
+    blank = (top >= hw[0])[:, None, :, None] | (left >= hw[1])[:, None]  # (rows, columns, window, window)
+    tokens = (top * hw[1])[:, None, :, None] + left[:, None]
+    positions = ((row * counts[1])[:, None] + column) * window**2 + above[:, None] * window + before
+    return RecordedWindows(
+        size, tokens.masked_fill(blank, 0).flatten(), blank.flatten()[:, None], positions.flatten(), kinds.flatten(), masks
+    )
+
+
+def _places(side: int, padded: int, window: int, shift: int | Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """One side of a map in windows: the place on it of each window position (count, window), and of each place (side,)
+    the window and the position in there."""
+    rolled = torch.arange(padded, device=device) + shift
+    rolled = rolled.where(rolled < padded, rolled - padded)
+    places = torch.arange(side, device=device) - shift
+    places = places.where(places >= 0, places + padded)
+    return rolled.unflatten(0, (-1, window)), places // window, places % window
 
 
 def shift_masks(window: Pair, shift: Shift, device: torch.device) -> Tensor:
@@ -177,18 +197,18 @@ def window_attention(
     """Attention within each window.
 
     Args:
-        qkv: queries, keys and values (W, n, 3, M, D).
+        qkv: queries, keys and values (W, n, 3, M, D), or (B, W, n, 3, M, D) of recorded windows.
         bias: relative position bias (M, n, n).
         windows: their order and shift masks.
         scale: factor of the products of queries and keys.
         dropout: of the attention weights.
 
     Returns:
-        (W, n, C), C = M * D.
+        (W, n, C), or (B, W, n, C); C = M * D.
     """
     masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
     if isinstance(windows, RecordedWindows):
-        return _attend_all(qkv, masks.to(qkv.dtype), windows.kinds, scale, dropout).flatten(2)
+        return _attend_all(qkv, masks.to(qkv.dtype), windows.kinds, scale, dropout).flatten(3)
     if qkv.device.type == 'cpu' and not dropout:
         pieces = list(_pieces(windows.counts, qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
         return in_pieces(partial(_weigh, scale), qkv[:, :, 0].shape, pieces, qkv, masks).flatten(2)
@@ -201,18 +221,18 @@ def _attend(qkv: Tensor, mask: Tensor, scale: float, dropout: float) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, mask[None], dropout, scale=scale).transpose(1, 2)
 
 
-def _attend_all(qkv: Tensor, masks: Tensor, kinds: Tensor | None, scale: float, dropout: float) -> Tensor:
-    """Windows one after the other, each with that of the ``masks`` (K, M, n, n) which ``kinds`` says, or all with one.
+def _attend_all(qkv: Tensor, masks: Tensor, kinds: Tensor, scale: float, dropout: float) -> Tensor:
+    """Windows (B, W, n, 3, M, D) to (B, W, n, M, D), each with that of the ``masks`` (K, M, n, n) which ``kinds`` says.
 
-    The windows of a map take part as if they were heads, for no mask has to be repeated for the images of a batch.
+    With several masks the windows of a map take part as its heads: no mask has to be repeated for the images.
     """
-    if kinds is None:
-        return _attend(qkv, masks[0], scale, dropout)
-    sizes = kinds.shape[0], qkv.shape[3]
-    q, k, v = qkv.unflatten(0, (-1, sizes[0])).permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind()  # (B, W / B * M, n, D)
-    mask = masks.index_select(0, kinds).flatten(0, 1)[None]
-    x = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-    return x.unflatten(1, sizes).transpose(2, 3).flatten(0, 1)
+    sizes = qkv.shape[:2], (qkv.shape[1], qkv.shape[4])
+    first = int(masks.shape[0] > 1)
+    q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(1 + first, 2 + first).unbind()  # (B * W, M, n, D), (B, W * M, n, D)
+    if first:
+        masks = masks.index_select(0, kinds).flatten(0, 1)[None]
+    x = F.scaled_dot_product_attention(q, k, v, masks, dropout, scale=scale)
+    return x.unflatten(first, sizes[first]).transpose(2, 3)
 
 
 def _pieces(counts: tuple[int, ...], size: int) -> Iterator[tuple[slice, int]]:
