@@ -1,5 +1,6 @@
 """Hybrid Vision Transformer: its patches come from the map of a convolutional network (R50+ViT-B/16)."""
 
+import math
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +9,10 @@ from typing import Any
 from timm.layers import StdConv2dSame
 from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitdense.models.layers.patch_embed import PatchEmbed
+from vitdense.models.layers.sizes import ceil_div
 from vitdense.registry import MODELS
 
 from .vit import ViT, ViTArch
@@ -34,6 +37,29 @@ class HybridViTArch(ViTArch):
             raise ValueError(f'layers must be bottlenecks of three stages, got {self.layers}')
         if self.patch_size != 16:
             raise ValueError(f'patch_size must be 16, the stride of the last of three stages, got {self.patch_size}')
+
+
+class SameConv(StdConv2dSame):
+    """timm's convolution with standardised weights and the padding of TensorFlow, computed with integers only."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.pads, self.same_pad = self.same_pad, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H / stride, W / stride), rounded up."""
+        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]) if self.pads else x)
+
+
+def pad_same(x: Tensor, kernel_size: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pad a map (B, C, H, W) for sides of H / ``stride`` and W / ``stride``, rounded up, if anything the more behind."""
+    if kernel_size <= stride:
+        return x
+    pads = []
+    for side in reversed(x.shape[2:]):
+        total = (ceil_div(side, stride) - 1) * stride + kernel_size - side
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value)
 
 
 class HybridEmbed(PatchEmbed):
@@ -91,7 +117,7 @@ class HybridViT(ViT):
             global_pool='',
             stem_type='same',
             preact=False,
-            conv_layer=partial(StdConv2dSame, eps=1e-8),
+            conv_layer=partial(SameConv, eps=1e-8),
             zero_init_last=True,
         )
         return HybridEmbed(backbone, self.arch.embed_dims if len(self.depths) > len(SKIPS) else 0, drop)
@@ -101,7 +127,7 @@ class HybridViT(ViT):
         resnet: Any = self.patch_embed.backbone
         x = resnet.stem.norm(resnet.stem.conv(image))
         convolved = [x]
-        x = resnet.stem.pool(x)
+        x = F.max_pool2d(pad_same(x, 3, 2, -math.inf), 3, 2)
         for stage in resnet.stages:
             for bottleneck in stage.blocks:
                 x = self.run_block(bottleneck, x)

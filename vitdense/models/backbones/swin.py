@@ -127,7 +127,7 @@ class SwinBlock(Block):
 
     def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
         """Windows of a map whose sides are symbols."""
-        return record_windows(hw, self.window, (self.shift, self.shift), device)
+        return record_windows(hw, self.window, (self.shift, self.shift) if self.shift else None, device)
 
     def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
         """Tokens of a window, and of its shift, in a map ``hw``: the same in all maps."""

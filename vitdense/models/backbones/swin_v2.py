@@ -104,8 +104,8 @@ class SwinV2Block(SwinBlock):
     def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
         """Windows of full size, in which a map that is smaller masks the keys of its padding."""
         sides = sizes_tensor([hw], torch.long, device)[0]
-        shift = tuple(self.shift * (sides > self.window)) if self.shift else (0, 0)
-        windows = record_windows(hw, self.window, shift, device)
+        height, width = self.shift * (sides > self.window)
+        windows = record_windows(hw, self.window, (height, width) if self.shift else None, device)
         rows, columns = (torch.arange(self.window, device=device) >= side for side in sides)
         masks = torch.zeros(1, device=device) if windows.masks is None else windows.masks
         padding = (rows[:, None] | columns).flatten()

@@ -22,6 +22,7 @@ from vitdense.models.layers.adapter import (
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import init_conv_fan_out_
 from vitdense.models.layers.layout import pad_to_multiple, to_map, to_tokens
+from vitdense.models.layers.sizes import ceil_div, is_same
 from vitdense.names import unknown
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 from vitdense.registry import MODELS
@@ -183,10 +184,10 @@ class ViTAdapter(ViT):
         """Map ``index`` (B, C, H, W) with the patches (B, N, C) added, normalised and cut to what shows the image."""
         if self.arch.add_vit_feature is not None:
             feature = to_map(feature, hw)
-            if feature.shape != x.shape:
+            if not is_same(feature.shape[2:], x.shape[2:]):
                 feature = F.interpolate(feature, x.shape[2:], mode='bilinear', align_corners=False)
             x = x + feature
-        height, width = (-(-side // STRIDES[index]) for side in image.shape[2:])
+        height, width = (ceil_div(side, STRIDES[index]) for side in image.shape[2:])
         return getattr(self, f'norm{index + 1}')(x)[:, :, :height, :width].contiguous()
 
     def layer_id(self, name: str) -> int:

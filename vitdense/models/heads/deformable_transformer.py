@@ -195,7 +195,7 @@ class DeformableTransformer(nn.Module):
             positions = sines(references, memory.shape[2] // 2).flatten(2)  # (B, Q, 2C), C / 2 channels for each number
             embedded = self.pos_trans_norm(self.pos_trans(positions.to(memory.dtype)))
         else:
-            embedded = query_embed.expand(len(memory), -1, -1)
+            embedded = query_embed.expand(memory.shape[0], -1, -1)
             references = widened(self.reference_points(embedded.chunk(2, dim=2)[0])).sigmoid()
         query_pos, queries = embedded.chunk(2, dim=2)
         layers = len(self.decoder.layers)

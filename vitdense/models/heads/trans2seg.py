@@ -12,6 +12,7 @@ from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import to_map, to_tokens
 from vitdense.models.layers.mlp import Mlp
+from vitdense.models.layers.sizes import is_same
 from vitdense.registry import MODELS
 
 
@@ -130,7 +131,7 @@ class Transformer(nn.Module):
         """A map (B, C', H, W) to features (B, C, H, W) and attention maps (B, K, M, H, W)."""
         tokens, hw = to_tokens(x)
         tokens = self.encode(self.hybrid_embed(tokens), hw)
-        features, queries = tokens, self.cls_embed.expand(len(x), -1, -1)
+        features, queries = tokens, self.cls_embed.expand(x.shape[0], -1, -1)
         *blocks, attention_maps = self.blocks_decoder
         for block in blocks:
             queries, features = block(queries, features)
@@ -139,7 +140,7 @@ class Transformer(nn.Module):
 
     def encode(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
-        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions(hw)
+        x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions(hw)
         for block in self.blocks_encoder:
             x = block(x, hw)
         return self.norm(x)[:, 1:]
@@ -239,9 +240,9 @@ def rows_as_heads(x: Tensor, num_heads: int) -> Tensor:
 
     The numbers of a head are not D channels of all K classes but all C channels of K / M classes in turn.
     """
-    return x.reshape(len(x), num_heads, x.shape[1], -1)
+    return x.reshape(x.shape[0], num_heads, x.shape[1], -1)
 
 
 def resize(x: Tensor, hw: tuple[int, int]) -> Tensor:
     """Bilinear resizing of a map (B, C, H, W) with aligned corners."""
-    return x if x.shape[2:] == hw else F.interpolate(x, hw, mode='bilinear', align_corners=True)
+    return x if is_same(x.shape[2:], hw) else F.interpolate(x, hw, mode='bilinear', align_corners=True)

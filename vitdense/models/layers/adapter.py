@@ -43,7 +43,7 @@ class Geometry(NamedTuple):
         height, width = patches
         levels = ((2 * height, 2 * width), patches, (height // 2, width // 2))
         centres = [cell_centres([hw], hw, like.device) for hw in levels]
-        batch = len(like)
+        batch = like.shape[0]
         return cls(
             patches,
             levels,

@@ -143,4 +143,4 @@ def resize_linear(table: Tensor, length: int) -> Tensor:
 def one_hot_places(hw: tuple[int, int], like: Tensor) -> Tensor:
     """For each place of a map ``hw``, its row and its column, one-hot, (N, H + W)."""
     rows, columns = (torch.eye(side, dtype=like.dtype, device=like.device) for side in hw)
-    return torch.cat([rows.repeat_interleave(hw[1], 0), columns.repeat(hw[0], 1)], dim=1)
+    return torch.cat([rows[:, None].expand(-1, hw[1], -1), columns.expand(hw[0], -1, -1)], dim=2).flatten(0, 1)

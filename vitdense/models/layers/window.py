@@ -137,15 +137,15 @@ def cut_windows(batch: int, hw: Pair, window: Pair, shift: Pair, device: torch.d
     return Windows(window, batch, tokens.clamp_(min=0), blank, positions, counts, masks)
 
 
-def record_windows(hw: Pair, window: int, shift: Shift, device: torch.device) -> RecordedWindows:
+def record_windows(hw: Pair, window: int, shift: Shift | None, device: torch.device) -> RecordedWindows:
     """As :func:`cut_windows`, with square windows and, if any, one shift mask for each window."""
     size = window, window
     counts = [ceil_div(side, window) for side in hw]
     last = [torch.arange(count, device=device) == count - 1 for count in counts]
     kinds = 2 * last[0].long()[:, None] + last[1].long()
-    masks = None if shift == (0, 0) else shift_masks(size, shift, device)
+    masks = None if shift is None else shift_masks(size, shift, device)
     (top, row, above), (left, column, before) = (
-        _places(side, count * window, window, by, device) for side, count, by in zip(hw, counts, shift, strict=True)
+        _places(side, count * window, window, by, device) for side, count, by in zip(hw, counts, shift or (0, 0), strict=True)
     )
     blank = (top >= hw[0])[:, None, :, None] | (left >= hw[1])[:, None]  # (rows, columns, window, window)
     tokens = (top * hw[1])[:, None, :, None] + left[:, None]
