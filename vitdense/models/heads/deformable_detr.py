@@ -12,6 +12,7 @@ from vitdense.models.layers.layout import TokenPyramid, cell_centres, pyramid_ma
 from vitdense.models.layers.mlp import PredictionMlp
 from vitdense.models.layers.pos_embed import sine_positions
 from vitdense.models.set_prediction import Predictions
+from vitdense.ops.ms_deform_attn.module import sizes_tensor
 from vitdense.registry import MODELS
 
 from .deformable_transformer import DeformableTransformer, Proposals
@@ -141,17 +142,18 @@ class DeformableDETRHead(QueryHead):
         levels = [to_tokens(x) for x in feats]
         shapes = tuple(hw for _, hw in levels)
         device, dtype = feats[0].device, feats[0].dtype
-        sizes, batch_hw = image_sizes(len(feats[0]), shapes[0], img_metas)
+        sizes, batch_hw = image_sizes(shapes[0], img_metas)
         valid = [valid_sizes(sizes, batch_hw, hw) for hw in shapes]
-        ratios = torch.tensor(valid, dtype=torch.float32, device=device)  # (L, B, hw)
-        ratios = ratios / torch.tensor(shapes, dtype=torch.float32, device=device)[:, None]
+        ratios = torch.stack([sizes_tensor(v, torch.float32, device) for v in valid])  # (L, B, hw)
+        ratios = ratios / sizes_tensor(shapes, torch.float32, device)[:, None]
         each = list(zip(valid, shapes, strict=True))
         pos = [sine_positions(v, hw, self.channels, device, offset=-0.5) for v, hw in each]
+        full = feats[0].shape[0], -1, -1
         return TokenPyramid(
             torch.cat([tokens for tokens, _ in levels], dim=1),
-            torch.cat(pos, dim=1).to(dtype),
+            torch.cat(pos, dim=1).to(dtype).expand(full),
             pyramid_mask(valid, shapes, device),
-            torch.cat([cell_centres(v, hw, device) for v, hw in each], dim=1),
-            ratios.flip(2).transpose(0, 1),
+            torch.cat([cell_centres(v, hw, device) for v, hw in each], dim=1).expand(full),
+            ratios.flip(2).transpose(0, 1).expand(full),
             shapes,
         )

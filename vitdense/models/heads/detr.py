@@ -80,11 +80,11 @@ class DETRHead(QueryHead):
 
     def forward(self, feats: Sequence[Tensor], img_metas: Sequence[dict] | None = None) -> Predictions:
         tokens, hw = to_tokens(self.input_proj(feats[self.in_index]))
-        sizes, batch_hw = image_sizes(tokens.shape[0], hw, img_metas)
+        sizes, batch_hw = image_sizes(hw, img_metas)
         valid_hws = valid_sizes(sizes, batch_hw, hw)
         pos = sine_positions(valid_hws, hw, self.channels, tokens.device, temperature=self.temperature)
         mask = padding_mask(valid_hws, hw, tokens.device)
         queries = self.transformer(
-            tokens, pos.to(tokens.dtype), mask, self.query_embed.weight.expand(len(tokens), -1, -1)
+            tokens, pos.to(tokens.dtype), mask, self.query_embed.weight.expand(tokens.shape[0], -1, -1)
         )
         return Predictions(self.class_embed(queries), widened(self.bbox_embed(queries)).sigmoid())

@@ -138,9 +138,9 @@ class QueryHead(BaseModule):
 
 
 def image_sizes(
-    count: int, hw: tuple[int, int], img_metas: Sequence[dict] | None
+    hw: tuple[int, int], img_metas: Sequence[dict] | None
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Height and width of each of ``count`` images and of their batch; both ``hw`` where nothing is known of them."""
+    """Height and width of each image, or once for all of them, and of their batch; ``hw`` where nothing is known."""
     if img_metas is None:
-        return [hw] * count, hw
+        return [hw], hw
     return [tuple(meta['img_shape'][:2]) for meta in img_metas], tuple(img_metas[0]['batch_input_shape'])

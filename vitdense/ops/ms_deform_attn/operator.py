@@ -44,14 +44,16 @@ def ms_deform_attn(
         attention_weights: (B, Q, M, L, P), of the type of the locations.
 
     Returns:
-        Tensor: (B, Q, M * D), of the type of ``value``. ``torch.jit.trace`` sees PyTorch's own operators.
+        Tensor: (B, Q, M * D), of the type of ``value``. ``torch.jit.trace`` and
+            ``torch.onnx.export`` see PyTorch's own operators.
 
     Raises:
         ValueError: sizes, types or devices do not fit together.
         BackendUnavailableError: a back end is forced (:func:`use_backend`) that cannot run.
     """
     arguments = value, flat_shapes(spatial_shapes), sampling_locations, attention_weights
-    if torch.jit.is_tracing():  # sizes are tensors then, which an operator of ours does not take
+    # sizes of a trace are tensors, which an operator of ours does not take, and ONNX has none of ours
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return reference.forward(*arguments)
     return _op(*arguments)
 
