@@ -11,6 +11,7 @@ from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.pos_embed import sines
 from vitdense.models.layers.precision import widened
+from vitdense.models.set_prediction.select import falling
 from vitdense.ops.ms_deform_attn import MSDeformAttn
 
 from .detr_transformer import Encoder, Layer, multi_head_attention
@@ -223,7 +224,7 @@ class DeformableTransformer(nn.Module):
         logits = classes_of(x)
         base = torch.logit(anchors).masked_fill(outside[..., None], torch.inf)
         boxes = (widened(boxes_of(x)) + base).sigmoid()
-        ranks = logits[..., 0].masked_fill(outside, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+        _, ranks = falling(logits[..., 0].masked_fill(outside, -torch.inf))
         return Proposals(logits, boxes, ranks[:, : self.two_stage])
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vitdense.ops.ms_deform_attn.module import sizes_tensor
 
-from .sizes import ceil_div, is_known
+from .sizes import ceil_div, is_known, is_same
 
 
 def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -72,12 +72,17 @@ def valid_sizes(
 
     As in DETR, a place of the map belongs to the image if the pixel does at which nearest interpolation puts it.
     """
-    return [(ceil_div(height * hw[0], batch_hw[0]), ceil_div(width * hw[1], batch_hw[1])) for height, width in image_hws]
+    return [
+        hw
+        if is_same(image_hw, batch_hw)
+        else (ceil_div(image_hw[0] * hw[0], batch_hw[0]), ceil_div(image_hw[1] * hw[1], batch_hw[1]))
+        for image_hw in image_hws
+    ]
 
 
 def padding_mask(valid_hws: Sequence[tuple[int, int]], hw: tuple[int, int], device: torch.device) -> Tensor | None:
     """Mask (B, N) of a map ``hw``, True outside the first rows and columns ``valid_hws``; None without any padding."""
-    if all(tuple(valid) == tuple(hw) for valid in valid_hws):
+    if all(is_same(valid, hw) for valid in valid_hws):
         return None
     valid = torch.tensor(valid_hws, device=device)
     rows, columns = (torch.arange(side, device=device) >= valid[:, [i]] for i, side in enumerate(hw))  # (B, H), (B, W)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy
@@ -47,5 +48,12 @@ def select(logits: Tensor, boxes: Tensor, softmax: bool, count: int) -> Detectio
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    ordered, indices = scores.sort(dim=1, descending=True, stable=True)
+    ordered, indices = falling(scores)
     return ordered[:, :count], indices[:, :count]
+
+
+def falling(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (B, N) by falling value, and where they were; equal ones stay in their order."""
+    if torch.onnx.is_in_onnx_export():  # ONNX knows no other order of equals, and its exporter not the word for it
+        return scores.sort(dim=1, descending=True)
+    return scores.sort(dim=1, descending=True, stable=True)
