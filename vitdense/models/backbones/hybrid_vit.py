@@ -52,7 +52,7 @@ class SameConv(StdConv2dSame):
 
 
 def pad_same(x: Tensor, kernel_size: int, stride: int, value: float = 0.0) -> Tensor:
-    """Pad a map (B, C, H, W) for sides of H / ``stride`` and W / ``stride``, rounded up, if anything the more behind."""
+    """Pad a map (B, C, H, W) for sides of H / ``stride`` and W / ``stride``, rounded up, more of it behind."""
     if kernel_size <= stride:
         return x
     pads = []

@@ -137,9 +137,7 @@ class QueryHead(BaseModule):
         )
 
 
-def image_sizes(
-    hw: tuple[int, int], img_metas: Sequence[dict] | None
-) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def image_sizes(hw: tuple[int, int], img_metas: Sequence[dict] | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Height and width of each image, or once for all of them, and of their batch; ``hw`` where nothing is known."""
     if img_metas is None:
         return [hw], hw

@@ -145,13 +145,19 @@ def record_windows(hw: Pair, window: int, shift: Shift | None, device: torch.dev
     kinds = 2 * last[0].long()[:, None] + last[1].long()
     masks = None if shift is None else shift_masks(size, shift, device)
     (top, row, above), (left, column, before) = (
-        _places(side, count * window, window, by, device) for side, count, by in zip(hw, counts, shift or (0, 0), strict=True)
+        _places(side, count * window, window, by, device)
+        for side, count, by in zip(hw, counts, shift or (0, 0), strict=True)
     )
     blank = (top >= hw[0])[:, None, :, None] | (left >= hw[1])[:, None]  # (rows, columns, window, window)
     tokens = (top * hw[1])[:, None, :, None] + left[:, None]
     positions = ((row * counts[1])[:, None] + column) * window**2 + above[:, None] * window + before
     return RecordedWindows(
-        size, tokens.masked_fill(blank, 0).flatten(), blank.flatten()[:, None], positions.flatten(), kinds.flatten(), masks
+        size,
+        tokens.masked_fill(blank, 0).flatten(),
+        blank.flatten()[:, None],
+        positions.flatten(),
+        kinds.flatten(),
+        masks,
     )
 
 
