@@ -224,7 +224,7 @@ class Swin(Pyramid):
         maps = []
         for stage, layer in enumerate(cast('Iterable[SwinStage]', self.layers)):
             cuts: dict[int, Windows | RecordedWindows] = {}
-            for block in layer.blocks:
+            for block in cast('Iterable[SwinBlock]', layer.blocks):
                 if block.shift not in cuts:
                     cuts[block.shift] = block.cut(tokens, hw)
                 tokens = self.run_block(block, tokens, cuts[block.shift])

@@ -1,5 +1,7 @@
 """The pre-norm transformer block."""
 
+from typing import Any
+
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class Block(nn.Module):
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
+    def forward(self, x: Tensor, hw: Any) -> Tensor:
+        """Tokens (B, N, C) of a map ``hw``, or however a block lays them out, to (B, N, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x), hw))
         return x + self.drop_path(self.mlp(self.norm2(x), hw))

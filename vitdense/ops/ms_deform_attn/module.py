@@ -151,9 +151,9 @@ def _cached_sizes_xy(sizes_hw: tuple[tuple[int, int], ...], dtype: torch.dtype, 
 def sizes_tensor(sizes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Pairs of integers as a tensor (L, 2), which in a trace or an export depends on the image as they do."""
     if torch.jit.is_tracing():
-        rows = [torch.stack([torch.as_tensor(side, device=device) for side in pair]) for pair in sizes]
-        return torch.stack(rows).to(dtype)
-    if torch.compiler.is_exporting():
-        rows = [[torch.scalar_tensor(side, dtype=dtype, device=device) for side in pair] for pair in sizes]
-        return torch.stack([torch.stack(pair) for pair in rows])
-    return torch.tensor(sizes, dtype=dtype, device=device)
+        sides = [torch.as_tensor(side, device=device) for pair in sizes for side in pair]
+    elif torch.compiler.is_exporting():
+        sides = [torch.scalar_tensor(side, dtype=dtype, device=device) for pair in sizes for side in pair]
+    else:
+        return torch.tensor(sizes, dtype=dtype, device=device)
+    return torch.stack(sides).to(dtype).unflatten(0, (-1, 2))
