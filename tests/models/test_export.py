@@ -45,8 +45,7 @@ BACKBONES = {
     'HybridViT': lambda: HybridViT(
         **dict(NARROW_VIT, arch='base', depth=1, layers=(1, 1, 1), out_indices=(0, 1, 2, 3))
     ),
-    'ViTAdapter': lambda: ViTAdapter(**NARROW_ADAPTER),
-    'ViTAdapter-windows': lambda: ViTAdapter(**NARROW_ADAPTER, window_size=3, global_blocks=(1,)),
+    'ViTAdapter': lambda: ViTAdapter(**NARROW_ADAPTER, window_size=3, global_blocks=(1,)),
     'YOLOS': lambda: YOLOS(**dict(NARROW_VIT, arch='small', depth=3, img_size=(96, 128), det_tokens=5)),
 }
 
@@ -70,8 +69,12 @@ def deformable_detr(**options) -> nn.Module:
 
 def segmentation(family: type, stems: Sequence[tuple[int, int]], **options) -> nn.Module:
     channels = [width for width, _ in stems]
-    maps = dict(in_channels=channels, in_index=range(len(stems))) if len(stems) > 1 else dict(in_channels=channels[0])
-    options = dict(channels=16, num_classes=4, norm_cfg=dict(type='BN')) | maps | options
+    maps = (
+        dict(in_channels=channels, in_index=list(range(len(stems))))
+        if len(stems) > 1
+        else dict(in_channels=channels[0])
+    )
+    options = dict(num_classes=4, norm_cfg=dict(type='BN')) | maps | options
     return WithStems(family(**options), stems)
 
 
@@ -88,10 +91,10 @@ HEADS = {
     'YOLOS': lambda: nn.Sequential(BACKBONES['YOLOS'](), YOLOSHead(3, 48)),
     'SimpleFeaturePyramid': lambda: WithStems(SimpleFeaturePyramid(16, 16), [(16, 16)]),
     'MLANeck': lambda: WithStems(MLANeck((16, 16), 8, norm_cfg=dict(type='BN')), [(16, 16)] * 2),
-    'SETR-PUP': lambda: segmentation(SETRUPHead, [(16, 16)], num_convs=2, up_scale=2, in_index=0),
-    'SETR-MLA': lambda: segmentation(SETRMLAHead, [(16, 16)] * 2),
+    'SETR-PUP': lambda: segmentation(SETRUPHead, [(16, 16)], channels=16, num_convs=2, up_scale=2, in_index=0),
+    'SETR-MLA': lambda: segmentation(SETRMLAHead, [(16, 16)] * 2, channels=16),
     'Trans2Seg': lambda: segmentation(
-        Trans2SegHead, [(16, 4), (32, 32)], embed_dim=32, depth=2, map_size=6, num_heads=4
+        Trans2SegHead, [(16, 4), (32, 32)], channels=16, embed_dim=32, depth=2, map_size=6, num_heads=4
     ),
     'TransUNet': lambda: segmentation(
         CascadedUpsamplerHead, [(8, 4), (16, 8), (32, 16)], hidden_channels=16, block_channels=(16, 16)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdense.models.layers.block import Block
-from vitdense.models.layers.fast.linear import Linear, is_recorded
+from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
@@ -19,11 +19,11 @@ from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.sizes import ceil_div
 from vitdense.models.layers.window import (
     Pair,
-    RecordedWindows,
+    ExportedWindows,
     Windows,
     cut_windows,
     position_bias,
-    record_windows,
+    export_windows,
     window_attention,
 )
 from vitdense.registry import MODELS
@@ -76,10 +76,10 @@ class WindowAttention(nn.Module):
         """Tokens in windows (W, n, C) to their queries, keys and values (W, n, 3C)."""
 
     @abstractmethod
-    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | ExportedWindows, dropout: float) -> Tensor:
         """Queries, keys and values (W, n, 3, M, D) to mixed values (W, n, C)."""
 
-    def mix(self, qkv: Tensor, windows: Windows | RecordedWindows) -> Tensor:
+    def mix(self, qkv: Tensor, windows: Windows | ExportedWindows) -> Tensor:
         """Queries, keys and values (W, n, 3C) to tokens (B, N, C)."""
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         mixed = self.attend(qkv, windows, self.attn_drop.p if self.training else 0.0)
@@ -97,7 +97,7 @@ class BiasTableAttention(WindowAttention):
     def project(self, x: Tensor) -> Tensor:
         return self.qkv(x)
 
-    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | ExportedWindows, dropout: float) -> Tensor:
         bias = position_bias(self.relative_position_bias_table, windows.size)
         return window_attention(qkv, bias, windows, qkv.shape[-1] ** -0.5, dropout)
 
@@ -114,20 +114,20 @@ class SwinBlock(Block):
         self.window = window
         self.shift = shift
 
-    def forward(self, x: Tensor, windows: Windows | RecordedWindows) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows | ExportedWindows) -> Tensor:
         """Tokens (B, N, C) of a map that :meth:`cut` has cut to (B, N, C)."""
         x = x + self.drop_path(self.attn.mix(self.attn.project(windows.split(self.norm1(x))), windows))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def cut(self, x: Tensor, hw: Pair) -> Windows | RecordedWindows:
+    def cut(self, x: Tensor, hw: Pair) -> Windows | ExportedWindows:
         """Windows of the tokens (B, N, C) of a map ``hw``."""
-        if is_recorded():
-            return self.record(hw, x.device)
+        if torch.compiler.is_exporting():
+            return self.export(hw, x.device)
         return cut_windows(x.shape[0], hw, *self.window_and_shift(hw), x.device)
 
-    def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
+    def export(self, hw: Pair, device: torch.device) -> ExportedWindows:
         """Windows of a map whose sides are symbols."""
-        return record_windows(hw, self.window, (self.shift, self.shift) if self.shift else None, device)
+        return export_windows(hw, self.window, (self.shift, self.shift) if self.shift else None, device)
 
     def window_and_shift(self, hw: Pair) -> tuple[Pair, Pair]:
         """Tokens of a window, and of its shift, in a map ``hw``: the same in all maps."""
@@ -223,7 +223,7 @@ class Swin(Pyramid):
         tokens = self.patch_embed.drop(tokens)
         maps = []
         for stage, layer in enumerate(cast('Iterable[SwinStage]', self.layers)):
-            cuts: dict[int, Windows | RecordedWindows] = {}
+            cuts: dict[int, Windows | ExportedWindows] = {}
             for block in cast('Iterable[SwinBlock]', layer.blocks):
                 if block.shift not in cuts:
                     cuts[block.shift] = block.cut(tokens, hw)

@@ -10,11 +10,11 @@ from vitdense.models.layers.fast.linear import linear
 from vitdense.models.layers.precision import widened
 from vitdense.models.layers.window import (
     Pair,
-    RecordedWindows,
+    ExportedWindows,
     Windows,
     cached,
     position_bias,
-    record_windows,
+    export_windows,
     window_attention,
 )
 from vitdense.ops.ms_deform_attn.module import sizes_tensor
@@ -64,7 +64,7 @@ class CosineAttention(WindowAttention):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return linear(x, self.qkv.weight, bias)
 
-    def attend(self, qkv: Tensor, windows: Windows | RecordedWindows, dropout: float) -> Tensor:
+    def attend(self, qkv: Tensor, windows: Windows | ExportedWindows, dropout: float) -> Tensor:
         coordinates = log_coordinates(windows.size, self.pretrained_window, qkv.device).to(self.logit_scale.dtype)
         bias = position_bias(self.MAX_BIAS * self.cpb_mlp(coordinates).sigmoid(), windows.size)
         q, k, v = qkv.unbind(-3)  # (..., W, n, M, D)
@@ -97,15 +97,15 @@ def log_coordinates(window: Pair, pretrained_window: int, device: torch.device) 
 class SwinV2Block(SwinBlock):
     """A block whose norms end its branches (section 3.2)."""
 
-    def forward(self, x: Tensor, windows: Windows | RecordedWindows) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows | ExportedWindows) -> Tensor:
         x = x + self.drop_path(self.norm1(self.attn.mix(self.attn.project(windows.split(x)), windows)))
         return x + self.drop_path(self.norm2(self.mlp(x)))
 
-    def record(self, hw: Pair, device: torch.device) -> RecordedWindows:
+    def export(self, hw: Pair, device: torch.device) -> ExportedWindows:
         """Windows of full size, in which a map that is smaller masks the keys of its padding."""
         sides = sizes_tensor([hw], torch.long, device)[0]
         height, width = self.shift * (sides > self.window)
-        windows = record_windows(hw, self.window, (height, width) if self.shift else None, device)
+        windows = export_windows(hw, self.window, (height, width) if self.shift else None, device)
         rows, columns = (torch.arange(self.window, device=device) >= side for side in sides)
         masks = torch.zeros(1, device=device) if windows.masks is None else windows.masks
         padding = (rows[:, None] | columns).flatten()

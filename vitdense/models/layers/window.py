@@ -17,7 +17,7 @@ Result = TypeVar('Result')
 Pair = tuple[int, int]
 """Rows and columns."""
 Shift = tuple[int | Tensor, int | Tensor]
-"""Those by which a map is rolled; tensors () where they depend on its size in a recorded model."""
+"""Those by which a map is rolled; tensors () where they depend on its size in an export."""
 
 MASKED = -100.0
 """Added to the logits of two tokens that a cyclic shift has brought together."""
@@ -69,8 +69,8 @@ class Windows(NamedTuple):
         return x.unflatten(0, (self.batch, -1))
 
 
-class RecordedWindows(NamedTuple):
-    """As :class:`Windows` in a recorded model: operators that hold for maps of all sizes, and windows in row order.
+class ExportedWindows(NamedTuple):
+    """As :class:`Windows` in an export: operators that hold for maps of all sizes, and windows in row order.
 
     Attributes:
         size: rows and columns of a window.
@@ -137,7 +137,7 @@ def cut_windows(batch: int, hw: Pair, window: Pair, shift: Pair, device: torch.d
     return Windows(window, batch, tokens.clamp_(min=0), blank, positions, counts, masks)
 
 
-def record_windows(hw: Pair, window: int, shift: Shift | None, device: torch.device) -> RecordedWindows:
+def export_windows(hw: Pair, window: int, shift: Shift | None, device: torch.device) -> ExportedWindows:
     """As :func:`cut_windows`, with square windows and, if any, one shift mask for each window."""
     size = window, window
     counts = [ceil_div(side, window) for side in hw]
@@ -151,7 +151,7 @@ def record_windows(hw: Pair, window: int, shift: Shift | None, device: torch.dev
     blank = (top >= hw[0])[:, None, :, None] | (left >= hw[1])[:, None]  # (rows, columns, window, window)
     tokens = (top * hw[1])[:, None, :, None] + left[:, None]
     positions = ((row * counts[1])[:, None] + column) * window**2 + above[:, None] * window + before
-    return RecordedWindows(
+    return ExportedWindows(
         size,
         tokens.masked_fill(blank, 0).flatten(),
         blank.flatten()[:, None],
@@ -198,12 +198,12 @@ def position_bias(table: Tensor, window: Pair) -> Tensor:
 
 
 def window_attention(
-    qkv: Tensor, bias: Tensor, windows: Windows | RecordedWindows, scale: float, dropout: float = 0.0
+    qkv: Tensor, bias: Tensor, windows: Windows | ExportedWindows, scale: float, dropout: float = 0.0
 ) -> Tensor:
     """Attention within each window.
 
     Args:
-        qkv: queries, keys and values (W, n, 3, M, D), or (B, W, n, 3, M, D) of recorded windows.
+        qkv: queries, keys and values (W, n, 3, M, D), or (B, W, n, 3, M, D) of exported windows.
         bias: relative position bias (M, n, n).
         windows: their order and shift masks.
         scale: factor of the products of queries and keys.
@@ -213,9 +213,9 @@ def window_attention(
         (W, n, C), or (B, W, n, C); C = M * D.
     """
     masks = bias[None] if windows.masks is None else bias + windows.masks.to(bias.dtype)
-    if isinstance(windows, RecordedWindows):
+    if isinstance(windows, ExportedWindows):
         return _attend_all(qkv, masks.to(qkv.dtype), windows.kinds, scale, dropout).flatten(3)
-    if qkv.device.type == 'cpu' and not dropout:
+    if qkv.device.type == 'cpu' and not dropout and not is_recorded():
         pieces = list(_pieces(windows.counts, qkv.shape[3] * qkv.shape[1] ** 2 * qkv.element_size()))
         return in_pieces(partial(_weigh, scale), qkv[:, :, 0].shape, pieces, qkv, masks).flatten(2)
     parts = zip(qkv.split(windows.counts), masks.to(qkv.dtype), strict=True)
