@@ -18,12 +18,12 @@ from vitdense.models.layers.mlp import Mlp
 from vitdense.models.layers.patch_embed import PatchEmbed
 from vitdense.models.layers.sizes import ceil_div
 from vitdense.models.layers.window import (
-    Pair,
     ExportedWindows,
+    Pair,
     Windows,
     cut_windows,
-    position_bias,
     export_windows,
+    position_bias,
     window_attention,
 )
 from vitdense.registry import MODELS

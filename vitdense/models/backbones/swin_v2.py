@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from vitdense.models.layers.fast.linear import linear
 from vitdense.models.layers.precision import widened
 from vitdense.models.layers.window import (
-    Pair,
     ExportedWindows,
+    Pair,
     Windows,
     cached,
-    position_bias,
     export_windows,
+    position_bias,
     window_attention,
 )
 from vitdense.ops.ms_deform_attn.module import sizes_tensor
