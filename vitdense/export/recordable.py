@@ -3,9 +3,10 @@
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vitdense.models.layers.sizes import average_pool
 
 
 def recordable(model: nn.Module) -> nn.Module:
@@ -48,15 +49,4 @@ class AveragePool(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (self._shares(x, 2 + axis, number) for axis, number in enumerate(self.size))
-        return rows @ x @ columns.t()
-
-    @staticmethod
-    def _shares(x: Tensor, dim: int, number: int) -> Tensor:
-        """(number, length): bin i averages from floor(i length / number) to ceil((i + 1) length / number)."""
-        place = torch.arange(x.shape[dim], device=x.device)
-        bins = torch.arange(number, device=x.device)[:, None]
-        first = torch.div(bins * x.shape[dim], number, rounding_mode='floor')
-        last = -torch.div(-(bins + 1) * x.shape[dim], number, rounding_mode='floor')
-        inside = ((place >= first) & (place < last)).to(x.dtype)
-        return inside / inside.sum(1, keepdim=True)
+        return average_pool(x, self.size)

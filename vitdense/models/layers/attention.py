@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from .fast.linear import Linear, linear
 from .layout import from_windows, to_map, to_tokens, to_windows
+from .sizes import average_pool
 
 
 def attention(
@@ -175,21 +176,6 @@ class LinearSpatialReductionAttention(SpatialReductionAttention):
         self.norm = nn.LayerNorm(channels)
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        pooled = pool(to_map(x, hw), self.POOL)
+        average = average_pool if torch.compiler.is_exporting() else F.adaptive_avg_pool2d
+        pooled = average(to_map(x, hw), (self.POOL, self.POOL))
         return F.gelu(self.norm(to_tokens(self.sr(pooled))[0]))
-
-
-def pool(x: Tensor, side: int) -> Tensor:
-    """Averages of a map (B, C, H, W) as one of ``side`` rows and columns, whose cells may overlap by one."""
-    if not torch.compiler.is_exporting():
-        return F.adaptive_avg_pool2d(x, side)
-    rows, columns = (_shares(length, side, x) for length in x.shape[2:])  # ONNX pools to a size that divides the map
-    return rows @ x @ columns.t()
-
-
-def _shares(length: int, cells: int, like: Tensor) -> Tensor:
-    """Weights (cells, length) of the places along one side in the averages."""
-    cell, place = (torch.arange(count, device=like.device) for count in (cells, length))
-    first, end = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-    inside = (place >= first[:, None]) & (place < end[:, None])
-    return inside.to(like.dtype) / (end - first)[:, None]
