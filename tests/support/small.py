@@ -45,8 +45,11 @@ MODELS = {
         'mmseg::_base_/models/upernet_r50.py',
         dict(
             backbone=dict(_delete_=True, type='vitdense.PVTv2', arch='b0'),
-            decode_head=dict(in_channels=[32, 64, 160, 256], channels=32, num_classes=2),
+            decode_head=dict(
+                in_channels=[32, 64, 160, 256], channels=32, num_classes=2, norm_cfg=dict(type='BN', requires_grad=True)
+            ),
             auxiliary_head=None,
+            pretrained=None,
         ),
     ),
 }
