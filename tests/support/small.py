@@ -1,6 +1,7 @@
 """A detector, an instance segmentor and a semantic segmentor with generated data, of a size that trains in seconds."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -90,7 +91,7 @@ def write_config(kind: str, path: Path, data: Path) -> Path:
     bases = [base, *(f'{ROOT}/configs/_base_/{name}.py' for name in ('schedules/adamw_scratch', f'runtime/{runtime}'))]
     path.write_text(f'_base_ = {bases!r}\n')
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(dict(model=changes))
+    cfg.merge_from_dict(dict(model=deepcopy(changes)))  # mmengine takes _delete_ out of what it is given
     if kind == 'cascade':
         for head in cfg.model.roi_head.bbox_head:
             head.update(num_classes=2, fc_out_channels=32)

@@ -4,9 +4,12 @@ Importing this package loads neither PyTorch nor the OpenMMLab packages. What is
 file or the files of the data is answered before a command's own file is imported, which takes some seconds.
 """
 
+import signal
 import sys
+import threading
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
@@ -64,12 +67,35 @@ def run(command: str, args: Namespace) -> int | None:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
     """
     requirements.check()
-    from vitdense.commands.early import check_arguments, read_early
+    with interruptible():
+        from vitdense.commands.early import check_arguments, read_early
 
-    check_arguments(args)
-    configured = [read_early(args)] if 'cfg_options' in args else []
-    import_module('vitdense.engine')  # first: it silences what onedl's packages print
-    return import_module(f'{__name__}.{command}').run(args, *configured)
+        check_arguments(args)
+        configured = [read_early(args)] if 'cfg_options' in args else []
+        import_module('vitdense.engine')  # first: it silences what onedl's packages print
+        module = import_module(f'{__name__}.{command}')
+    return module.run(args, *configured)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise Ctrl-C at the end where it got lost: some packages catch everything while they are imported."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 __all__ = ['main', 'parser_of', 'run', 'vitdense']
