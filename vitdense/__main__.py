@@ -1,6 +1,6 @@
 """``python -m vitdense COMMAND ...``."""
 
-from vitdense.commands import vitdense
+from vitdense.commands import cli
 
 if __name__ == '__main__':
-    vitdense()
+    cli()

@@ -175,7 +175,7 @@ def test_bad_input(line, message, home, tmp_path, monkeypatch, capsys):
     (tmp_path / 'run').symlink_to(home / 'detector')
     Image.new('RGB', (64, 48)).save('x.png')
     with pytest.raises(SystemExit) as end:
-        commands.vitdense(['predict', *line])
+        commands.cli(['predict', *line])
     assert end.value.code == 2
     text = capsys.readouterr().err
     assert message in text

@@ -14,7 +14,7 @@ from vitdense.version import __version__
 
 def run(*line: str, capsys) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
-        commands.vitdense(line)
+        commands.cli(line)
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
 

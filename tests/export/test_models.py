@@ -106,7 +106,7 @@ def test_the_command_proves_what_it_writes(home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ['export', str(folder), '--out', 'maps.onnx', '--evaluate']
     with pytest.raises(SystemExit) as end:
-        commands.vitdense(args)
+        commands.cli(args)
     assert end.value.code == 0
     out = capsys.readouterr().out
     assert 'proof      4 pictures; 0 of the pixels differ (at most 0.0001)' in out
@@ -114,7 +114,7 @@ def test_the_command_proves_what_it_writes(home, tmp_path, monkeypatch, capsys):
     assert float(before) == float(after) > 0
     onnxruntime.InferenceSession('maps.onnx')
     with pytest.raises(SystemExit) as end:
-        commands.vitdense(args)
+        commands.cli(args)
     assert end.value.code == 2
     assert 'maps.onnx is there already; --overwrite replaces it' in capsys.readouterr().err
 

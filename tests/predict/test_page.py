@@ -34,7 +34,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
         name, *arguments = shlex.split(line)
         assert name == 'vitdense'
         with pytest.raises(SystemExit) as end:
-            commands.vitdense(arguments)
+            commands.cli(arguments)
         assert end.value.code == 0
     assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [
         'pictures',

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-def vitdense(arguments: Sequence[str] | None = None) -> NoReturn:
+def cli(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``vitdense COMMAND ...``, by default with the arguments of this process, and exit, see :func:`main`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = overview('vitdense', __version__)
@@ -98,4 +98,4 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-__all__ = ['main', 'parser_of', 'run', 'vitdense']
+__all__ = ['cli', 'main', 'parser_of', 'run']

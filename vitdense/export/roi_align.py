@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+from torchvision import ops
 
 
 @torch.library.custom_op('vitdense::pyramid_roi_align', mutates_args=())
@@ -27,7 +27,7 @@ def pyramid_roi_align(
     pooled = maps[0].new_zeros(len(regions), maps[0].shape[1], *size)
     for level, (one, scale) in enumerate(zip(maps, scales, strict=True)):
         chosen = (levels == level).nonzero()[:, 0]
-        pooled[chosen] = roi_align(one, regions[chosen], size, scale, ratio, aligned=True)
+        pooled[chosen] = ops.roi_align(one, regions[chosen], size, scale, ratio, aligned=True)
     return pooled
 
 
