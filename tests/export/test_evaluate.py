@@ -25,7 +25,7 @@ def test_equals_a_test(kind, tmp_path):
     assert set(found) == set(expected)
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=key)
-    assert max(found.values()) > 0
+    assert max(found.values()) > 0 or kind == 'instances', 'five boxes an image of random weights hit nothing'
     assert differing(expected, found) == []
     key = max(found, key=found.get)
     assert differing(expected, {**found, key: found[key] + (2 if kind == 'maps' else 0.002)}) == [key]
