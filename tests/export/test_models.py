@@ -81,6 +81,17 @@ def test_the_file_says_what_it_is(both):
     assert facts['preprocess']['rgb'] is True
 
 
+def test_tiles_of_exported_models(both):
+    model, exported = both
+    picture = pictures([(90, 120)])[0].image
+    if model.task == 'semantic segmentation':
+        with pytest.raises(ValueError, match='an exported segmentor gives no scores'):
+            exported.predict(picture, tile=64)
+        return
+    [expected], [found] = (one.predict(picture, threshold=0.0, tile=64) for one in (model, exported))
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
+
+
 def test_it_runs_without_torch_and_openmmlab(both, tmp_path):
     """In a process in which none of them can be imported."""
     _, exported = both

@@ -53,9 +53,9 @@ class Predictor(ABC):
         """Label (H, W) and score (H, W) in [0, 1] of each pixel of a semantic map, for each picture.
 
         Raises:
-            NotImplementedError: the model gives no scores.
+            ValueError: the model gives no scores.
         """
-        raise NotImplementedError(f'tiles: {type(self).__name__} has no scores of pixels')
+        raise ValueError('tile: an exported segmentor gives no scores by which tiles are merged; its work dir does')
 
     @property
     def map_type(self) -> type:
