@@ -157,6 +157,7 @@ def test_a_video_becomes_a_video(predict, home, tmp_path):
     [
         (['none.jpg', '--model', 'run'], "there is no image, video or folder 'none.jpg'"),
         (['x.png', '--model', 'none.py'], "no config 'none.py'"),
+        (['x.png', '--model', 'none'], "there is no work dir or config 'none'"),
         (['x.png', '--model', 'empty'], "model 'empty' is not the work dir of a run: it has no config, but nothing"),
         (['x.png', '--model', 'unfinished'], "work dir 'unfinished' has neither best.pth nor last.pth"),
         (['empty', '--model', 'run'], "the folder 'empty' has no images: there is nothing"),

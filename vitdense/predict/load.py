@@ -135,6 +135,8 @@ def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tupl
             return source, None
         if folder.suffix in WEIGHTS:
             raise ValueError(f'model {source!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
+        if folder.suffix not in SUFFIXES and '::' not in source:
+            raise FileNotFoundError(f'there is no work dir or config {source!r}')
         return source, None if checkpoint is None else str(checkpoint)
     there = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
     configs = [file for file in there if file.suffix in SUFFIXES and file.is_file()]
