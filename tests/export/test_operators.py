@@ -10,10 +10,10 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import nn
 from torch.nn import functional as F
 
+from vitdense.export.exported import paste
 from vitdense.export.nms import nms
 from vitdense.export.onnx import TRANSLATIONS
 from vitdense.export.recordable import AveragePool, Enlarge
-from vitdense.export.runtime import paste
 from vitdense.export.two_stage import pool
 
 FREE = torch.export.Dim.DYNAMIC

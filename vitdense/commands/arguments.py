@@ -9,6 +9,9 @@ from vitdense.config.option_values import read_value
 from vitdense.datasets.formats import FRACTION, KNOWN
 from vitdense.names import unknown
 
+FORMATS = dict(onnx='.onnx', torch='.pt2', safetensors='.safetensors')
+"""What ``vitdense export`` writes, and its suffixes."""
+
 LR = 3e-4
 """Learning rate of ``overfit.py``, of all parameters, with AdamW. A recipe's own is made for 100 000 steps, and a tenth
 of it for the backbone leaves that nearly as it is within the hundreds of steps that are enough here; 1e-4 of DETR's is
@@ -171,11 +174,19 @@ def predict(parser: Parser) -> None:
 def export(parser: Parser) -> None:
     """Options of ``vitdense export``."""
     parser.description = (
-        'Write a trained model as an ONNX file, for pictures of any number and size, and compare it with the original.'
+        'Write a trained model as one file, for pictures of any number and size, and compare it with the original.'
     )
     parser.add_argument('model', metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint')
     parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
-    parser.add_argument('--out', type=Path, metavar='FILE.onnx', help='by default model.onnx in the work dir')
+    parser.add_argument(
+        '--to',
+        choices=list(FORMATS),
+        help='onnx for onnxruntime and other runtimes (by default), torch for a program of torch.export, safetensors '
+        'for weights with a description of the model',
+    )
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE', help='by default model.onnx, .pt2 or .safetensors in the work dir'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace it')
     parser.add_argument(
         '--images',
@@ -184,6 +195,11 @@ def export(parser: Parser) -> None:
         help='to compare file and model on, by default eight of the validation',
     )
     parser.add_argument('--evaluate', action='store_true', help='compare the metrics of the whole validation as well')
+    parser.add_argument(
+        '--half',
+        action='store_true',
+        help='products of half precision, all else as it was; the metrics of the validation have to be equal',
+    )
 
 
 def flops(parser: Parser) -> None:

@@ -4,8 +4,6 @@ import dis
 import sys
 import time
 
-from vitdense.console import is_first_process, to_log_file
-
 GRACE = 30
 """Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run."""
 
@@ -35,6 +33,11 @@ def tell(error: Exception) -> None:
 
     Of several processes the first one tells. The others wait for what mostly follows: that their launcher ends them.
     """
+    try:
+        from vitdense.console import is_first_process, to_log_file
+    except ImportError:  # where exported models alone are used, rich may be missing
+        print(f'error: {error}', file=sys.stderr, flush=True)
+        return
     if not is_first_process():
         time.sleep(GRACE)
     text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text

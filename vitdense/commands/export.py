@@ -1,9 +1,10 @@
-"""``vitdense export``: a trained model as a file that needs neither its config nor PyTorch."""
+"""``vitdense export``: a trained model as one file that needs no config."""
 
 import argparse
 import copy
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,22 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from rich.table import Table
 
+from vitdense.commands.arguments import FORMATS
 from vitdense.config.datasets import leaf_datasets
 from vitdense.console import CONSOLE
 from vitdense.export.evaluate import differing, evaluate
 from vitdense.export.onnx import to_onnx
+from vitdense.export.program import to_program
 from vitdense.export.proof import compare
-from vitdense.export.runtime import OnnxModel
+from vitdense.export.weights import to_weights
 from vitdense.files import replacing
 from vitdense.names import counted
-from vitdense.predict import load
+from vitdense.predict.load import load, load_exported
 from vitdense.predict.model import Model
+from vitdense.predict.predictor import Predictor
 from vitdense.predict.sources import Frame, find
+
+WRITERS: dict[str, Callable[[Model, Path, bool], None]] = dict(onnx=to_onnx, torch=to_program, safetensors=to_weights)
 
 PICTURES = 8
 """Of the validation, that an exported model is compared with its original on."""
@@ -34,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
     """
-    target = target_of(args)
+    form, target = target_of(args)
     model = load(args.model, args.checkpoint, 'cpu')
     if not isinstance(model, Model):
         raise ValueError(f'{args.model} is exported already')
@@ -42,14 +48,15 @@ def run(args: argparse.Namespace) -> int:
     frames = [Frame(origin.read(), origin.path) for origin in find(paths)]
     with replacing(target) as part:
         start = time.perf_counter()
-        to_onnx(model, part)
+        WRITERS[form](model, part, args.half)
         seconds, size = time.perf_counter() - start, part.stat().st_size / 2**20
         CONSOLE.print(f'exported   {type(model.network).__name__}, {size:.1f} MB, in {seconds:.0f} s')
-        differences = compare(model, OnnxModel(part), frames)
+        exported = load_exported(str(part), 'cpu')
+        differences = compare(model, exported, frames)
         CONSOLE.print(f'proof      {differences}')
-        wrong = [] if differences.is_small else ['detections or pixels']
-        if args.evaluate:
-            wrong += compare_metrics(model, OnnxModel(part))
+        wrong = [] if differences.is_small or args.half else ['detections or pixels']
+        if args.evaluate or args.half:
+            wrong += compare_metrics(model, exported)
         if wrong:
             part.unlink()
             CONSOLE.print(f'FAILED: the file finds something else than the model ({", ".join(wrong)}): not written')
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compare_metrics(model: Model, exported: OnnxModel) -> list[str]:
+def compare_metrics(model: Model, exported: Predictor) -> list[str]:
     """Print the metrics of the validation of both, and return those that differ."""
     before, after = (evaluate(one, copy.deepcopy(model.cfg)) for one in (model, exported))
     table = Table('metric', 'PyTorch', 'exported')
@@ -68,8 +75,8 @@ def compare_metrics(model: Model, exported: OnnxModel) -> list[str]:
     return differing(before, after)
 
 
-def target_of(args: argparse.Namespace) -> Path:
-    """The file to write.
+def target_of(args: argparse.Namespace) -> tuple[str, Path]:
+    """The format, and the file to write.
 
     Raises:
         FileExistsError: it is there, and nobody said ``--overwrite``.
@@ -77,14 +84,17 @@ def target_of(args: argparse.Namespace) -> Path:
         ValueError: it has another suffix.
     """
     model = Path(args.model)
-    target = args.out or (model / 'model.onnx' if model.is_dir() else Path(f'{model.stem}.onnx'))
-    if target.suffix != '.onnx':
-        raise ValueError(f'--out {target}: expected the path of a file that ends in .onnx')
+    of_suffix = {suffix: form for form, suffix in FORMATS.items()}
+    form = args.to or of_suffix.get(args.out.suffix if args.out else '', 'onnx')
+    suffix = FORMATS[form]
+    target = args.out or (model / f'model{suffix}' if model.is_dir() else Path(f'{model.stem}{suffix}'))
+    if target.suffix != suffix:
+        raise ValueError(f'--out {target}: expected the path of a file that ends in {suffix}')
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f'--out {target}: there is no folder {target.parent}')
     if target.exists() and not args.overwrite:
         raise FileExistsError(f'{target} is there already; --overwrite replaces it')
-    return target
+    return form, target
 
 
 def validation_images(cfg: Config) -> list[str]:

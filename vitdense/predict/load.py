@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BEST = ('best.pth', 'last.pth')
 """Checkpoints of a work dir, the first that is there is taken."""
 
+EXPORTED = ('.onnx', '.pt2', '.safetensors')
+"""Suffixes of what ``vitdense export`` writes."""
+
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 """Of configs."""
 
@@ -30,8 +33,8 @@ def load(
 
     Args:
         source: a work dir, whose config and ``best.pth`` (or else ``last.pth``) are taken; a config, as
-            ``tools/train.py`` takes it: a file, or ``mmdet::...``; an ONNX file of ``vitdense export``, for which
-            onnxruntime is enough.
+            ``tools/train.py`` takes it: a file, or ``mmdet::...``; a file of ``vitdense export``: ONNX, for which
+            onnxruntime is enough, ``.pt2``, for which PyTorch is, or ``.safetensors``.
         checkpoint: whatever ``load_from`` takes: a file, a URL, or the name of an official release. A work dir needs
             none, nor does a config with ``load_from``.
         device: by default ``cuda`` where there is one, else ``cpu``.
@@ -41,10 +44,8 @@ def load(
         ValueError: the config cannot be used, or the checkpoint is of another model.
     """
     config, weights = find_model(os.fspath(source), checkpoint)
-    if config.endswith('.onnx'):
-        from vitdense.export.runtime import OnnxModel
-
-        return OnnxModel(config, None if device is None else str(device))
+    if config.endswith(EXPORTED):
+        return load_exported(config, device)
     from vitdense.config.load import load_config
 
     cfg = load_config(config)
@@ -52,6 +53,35 @@ def load(
     if not weights:
         raise FileNotFoundError(f'config {config!r} has no load_from: name a checkpoint (a file, a URL or a release)')
     return load_model(cfg, str(weights), device)
+
+
+def load_exported(path: str, device: str | torch.device | None = None) -> Predictor:
+    """A model of a file of ``vitdense export``.
+
+    Raises:
+        ImportError: what runs such a file is not installed.
+        ValueError: it is none, or is damaged.
+    """
+    if path.endswith('.onnx'):
+        from vitdense.export.runtime import OnnxModel
+
+        return OnnxModel(path, None if device is None else str(device))
+    if path.endswith('.pt2'):
+        from vitdense.export.program_runtime import ProgramModel
+
+        return ProgramModel(path, device)
+    import torch
+    from mmengine.device import get_device
+
+    import vitdense.engine  # noqa: F401  it silences what the packages print
+    from vitdense.console import ignore_noise
+    from vitdense.export.weights import facts_in, load_weights
+
+    ignore_noise()
+    facts = facts_in(path)
+    if facts is None:
+        raise ValueError(f'model {path!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
+    return load_weights(path, facts, torch.device(device or get_device()))
 
 
 def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None = None) -> Predictor:
@@ -129,10 +159,10 @@ def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tupl
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if folder.suffix == '.onnx':
+        if folder.suffix in EXPORTED:
             if not folder.is_file():
                 raise FileNotFoundError(f'there is no exported file {source!r}')
-            return source, None
+            return str(folder), None
         if folder.suffix in WEIGHTS:
             raise ValueError(f'model {source!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
         if folder.suffix not in SUFFIXES and '::' not in source:

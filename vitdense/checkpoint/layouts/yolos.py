@@ -21,7 +21,7 @@ def fit_positions(table: Tensor, shape: tuple[int, ...], hw: tuple[int, int], ru
     found = table.shape[1] - math.isqrt(table.shape[1]) ** 2
     if found not in (1, 2):
         raise ValueError(
-            f'pos_embed with {table.shape[1]} entries is neither that of a ViT for square images nor that of a YOLOS '
+            f'pos_embed with {table.shape[1]} entries fits neither a ViT for square images nor a YOLOS '
             f'with the img_size and the det_tokens of the model, which has {shape[1]}'
         )
     wanted = 1, shape[1] - det.shape[1], shape[2]

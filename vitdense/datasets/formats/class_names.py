@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 FILES = (
     *('classes.txt', 'labels.txt', 'class_names.txt', 'obj.names', 'names.txt', 'label_names.txt', 'labelmap.txt'),
     *('classes.json', 'id2label.json', 'label2id.json', 'labels.json', 'names.json'),
@@ -55,12 +53,26 @@ def read_names(path: Path) -> dict[int, str]:
         if path.suffix.lower() == '.json':
             names = from_value(json.loads(text))
         elif path.suffix.lower() in ('.yaml', '.yml'):
-            names = from_value(yaml.safe_load(text))
+            names = from_value(yaml_of(text))
         else:
             names = _from_lines(text.splitlines())
-    except (ValueError, yaml.YAMLError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f'{path}: expected names of classes, found {" ".join(str(error).split())}') from None
     return names
+
+
+def yaml_of(text: str | bytes) -> Any:
+    """What a text in YAML, or JSON, says.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    import yaml  # exported models need none
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
 
 
 def read_colours(path: Path) -> dict[tuple[int, int, int], int]:
@@ -69,7 +81,7 @@ def read_colours(path: Path) -> dict[tuple[int, int, int], int]:
     if path.suffix.lower() not in ('.json', '.yaml', '.yml'):
         found = [COLOURED.fullmatch(line.strip()) for line in text.splitlines() if line.strip() and line[0] != '#']
         return {_rgb(line[2].split(',')): number for number, line in enumerate(found) if line} if all(found) else {}
-    value = yaml.safe_load(text)  # it reads JSON as well
+    value = yaml_of(text)  # it reads JSON as well
     entries = value if isinstance(value, list) else next((one for one in value.values() if isinstance(one, list)), [])
     if not all(isinstance(one, dict) and _is_rgb(one.get('color')) for one in entries):
         return {}

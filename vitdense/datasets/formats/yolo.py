@@ -4,13 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vitdense.findings import Finding
 from vitdense.names import counted, listed
 
 from . import rules
-from .class_names import find_names, from_value, names_file
+from .class_names import find_names, from_value, names_file, yaml_of
 from .listing import SUFFIXES, Listing, Picture, Thing, add_sizes, box_of, files_below, lines_of
 from .parts import by_folders, part_of
 
@@ -27,8 +25,8 @@ NOT_LABELS = frozenset({'classes.txt', 'labels.txt', 'notes.txt', 'readme.txt', 
 def describes(path: Path) -> bool:
     """Whether a YAML file names classes and parts, as YOLO's do."""
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        content = yaml_of(path.read_bytes())
+    except (ValueError, OSError):
         return False
     return isinstance(content, dict) and 'names' in content and bool({'train', 'val', 'path'} & content.keys())
 
@@ -45,7 +43,7 @@ def read(path: Path) -> Listing:
     keypoints = False
     remarks: list[str] = []
     if path.is_file():
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml_of(path.read_bytes())
         try:
             names = from_value(content['names'])
         except ValueError as error:

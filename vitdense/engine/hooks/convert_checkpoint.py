@@ -14,8 +14,8 @@ from vitdense.registry import HOOKS
 class ConvertCheckpointHook(Hook):
     """Converts what ``load_from``, resuming and testing load, and says in one line how much of the model it fills.
 
-    It knows the layouts of ``checkpoint/layouts``: the official files, those of ``transformers``, and those of mmdet's
-    and mmseg's zoos. It resizes tables, takes the 80 classes out of the 91 ids of COCO, and leaves heads with other
+    It knows the layouts of ``checkpoint/layouts``: of the official files, of ``transformers``, and of the zoos of mmdet
+    and mmseg. It resizes tables, takes the 80 classes out of the 91 ids of COCO, and leaves heads with other
     classes fresh. A file that does not fit is an error (see :func:`check_fit`). So is one that would have to be
     converted to be resumed: the state of its optimizer belongs to another model.
 

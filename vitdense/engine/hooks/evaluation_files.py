@@ -29,8 +29,8 @@ class EvaluationFilesHook(Hook):
     """Writes the metrics' reports of the last validation or test into the work dir.
 
     After each: ``per_class.csv``. After the last, and before it as often as that takes under 0.3 % of the time:
-    ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. Where a metric has a second report,
-    that of masks beside that of boxes, it is in ``per_class_segm.csv`` and so on. A second metric with a report gets
+    ``per_class.png``, ``confusion_matrix.png`` and for detection ``pr_curves.png``. A metric of boxes and masks has a
+    second report, which is in ``per_class_segm.csv`` and so on. A second metric with a report gets
     ``per_class_2.csv``; metrics without one are left alone.
     """
 
