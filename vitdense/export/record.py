@@ -49,7 +49,7 @@ def facts_of(model: Model) -> dict[str, Any]:
 
 def record(graph: Graph) -> ExportedProgram:
     """Record a graph; the places of its code, with the paths of this machine, are left out."""
-    with warnings.catch_warnings(), torch.no_grad(), symbols.patch(backed_size_oblivious=True):
+    with warnings.catch_warnings(), torch.no_grad(), symbols.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         warnings.simplefilter('ignore')
         program = torch.export.export(
             graph.eval(), example_of(graph), dynamic_shapes=dynamic_shapes_of(graph), strict=False
