@@ -3,14 +3,14 @@
 import io
 import logging
 import os
-import re
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
 from rich.console import Console, ConsoleDimensions
+
+from vitdense.compat.noise import is_news
 
 WIDTH = 160
 """Letters of a line where stdout is no terminal."""
@@ -43,33 +43,11 @@ if isinstance(sys.stdout, io.TextIOWrapper):
 CONSOLE = Screen(soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
-NOISE = (
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-    '`save_param_scheduler` is True but',
-    '`reduce_zero_label` will be deprecated',
-    'The prefix is not set in metric class',
-    'The draw is False',
-    'Reach the end of the dataloader',  # at every pass; a rule says it once
-    'Default ``avg_non_ignore`` is False',
-    'The model and loaded state dict do not match exactly',  # our own line says what does not
-    'Setting OMP_NUM_THREADS environment variable for each process',
-    'Setting MKL_NUM_THREADS environment variable for each process',
-    'Grad strides do not match bucket view strides',  # of 1 x 1 convolutions, whatever the config
-    'Warning: The bbox is out of bounds,',
-    'Warning: The polygon is out of bounds,',
-    'Unnecessary conv bias before batch/instance norm',  # of official releases
-    'For binary segmentation, we suggest using',  # one output or two: both are learned
-    "'pin_memory' argument is set as true but no accelerator is found",
-)
-"""Beginnings of warnings that mmengine, mmdet and mmseg give at every run, whatever the user does."""
-
-
 class ConsoleHandler(logging.Handler):
     """Writes through the console of rich, which keeps lines apart from a live progress bar."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        wanted = record.levelno >= logging.WARNING and not record.getMessage().startswith(NOISE)
+        wanted = record.levelno >= logging.WARNING and is_news(record)
         return super().filter(record) and getattr(record, 'to_console', wanted)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -126,18 +104,11 @@ class SayHandler(logging.Handler):
         say(record.getMessage())
 
 
-def ignore_noise() -> None:
-    """Let no warning of ``NOISE`` be shown in this process."""
-    for beginning in NOISE:
-        warnings.filterwarnings('ignore', re.escape(beginning))
-
-
 def quiet_console(logger: MMLogger) -> None:
-    """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout, and ignore ``NOISE``."""
+    """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout."""
     operators = logging.getLogger('vitdense')
     operators.setLevel(logging.INFO)
     operators.handlers[:] = [SayHandler()]
-    ignore_noise()
     for i, handler in enumerate(logger.handlers):
         if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.__stdout__):
             ours = ConsoleHandler(handler.level)

@@ -1,5 +1,8 @@
 """A trained model finds what those of mmdet and mmseg find through their own functions."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -18,6 +21,7 @@ from support.trained import work_dir
 
 import vitdense
 from vitdense.predict import ImageError, Predictor, Result
+from vitdense.predict.sources import Frame
 
 TASKS = {'detector': 'detection', 'instances': 'instance segmentation', 'maps': 'semantic segmentation'}
 
@@ -84,6 +88,21 @@ def test_batches_and_streams(trained, images):
         for key in ('boxes', 'scores', 'semantic_map'):
             if getattr(single, key) is not None:
                 np.testing.assert_allclose(getattr(single, key), getattr(batched, key), atol=1e-3)
+
+
+def test_threads_leave_the_default_scope_alone(trained, images, monkeypatch):
+    """It is one for the whole process, so that a thread that sets it takes it from the others."""
+    _, _, model = trained
+    array, setting = cv2.imread(str(images[0])), []
+    monkeypatch.setattr(
+        'mmengine.registry.DefaultScope.overwrite_default_scope',
+        lambda name: setting.append(threading.current_thread().name) or nullcontext(),
+    )
+    model.prepare(Frame(array, 'a'))
+    with ThreadPoolExecutor(1) as pool:
+        first, again = (pool.submit(model.prepare, Frame(array, 'a')).result() for _ in range(2))
+    assert setting == []
+    assert torch.equal(first['inputs'], again['inputs'])
 
 
 def test_pictures_of_several_sizes_in_a_batch(trained, images):

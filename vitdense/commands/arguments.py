@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from vitdense.config.option_values import read_value
 from vitdense.datasets.formats import FRACTION, KNOWN
 from vitdense.names import unknown
+from vitdense.predict.label_studio import LOCAL_FILES
 
 FORMATS = dict(onnx='.onnx', torch='.pt2', safetensors='.safetensors')
 """What ``vitdense export`` writes, and its suffixes."""
@@ -169,6 +170,13 @@ def predict(parser: Parser) -> None:
         help='of a tile, that the next one covers again (%(default)s)',
     )
     parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='draw nothing')
+    parser.add_argument(
+        '--label-studio',
+        nargs='?',
+        const=LOCAL_FILES,
+        metavar='URL',
+        help='write tasks of Label Studio as well, whose images are at URL (default %(const)s)',
+    )
 
 
 def export(parser: Parser) -> None:

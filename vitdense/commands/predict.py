@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     barrier()
     if get_rank() == 0:
         file = outputs.finish(model.names)
+        if args.label_studio is not None:
+            outputs.finish_label_studio(model.names, model.palette, args.label_studio)
         earlier = f', {len(done)} of them by an earlier start' if done else ''
         CONSOLE.print(f'{counted(len(origins) - len(unread), "source")} in {args.out}{earlier}; results: {file}')
     for error in unread:
@@ -81,7 +83,7 @@ def remove(folder: Path) -> None:
     Raises:
         FileExistsError: it holds something else.
     """
-    known = ('progress_*.jsonl', 'predictions.json', 'pictures', 'maps', 'videos')
+    known = ('progress_*.jsonl', 'predictions.json', 'label_studio.*', 'pictures', 'maps', 'videos')
     there: list[Any] = list(folder.iterdir()) if folder.is_dir() else []
     others = [path.name for path in there if not any(path.match(pattern) for pattern in known)]
     if others or (there and not any(path.match(known[0]) for path in there)):

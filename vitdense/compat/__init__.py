@@ -1,6 +1,6 @@
 """What the OpenMMLab packages need in order to run on current PyTorch and to load what it says, and nothing else."""
 
-from vitdense.compat import deform_attn, evaluation, mmcv_ext, patches, requirements, weights
+from vitdense.compat import deform_attn, evaluation, mmcv_ext, noise, patches, requirements, weights
 
 
 def install() -> None:
@@ -20,6 +20,7 @@ def install() -> None:
     weights.install()
     patches.apply()
     evaluation.install()
+    noise.install()
 
 
 __all__ = ['install']

@@ -61,7 +61,7 @@ def use_our_loading(module: Any) -> None:
         try:
             return part_of(prefix, filename, *args, **kwargs)
         except AssertionError as error:
-            content = read_weights(filename)
+            content = load_from_vitdense(filename)
             names = content.get('state_dict', content)
             parts = dict.fromkeys(str(name).partition('.')[0] for name in names)
             found = ', '.join(list(parts)[:MOST_PARTS])
@@ -69,11 +69,11 @@ def use_our_loading(module: Any) -> None:
 
     module.load_state_dict = load_state_dict
     module._load_checkpoint_with_prefix = load_checkpoint_with_prefix
-    module.CheckpointLoader.register_scheme(SCHEMES, read_weights, force=True)
+    module.CheckpointLoader.register_scheme(SCHEMES, load_from_vitdense, force=True)
 
 
-def read_weights(filename: str, map_location: Any = None) -> Any:
-    """What is in a file, read onto the CPU by our reader."""
+def load_from_vitdense(filename: str, map_location: Any = None) -> Any:
+    """What is in a file, read onto the CPU by our reader; mmengine prints the end of this function's name."""
     from vitdense.checkpoint.anywhere import read_weights
 
     return read_weights(filename)

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from vitdense.config.datasets import leaf_datasets, metrics
 from vitdense.config.tree import look_up
-from vitdense.console import ignore_noise, silent_imports
+from vitdense.console import silent_imports
 from vitdense.datasets.formats import OwnData, Part
 from vitdense.names import counted, listed
 from vitdense.registry import bare_type, nearest_type_names
@@ -191,7 +191,6 @@ def use_classes(cfg: Config, number: int) -> None:
         from vitdense.config.class_counts import classifying_heads, is_split, place_of
         from vitdense.config.swap.measure import build_weightless, scope_of, without_weights
 
-    ignore_noise()
     with scope_of(cfg), silent_imports(), nearest_type_names():
         model = build_weightless(_bare(without_weights(cfg.model)))
     for name, head in classifying_heads(model):
@@ -298,7 +297,8 @@ def _advice(cfg: Config, parts: dict[str, Part]) -> Iterator[str]:
     line = f'batch: {counted(part.images, "image")}, {size} a step, {in_epoch} an epoch'
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     if isinstance(steps, int):
-        line += f'; {steps} steps are {steps * size / part.images:.0f} epochs'
+        epochs = steps * size / part.images
+        line += f'; {steps} steps are {epochs:.{0 if epochs >= 10 else 1}f} epochs'
     yield f'{line} (train_dataloader.batch_size)'
 
 

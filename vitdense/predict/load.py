@@ -98,12 +98,10 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.config.settle import settle
     from vitdense.config.swap.measure import without_weights
-    from vitdense.console import ignore_noise
     from vitdense.registry import nearest_type_names
 
     from .model import Model
 
-    ignore_noise()
     settle(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import cv2
@@ -46,7 +47,9 @@ class Model(Predictor):
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
         self.steps, self._loader = test_steps(cfg)
-        self._pipelines = threading.local()
+        with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
+            self._pipeline = Compose(self.steps)
+        self._copies = threading.local()
 
     @property
     def scope(self) -> str:
@@ -55,15 +58,14 @@ class Model(Predictor):
 
     def prepare(self, frame: Frame) -> dict[str, Any]:
         """What the pipeline of the test makes of a picture."""
-        if not hasattr(self._pipelines, 'run'):  # transforms may remember what they did last: one set a thread
-            with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
-                self._pipelines.run = Compose(self.steps)
+        if not hasattr(self._copies, 'run'):  # transforms may remember what they did last: one set a thread
+            self._copies.run = deepcopy(self._pipeline)  # not built here: the default scope is one for all threads
         image, hw = frame.image, frame.image.shape[:2]
         if self._loader.get('color_type') == 'grayscale':
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         if self._loader.get('to_float32'):
             image = image.astype(np.float32)
-        return self._pipelines.run(
+        return self._copies.run(
             dict(img=image, img_path=frame.path, img_id=0, img_shape=hw, ori_shape=hw, height=hw[0], width=hw[1])
         )
 

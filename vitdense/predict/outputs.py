@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image
 
 from vitdense.files import replacing
 
+from . import label_studio
 from .results import IGNORED, RGB, Result, category_ids
 from .sources import Origin, opened_video
 
@@ -134,15 +135,21 @@ class Outputs:
         self._noted = True
         self.done.add(path)
 
+    def _results(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Source and entry of each picture that is done, in the order of the sources."""
+        entries = {entry['path']: entry['results'] for entry in self._entries()}
+        for path in self.places:
+            for one in entries.get(path, ()):
+                yield path, one
+
     def finish(self, names: Sequence[str]) -> Path:
         """Write the COCO file of all that is done, in the order of the sources: it can be imported as annotations.
 
         Images and annotations are numbered from 1; annotations have scores.
         """
-        entries = {entry['path']: entry['results'] for entry in self._entries()}
         images: list[dict] = []
         annotations: list[dict] = []
-        for one in (one for path in self.places for one in entries.get(path, ())):
+        for _, one in self._results():
             images.append(dict(id=len(images) + 1, **one['image']))
             for annotation in one['annotations']:
                 numbers = dict(id=len(annotations) + 1, image_id=len(images), iscrowd=0)
@@ -152,6 +159,25 @@ class Outputs:
         with replacing(_made(self.folder / RESULTS)) as part:
             part.write_text(json.dumps(content), encoding='utf-8')
         return self.folder / RESULTS
+
+    def finish_label_studio(self, names: Sequence[str], palette: Sequence[RGB], prefix: str) -> None:
+        """Write tasks of Label Studio of all pictures that are done, and the labelling interface that they need.
+
+        Args:
+            prefix: what stands before the names of files in addresses, see :func:`.label_studio.address`.
+        """
+        categories = dict(zip(category_ids(names), names, strict=True))
+        tasks = []
+        for path, one in self._results():
+            image = one['image']
+            if 'frame' not in image:  # of a video, which is no image
+                where = label_studio.address(path if '://' in path else image['file_name'], prefix)
+                wh = image['width'], image['height']
+                tasks.append(label_studio.task(where, wh, one['annotations'], categories))
+        content = {'label_studio.json': json.dumps(tasks), 'label_studio.xml': label_studio.interface(names, palette)}
+        for name, text in content.items():
+            with replacing(_made(self.folder / name)) as part:
+                part.write_text(text, encoding='utf-8')
 
 
 class VideoFile:

@@ -158,6 +158,21 @@ class Result:
         rle['counts'] = rle['counts'].decode()
         return dict(image_id=image_id, category_id=category, segmentation=rle, area=area, bbox=box)
 
+    def to_label_studio(self, image: str | None = None) -> dict[str, Any]:
+        """A task of Label Studio with the detections, or the areas of the classes, as its prediction.
+
+        Args:
+            image: the address of the image, by default ``path``, which Label Studio is taken to serve as local file.
+
+        Raises:
+            ImportError: there are masks, and pycocotools is not installed.
+        """
+        from .label_studio import address, task
+
+        names = dict(zip(category_ids(self.names), self.names, strict=True))
+        h, w = self.image.shape[:2]
+        return task(image or address(self.path), (w, h), self.to_coco(), names)
+
     def to_supervision(self) -> Any:
         """``supervision.Detections``; of a semantic map, one of each class.
 
