@@ -126,3 +126,14 @@ def test_hooks_that_are_switched_off_stay_off():
     cfg = Config(dict(train_cfg=LOOPS[0], default_hooks=dict(checkpoint=None, logger=None)))
     assert settle(cfg) == []
     assert cfg.default_hooks == dict(checkpoint=None, logger=None)
+
+
+@pytest.mark.parametrize('other', [{}, dict(test_pipeline=[dict(type='Other')])])
+def test_mmseg_predicts_with_the_pipeline_of_the_test(other):
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    cfg = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dict(pipeline=pipeline)), **other))
+    settle(cfg)
+    assert cfg.test_pipeline == pipeline
+    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    settle(cfg)
+    assert 'test_pipeline' not in cfg

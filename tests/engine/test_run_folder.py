@@ -75,12 +75,13 @@ def test_two_processes_cannot_share_a_folder(tmp_path):
     assert RunFolder.latest(str(held)).path == held
 
 
-def test_latest_run_that_has_a_checkpoint(tmp_path):
-    for name in ('exp', 'exp2', 'exp10', 'exp11', 'experiment12', 'exp-3'):
-        (tmp_path / name).mkdir()
-        if name != 'exp11':
-            (tmp_path / name / 'last.pth').write_text('')
-    assert RunFolder.latest(str(tmp_path / 'exp')).path == tmp_path / 'exp10'
+@pytest.mark.parametrize('name', ['exp', 'exp [x] #1 *?'])
+def test_latest_run_that_has_a_checkpoint(name, tmp_path):
+    for end in ('', '2', '10', '11', 'eriment12', '-3'):
+        (tmp_path / f'{name}{end}').mkdir()
+        if end != '11':
+            (tmp_path / f'{name}{end}' / 'last.pth').write_text('')
+    assert RunFolder.latest(str(tmp_path / name)).path == tmp_path / f'{name}10'
     with pytest.raises(FileNotFoundError, match=r'no last\.pth in .*other'):
         RunFolder.latest(str(tmp_path / 'other'))
 

@@ -1,18 +1,26 @@
 """A trained model finds what those of mmdet and mmseg find through their own functions."""
 
+import logging
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import supervision
 import torch
-from mmdet.apis import inference_detector
+from mmdet.apis import DetInferencer, inference_detector
 from mmdet.apis import init_detector as init_of_mmdet
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmseg.apis import inference_model
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
+from mmseg.apis import MMSegInferencer, inference_model
 from mmseg.apis import init_model as init_of_mmseg
 from PIL import Image
 from pycocotools import mask as rle
@@ -20,6 +28,8 @@ from support.small import CLASSES
 from support.trained import work_dir
 
 import vitdense
+from vitdense.compat import noise
+from vitdense.models.tasks import PANOPTIC
 from vitdense.predict import ImageError, Predictor, Result
 from vitdense.predict.sources import Frame
 
@@ -67,6 +77,55 @@ def test_equals_mmdet_and_mmseg(trained, images):
             np.testing.assert_array_equal(result.masks, found.masks[order])
 
 
+def test_inferencers_find_the_same_and_warn_of_nothing(trained, images):
+    kind, folder, model = trained
+    files = dict(model=str(next(folder.glob('*.py'))), weights=str(folder / 'best.pth'), device='cpu')
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        noise.install()  # pytest has taken its filters away
+        if kind == 'maps':
+            peer = MMSegInferencer(**files, show_progress=False)
+            found = peer([str(image) for image in images])['predictions']
+        else:
+            peer = DetInferencer(**files, show_progress=False)
+            options = dict(pred_score_thr=0.0, no_save_vis=True, return_datasamples=True)
+            found = peer([str(image) for image in images], **options)['predictions']
+    logger.removeHandler(handler)
+    assert [str(warning.message) for warning in told] == []
+    assert [record.getMessage() for record in records] == []
+    for result, sample in zip(model.predict(images, threshold=0.0), found, strict=True):
+        if kind == 'maps':
+            np.testing.assert_array_equal(result.semantic_map, sample)
+            continue
+        order = sample.pred_instances.scores.argsort(descending=True, stable=True)
+        np.testing.assert_allclose(result.scores, sample.pred_instances.scores[order], atol=1e-6)
+        np.testing.assert_allclose(result.boxes, sample.pred_instances.bboxes[order], atol=1e-4)
+
+
+def test_sahi_finds_the_same(trained, images):
+    pytest.importorskip('sahi', reason='it brings OpenCV with windows in the place of the one without')
+    from sahi import AutoDetectionModel
+    from sahi.predict import get_prediction
+
+    kind, folder, model = trained
+    if kind == 'maps':
+        return
+    files = dict(config_path=str(next(folder.glob('*.py'))), model_path=str(folder / 'best.pth'))
+    peer = AutoDetectionModel.from_pretrained('mmdet', **files, confidence_threshold=0.2, device='cpu')
+    found = get_prediction(str(images[0]), peer).object_prediction_list
+    found = sorted(found, key=lambda one: -one.score.value)
+    [result] = model.predict(images[0], threshold=0.2)
+    np.testing.assert_allclose([one.score.value for one in found], result.scores, atol=1e-6)
+    assert [one.category.name for one in found] == [result.name_of(k) for k in result.labels]
+    if kind == 'detector':  # of masks it makes boxes of its own
+        np.testing.assert_allclose([one.bbox.to_xyxy() for one in found], result.boxes, atol=1e-4)
+
+
 def test_all_sources_of_one_picture_are_one(trained, images):
     _, _, model = trained
     array = cv2.imread(str(images[0]))
@@ -88,6 +147,48 @@ def test_batches_and_streams(trained, images):
         for key in ('boxes', 'scores', 'semantic_map'):
             if getattr(single, key) is not None:
                 np.testing.assert_allclose(getattr(single, key), getattr(batched, key), atol=1e-3)
+
+
+def test_segments_of_a_panoptic_model(trained, images):
+    """It may find instances as well, which are others than its segments."""
+    kind, folder, _ = trained
+    if kind != 'instances':
+        return
+    model = vitdense.load(folder, device='cpu')
+    model.task, model.names, model.palette = PANOPTIC, ('disc', 'slab', 'sky'), ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    values = torch.full((1, 60, 80), 2)  # sky
+    values[:, :10, :10], values[:, 20:30, 20:30], values[:, 40:] = 1000, 2001, 3  # a disc, a slab, nothing
+    instances = InstanceData(
+        bboxes=torch.rand(5, 4), scores=torch.rand(5), labels=torch.ones(5, dtype=torch.long), masks=torch.ones(5, 60, 80)
+    )
+    sample = DetDataSample(pred_instances=instances, pred_panoptic_seg=PixelData(sem_seg=values))
+    model.network = SimpleNamespace(test_step=lambda batch: [sample])
+    [result] = model.predict(images[0])
+    assert (result.boxes, result.scores, result.labels.tolist()) == (None, None, [0, 1])
+    assert [mask.nonzero()[0].min() for mask in result.masks] == [0, 20]
+    assert result.masks.sum((1, 2)).tolist() == [100, 100]
+    assert [result.semantic_map[y, x] for y, x in ((0, 0), (25, 25), (15, 40), (50, 50))] == [0, 1, 2, 255]
+    assert [(one['category_id'], one['bbox']) for one in result.to_coco()] == [(1, [0, 0, 10, 10]), (2, [20, 20, 10, 10])]
+    np.testing.assert_array_equal(result.to_supervision().mask, result.masks)
+    assert len(result.to_data_sample().pred_instances) == 2
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365', 'wants a text with each picture'),
+        ('grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', 'wants a text with each picture'),
+        ('bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval', 'follows objects through'),
+        ('masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019', 'PackTrackInputs: the model follows'),
+        ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'has LoadProposals, predict has pictures only'),
+        ('reid/reid_r50_8xb32-6e_mot16train80_test-mot16val20', 'tells whether objects are the same'),
+    ],
+)
+def test_models_that_want_more_than_pictures_say_so_before_they_are_built(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(MODELS, 'build', None)
+    torch.save(dict(state_dict={}), tmp_path / 'best.pth')
+    with pytest.raises(ValueError, match=message):
+        vitdense.load(f'mmdet::{name}.py', tmp_path / 'best.pth')
 
 
 def test_threads_leave_the_default_scope_alone(trained, images, monkeypatch):
@@ -152,6 +253,9 @@ def test_a_result_as_others_have_it(trained, images, tmp_path):
     np.testing.assert_array_equal(detections.xyxy, result.boxes)
     assert detections.data['class_name'].tolist() == [CLASSES[k] for k in result.labels]
     np.testing.assert_array_equal(sample.pred_instances.bboxes, result.boxes)
+    of_sample = supervision.Detections.from_mmdetection(sample)
+    for key in ('xyxy', 'confidence', 'class_id', 'mask'):
+        np.testing.assert_array_equal(getattr(of_sample, key), getattr(detections, key))
     if kind == 'instances':
         np.testing.assert_array_equal(detections.mask, result.masks)
         np.testing.assert_array_equal([rle.decode(one['segmentation']) for one in coco], result.masks)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from vitdense.config.datasets import leaf_datasets
 from vitdense.registry import bare_type
 
 PACKAGES = ('mmdet', 'mmseg')
@@ -22,13 +23,18 @@ def settle(cfg: Config) -> list[str]:
     - What is set about the workers of a loader that has none is dropped.
     - Where training counts iterations, so do the log and the checkpoints.
     - Sizes in transforms are tuples: JSON and YAML have none, and mmcv takes no lists.
+    - ``test_pipeline`` of a segmentor, which ``mmseg.apis.inference_model`` reads, is that of the test.
     """
     _tuples(cfg._cfg_dict)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and not loader.get('num_workers'):
             loader.update({name: off for name, off in OF_WORKERS.items() if name in loader})
-    return [*_scope(cfg), *_iterations(cfg)]
+    said = [*_scope(cfg), *_iterations(cfg)]
+    tested = next((leaf.get('pipeline') for _, leaf in leaf_datasets(cfg, 'test')), None)
+    if tested and cfg.get('default_scope') == 'mmseg':
+        cfg.test_pipeline = tested
+    return said
 
 
 def _scope(cfg: Config) -> Iterator[str]:

@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -96,7 +97,7 @@ class RunFolder:
         """
         wanted = Path(path)
         runs = {1: wanted}
-        for sibling in wanted.parent.glob(f'{wanted.name}*'):
+        for sibling in wanted.parent.glob(f'{escape(wanted.name)}*'):
             number = sibling.name.removeprefix(wanted.name)
             if number.isdecimal():
                 runs[int(number)] = sibling

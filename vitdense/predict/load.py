@@ -101,8 +101,10 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     from vitdense.registry import nearest_type_names
 
     from .model import Model
+    from .pipeline import test_steps
 
     settle(cfg)
+    test_steps(cfg)  # a model that cannot predict says so before it is built
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))
     meta = fill(network, checkpoint) or data_meta(cfg)

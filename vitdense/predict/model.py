@@ -13,11 +13,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from vitdense.config.datasets import leaf_datasets
 from vitdense.models.tasks import PANOPTIC, SEMANTIC, task_of
-from vitdense.registry import bare_type, nearest_type_names
+from vitdense.registry import nearest_type_names
 from vitdense.visualization.palette import class_colors, class_names
 
+from .pipeline import test_steps
 from .predictor import Predictor
 from .results import IGNORED, Result
 from .sources import Frame
@@ -99,12 +99,12 @@ class Model(Predictor):
     def _result(self, frame: Frame, sample: Any, threshold: float) -> Result:
         parts: dict[str, np.ndarray] = {}
         instances = sample.get('pred_instances')
-        if instances is not None and 'labels' in instances:
+        if self.task != PANOPTIC and instances is not None and 'labels' in instances:
             parts = _detections(instances, threshold)
         semantic = sample.get('pred_panoptic_seg') or sample.get('pred_sem_seg')
-        if semantic is not None and (self.task == PANOPTIC or not parts):
+        if semantic is not None and not parts:
             values = semantic.get('sem_seg') if 'sem_seg' in semantic else semantic.data
-            parts |= self._map(values.squeeze(0).cpu().numpy(), frame.image.shape[:2])
+            parts = self._map(values.squeeze(0).cpu().numpy(), frame.image.shape[:2])
         return Result(frame.image, frame.path, self.names, self.palette, number=frame.number, **parts)
 
     def _map(self, values: np.ndarray, hw: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -137,28 +137,6 @@ def _detections(instances: Any, threshold: float) -> dict[str, np.ndarray]:
         for key, name in names.items()
         if key in instances
     }
-
-
-def test_steps(cfg: Config) -> tuple[list[ConfigDict], ConfigDict]:
-    """The pipeline of the test, or of the validation, after what loads the image, and the step that does.
-
-    Raises:
-        ValueError: there is neither, or it does not end in packing what the model takes.
-    """
-    for split in ('test', 'val'):
-        for key, leaf in leaf_datasets(cfg, split):
-            steps = list(leaf.get('pipeline') or [])
-            if not steps:
-                continue
-            if not bare_type(steps[-1]).startswith('Pack'):
-                raise ValueError(
-                    f'{key}.pipeline ends in {bare_type(steps[-1])}, expected PackDetInputs or PackSegInputs'
-                )
-            loader = next((step for step in steps if 'Image' in bare_type(step)), ConfigDict())
-            return [step for step in steps if not bare_type(step).startswith('Load')], loader
-    raise ValueError(
-        'the config has no pipeline for a test or a validation: test_dataloader and val_dataloader lack it'
-    )
 
 
 def _nms_threshold(model: ConfigDict) -> float:

@@ -34,7 +34,7 @@ class Result:
         labels: (G,) int64.
         masks: (G, H, W) bool.
         semantic_map: (H, W) uint8, or int32 of more than 255 classes: the class of each pixel, 255 (or -1) of none. A
-            panoptic model has ``labels`` and ``masks`` of the things as well.
+            panoptic model has ``labels`` and ``masks`` of the things as well, neither boxes nor scores.
         number: of the frame of a video or camera, from 0.
     """
 
