@@ -22,6 +22,21 @@ def checkpoints_in(folder: Path, name: str) -> str:
     return f'; checkpoints in {folder}: {", ".join(nearest(name, there)[:5])}' if there else ''
 
 
+def check_folder(option: str, folder: str | os.PathLike) -> None:
+    """Look whether files can be written to a folder that an ``option`` names and that need not exist.
+
+    Raises:
+        NotADirectoryError: it, or a folder above it, is a file.
+        PermissionError: nothing can be written there.
+    """
+    path = Path(folder).absolute()
+    above = next(place for place in (path, *path.parents) if place.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f'{option} {folder}: {above} is a file, expected a folder')
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f'{option} {folder}: nothing can be written to {above}')
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, of the same suffix, which takes the place of ``path`` when all went well.

@@ -135,6 +135,24 @@ def test_nothing_is_overwritten(predict, home, tmp_path):
     assert {one['category_id'] for one in json.loads((out / 'predictions.json').read_text())['annotations']} == {1}
 
 
+def test_where_nothing_can_be_read_nothing_is_written(predict, home, tmp_path, capfd):
+    for name in ('text.jpg', 'text.mp4'):
+        (tmp_path / name).write_text('text')
+        predict(name, code=1)
+        assert not (tmp_path / 'predictions').exists()
+        assert capfd.readouterr().err.splitlines()[-1].startswith(f'error: {name} cannot be ')
+    predict(home / 'data/images/a/0.jpg')
+
+
+def test_what_cannot_start_removes_nothing(predict, home, tmp_path):
+    out = predict(home / 'data/images')
+    before = files(out)
+    for wrong in (dict(kind='lost'), dict(classes='disk'), dict(checkpoint=home / 'maps/best.pth')):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            predict(home / 'data/images', overwrite=True, **wrong)
+        assert files(out) == before
+
+
 def test_a_video_becomes_a_video(predict, home, tmp_path):
     images = [cv2.imread(str(path)) for path in sorted((home / 'data/images').rglob('*.jpg'))]
     writer = cv2.VideoWriter(str(tmp_path / 'clip.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 12, (80, 60))
@@ -166,6 +184,8 @@ def test_a_video_becomes_a_video(predict, home, tmp_path):
         (['x.png', '--model', 'run', '--threshold', '30'], '--threshold: expected a number from 0 to 1, found 30'),
         (['x.png', '--model', 'run', '--classes', 'disk'], "unknown class 'disk': did you mean 'disc'?"),
         (['x.png'], 'the following arguments are required: --model'),
+        (['x.png', '--model', 'run', '--device', 'gpu'], "device 'gpu' cannot be used, there is cpu"),
+        (['x.png', '--model', 'run', '--out', 'x.png/found'], 'x.png is a file, expected a folder'),
     ],
 )
 def test_bad_input(line, message, home, tmp_path, monkeypatch, capsys):

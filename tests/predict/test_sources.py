@@ -45,6 +45,8 @@ def test_files_folders_and_patterns(folder):
     assert greys(folder / 'ü=,[x].png') == [20], 'a file comes before a pattern'
     assert greys(f'{folder}/*.png') == [0, 20]
     assert greys(f'{folder}/**/*.PNG') == [10]
+    folder = folder.rename(folder.with_name('[x] *'))
+    assert greys(f'{folder}/*.png') == [0, 20], 'only what is not there by its name is a pattern'
     assert greys([folder / 'b.png', f'file://{folder}/a (1)/c d.PNG']) == [0, 10]
 
 

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from vitdense.console import CONSOLE
 from vitdense.engine.processes import leave, on_main_process
+from vitdense.files import check_folder
 from vitdense.names import counted
 from vitdense.predict import ImageError, load
 from vitdense.predict.outputs import Outputs
@@ -27,18 +28,20 @@ def run(args: argparse.Namespace) -> int:
         FileNotFoundError, FileExistsError, ValueError, TypeError, ImportError: it cannot do what it was told.
     """
     origins = sources_of(args.sources)
+    check_folder('--out', args.out)
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not is_distributed():
         torch.distributed.init_process_group('gloo')
+    model = load(args.model, args.checkpoint, args.device)
+    options = (args.threshold, args.batch_size, args.tile, args.overlap, args.classes)
+    model.stream((), *options)  # an option that does not fit says so before anything is removed
     if args.overwrite:
         on_main_process(lambda: remove(args.out))
-    model = load(args.model, args.checkpoint, args.device)
     names = ('model', 'checkpoint', 'threshold', 'classes', 'tile', 'overlap')
     outputs = Outputs(args.out, {name: getattr(args, name) for name in names}, origins, args.pictures, get_rank())
     done = on_main_process(lambda: set(outputs.done))
     left = [origin for origin in origins if origin.path not in done]
     mine = left[get_rank() :: get_world_size()]
     unread: list[ImageError] = []
-    options = (args.threshold, args.batch_size, args.tile, args.overlap, args.classes)
     results = model.stream(mine, *options, failed=unread.append)
     with Progress(console=CONSOLE, disable=get_rank() > 0 or not CONSOLE.is_terminal) as bar:
         task = bar.add_task('predict', total=len(mine))
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, completed=len(outputs.done) - len(done) + len(unread))
     outputs.close()
     barrier()
-    if get_rank() == 0:
+    if get_rank() == 0 and outputs.begun():
         file = outputs.finish(model.names)
         if args.label_studio is not None:
             outputs.finish_label_studio(model.names, model.palette, args.label_studio)

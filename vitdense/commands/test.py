@@ -1,7 +1,6 @@
 """``tools/test.py``: evaluate a checkpoint."""
 
 import argparse
-import os
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from vitdense.config.test_time import package_of, use_tta
 from vitdense.console import say
 from vitdense.engine.hooks.start_report import data_lines, versions
 from vitdense.engine.processes import join, leave
+from vitdense.files import check_folder
 
 
 def run(args: argparse.Namespace, cfg: Config) -> None:
@@ -58,13 +58,7 @@ def draw_to(cfg: Config, folder: str) -> None:
     """Save the drawn predictions of the test images under ``folder``, which is made with the first of them.
 
     Raises:
-        NotADirectoryError: ``folder`` or a folder above it is a file.
-        PermissionError: nothing can be written there.
+        NotADirectoryError, PermissionError: see :func:`~vitdense.files.check_folder`.
     """
-    path = Path(folder).absolute()
-    above = next(place for place in (path, *path.parents) if place.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f'--show-dir {folder}: {above} is a file, expected a folder')
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f'--show-dir {folder}: nothing can be written to {above}')
-    cfg.default_hooks.show = ConfigDict(type='vitdense.ShowHook', folder=str(path))
+    check_folder('--show-dir', folder)
+    cfg.default_hooks.show = ConfigDict(type='vitdense.ShowHook', folder=str(Path(folder).absolute()))

@@ -41,7 +41,7 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such source, no checkpoint in the work dir, or none is given with a config.
-        ValueError: the config cannot be used, or the checkpoint is of another model.
+        ValueError: the config or the device cannot be used, or the checkpoint is of another model.
     """
     config, weights = find_model(os.fspath(source), checkpoint)
     if config.endswith(EXPORTED):
@@ -105,10 +105,29 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
 
     settle(cfg)
     test_steps(cfg)  # a model that cannot predict says so before it is built
+    place = usable(device or get_device())
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))
     meta = fill(network, checkpoint) or data_meta(cfg)
-    return Model(cfg, network, meta, torch.device(device or get_device()))
+    return Model(cfg, network, meta, place)
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """A device on which something can be computed.
+
+    Raises:
+        ValueError: it is none, or this machine has none such.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except Exception as error:  # of any kind, which differs from one kind of device to the other
+        there = ', '.join(['cpu', *(f'cuda:{k}' for k in range(torch.cuda.device_count()))])
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'device {str(device)!r} cannot be used, there is {there}: {reason}') from None
+    return found
 
 
 def fill(network: nn.Module, checkpoint: str) -> dict[str, Any]:

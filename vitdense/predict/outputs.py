@@ -135,6 +135,10 @@ class Outputs:
         self._noted = True
         self.done.add(path)
 
+    def begun(self) -> bool:
+        """Whether any source is done, by whichever process; else nothing is there to finish."""
+        return bool(self._entries())
+
     def _results(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Source and entry of each picture that is done, in the order of the sources."""
         entries = {entry['path']: entry['results'] for entry in self._entries()}

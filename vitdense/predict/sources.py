@@ -98,7 +98,10 @@ def opened_video(value: str | int, name: str) -> Iterator[Any]:
         import cv2
     except ImportError:
         raise ImportError('videos and cameras need OpenCV: pip install opencv-python-headless') from None
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # silent, as is OpenCV now: the error below says it
+    level = cv2.setLogLevel(0)
     video = cv2.VideoCapture(value)
+    cv2.setLogLevel(level)
     try:
         if not video.isOpened():
             what = 'there is no such camera' if isinstance(value, int) else 'it is no video that OpenCV can read'
@@ -163,7 +166,9 @@ def _named(name: str) -> Iterator[Origin]:
     elif path.is_file():
         yield Origin(name, str(path), path.suffix.lower() in VIDEOS)
     elif any(sign in name for sign in '*?['):
-        found = sorted(file for file in glob.glob(str(path), recursive=True) if os.path.isfile(file))
+        root = next(folder for folder in path.parents if folder.is_dir())  # whose name may have such signs
+        pattern = str(Path(glob.escape(str(root))) / path.relative_to(root))
+        found = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
         if not found:
             raise FileNotFoundError(f'no file goes with the pattern {name!r}')
         yield from (Origin(file, file, file.lower().endswith(VIDEOS)) for file in found)
