@@ -52,7 +52,7 @@ def _region(one: Mapping[str, Any], key: str, wh: tuple[int, int], name: str) ->
     else:
         x, y, w, h = one['bbox']
         value |= dict(x=100 * x / width, y=100 * y / height, width=100 * w / width, height=100 * h / height, rotation=0)
-    region = dict(id=key, from_name=tag, to_name='image', type=kind, value=value)
+    region: dict[str, Any] = dict(id=key, from_name=tag, to_name='image', type=kind, value=value)
     region |= dict(original_width=width, original_height=height, image_rotation=0)
     return region | ({'score': one['score']} if 'score' in one else {})
 

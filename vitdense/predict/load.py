@@ -91,7 +91,6 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
         FileNotFoundError, ValueError: see :func:`load`.
         KeyError: a type is not registered.
     """
-    import torch
     from mmengine.device import get_device
     from mmengine.registry import MODELS, DefaultScope
 
