@@ -18,6 +18,7 @@ PAGE = (ROOT / 'docs/predict.md').read_text()
 def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     folder = work_dir('detector', tmp_path)
     (tmp_path / 'work_dirs').mkdir()
+    (folder / 'detector.py').rename(folder / 'cells.py')
     folder.rename(tmp_path / 'work_dirs/cells')
     (tmp_path / 'data/images/a').rename(tmp_path / 'photos')
     (tmp_path / 'photos/0.jpg').rename(tmp_path / 'photos/one.jpg')
@@ -27,7 +28,9 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     writer.release()
     code = '\n'.join(re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL))
     exec(compile(code, 'predict.md', 'exec'), {})
-    assert re.search(r'^photos/1\.jpg \d+$', capsys.readouterr().out, re.MULTILINE)
+    said = capsys.readouterr().out
+    assert re.search(r'^photos/1\.jpg \d+$', said, re.MULTILINE)
+    assert 'Detections(xyxy=array([[' in said
     assert (tmp_path / 'drawn.jpg').is_file()
     [block] = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
     for line in block.replace('RBC', 'disc').splitlines():
@@ -42,3 +45,4 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
         'progress_0.jsonl',
     ]
     assert (tmp_path / 'again/videos').is_dir()
+    assert (tmp_path / 'labels/label_studio.json').is_file()
