@@ -1,5 +1,6 @@
 """Where vitdense keeps files of its own, and how it writes any file: whole or not at all."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from vitdense.names import nearest
 
 WEIGHTS = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.pkl')
 """Suffixes of checkpoints."""
+
+LONGEST = 200
+"""Bytes of a name that another one can be made of; file systems take 255."""
 
 
 def cache_folder(part: str) -> Path:
@@ -37,13 +41,20 @@ def check_folder(option: str, folder: str | os.PathLike) -> None:
         raise PermissionError(f'{option} {folder}: nothing can be written to {above}')
 
 
+def part_of(path: Path) -> Path:
+    """What a file is called while this process writes it."""
+    name = os.fsencode(path.name)
+    stem = path.stem if len(name) <= LONGEST else hashlib.sha256(name).hexdigest()[:16]
+    return path.with_name(f'.{stem}.{os.getpid()}.part{path.suffix}')
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, of the same suffix, which takes the place of ``path`` when all went well.
 
     Where nothing was written, ``path`` stays as it is: of several processes, only the main one may write.
     """
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+    part = part_of(path)
     try:
         yield part
         if part.exists():

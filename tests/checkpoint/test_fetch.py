@@ -28,6 +28,8 @@ def test_missing_files_and_folders(tmp_path, monkeypatch):
         fetch(str(tmp_path))
     with pytest.raises(ValueError, match='is a folder, expected the URL of a file'):
         fetch('https://127.0.0.1:9/weights/')
+    with pytest.raises(ValueError, match=r'checkpoint s3://a/b\.pth: expected a path, a URL of http'):
+        fetch('s3://a/b.pth')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as error:
         fetch('epoch_12')

@@ -25,13 +25,16 @@ def fetch(checkpoint: str) -> Path:
 
     Raises:
         FileNotFoundError: no such file; the message lists the checkpoints beside it or the releases, nearest first.
-        ValueError: a folder, or a URL without a file name.
+        ValueError: a folder, a URL without a file name, or one of another scheme.
         ConnectionError: the download failed, or what came is no file of weights; the message says which file to fetch
             and where to put it. Nothing is left behind.
     """
     url = RELEASES.get(str(checkpoint), str(checkpoint))
     if urlparse(url).scheme not in ('http', 'https'):
-        return _existing(Path(url.removeprefix('file://')).expanduser())
+        place = url.removeprefix('file://')
+        if '://' in place:
+            raise ValueError(f'checkpoint {url}: expected a path, a URL of http or https, or the name of a release')
+        return _existing(Path(place).expanduser())
     name = _file_name(url)
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
     if not path.is_file():

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from PIL import Image
 
-from vitdense.files import replacing
+from vitdense.files import part_of, replacing
 
 from . import label_studio
 from .results import IGNORED, RGB, Result, category_ids
@@ -195,7 +195,7 @@ class VideoFile:
     def __init__(self, path: str, target: Path) -> None:
         self.path, self.target = path, target
         self.entries: list[dict] = []
-        self._part = target.with_name(f'.{target.stem}.{os.getpid()}.part.mp4')
+        self._part = part_of(target)
         self._writer: Any = None
 
     def add(self, drawn: Drawn) -> None:

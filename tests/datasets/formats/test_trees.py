@@ -217,3 +217,24 @@ def test_polygons(tmp_path, monkeypatch):
     assert one['area'] == 40 * 30 / 2
     assert data.masks
     assert data.remarks[0] == '1 image without a label file: background'
+
+
+@pytest.mark.parametrize('name', ['ü' * 120, '\'{{x}}\' "[a]" #1 50% %s $HOME *?', 'train', 'images', '-val set '])
+@pytest.mark.parametrize('kind', ['yolo', 'voc', 'labelme', 'coco', 'maps'])
+def test_any_name_of_the_folder(kind, name, tmp_path, monkeypatch):
+    monkeypatch.setenv('VITDENSE_CACHE', str(tmp_path / 'cache'))
+    files = {
+        'yolo': {'classes.txt': NAMES, 'a.txt': YOLO_LINES, 'b.txt': YOLO_LINES},
+        'voc': {'a.xml': xml(DISC, SLAB), 'b.xml': xml(DISC, SLAB)},
+        'labelme': {'a.json': shapes('a.jpg', DISC, SLAB), 'b.json': shapes('b.jpg', DISC, SLAB)},
+        'coco': {'c.json': coco('a.jpg', 'b.jpg')},
+        'maps': {'images/a.jpg': '', 'images/b.jpg': '', 'masks/a.png': '', 'masks/b.png': '', 'classes.txt': NAMES},
+    }[kind]
+    pictures = {} if kind == 'maps' else {'a.jpg': '', 'b.jpg': ''}
+    root = write_tree(tmp_path / name, pictures | files)
+    data = read_data(root, 'segmentation' if kind == 'maps' else 'detection')
+    assert (data.format, data.classes, data.findings) == (kind, ('disc', 'slab'), [])
+    assert {part: one.images for part, one in data.parts.items()} == {'train': 1, 'val': 1}
+    assert all(Path(one.ann_file).is_file() for one in data.parts.values())
+    if kind != 'maps':
+        assert [things for part in content(data).values() for things in part.values()] == [BOTH, BOTH]

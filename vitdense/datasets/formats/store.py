@@ -7,6 +7,9 @@ from typing import Any
 
 from vitdense.files import cache_folder, replacing
 
+MOST = 40
+"""Letters of the name of a folder or of files, which is for people, in the name of a file of the cache."""
+
 
 def keep(content: bytes, name: str) -> Path:
     """A file with this content, named after ``name`` and the content; it is written unless it is there.
@@ -15,7 +18,7 @@ def keep(content: bytes, name: str) -> Path:
         OSError: it cannot be written.
     """
     stem, dot, suffix = name.rpartition('.')
-    path = cache_folder('data').absolute() / f'{stem}-{hashlib.sha256(content).hexdigest()[:16]}{dot}{suffix}'
+    path = cache_folder('data').absolute() / f'{stem[-MOST:]}-{hashlib.sha256(content).hexdigest()[:16]}{dot}{suffix}'
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
