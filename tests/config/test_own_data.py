@@ -104,6 +104,18 @@ def test_what_changed_is_told_once(tmp_path):
     assert "{val,test}_evaluator.ann_file: 'data/shapes/annotations/instances_val.json' -> '/cache/val.json'" in changes
     assert changes[-1] == 'batch: 7 images, 8 a step, 1 step an epoch (train_dataloader.batch_size)'
     assert use_data(cfg, objects(tmp_path), ('train', 'val')) == changes[-1:]
+    assert use_data(cfg, objects(tmp_path), ('test',)) == []
+
+
+def test_an_epoch_is_told_with_its_wrappers_and_processes(tmp_path, monkeypatch):
+    cfg = config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    inner = dict(type='ConcatDataset', datasets=[dict(cfg.train_dataloader.dataset)])
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=inner)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=6)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    *_, told = use_data(cfg, objects(tmp_path), ('train',))
+    assert told == 'batch: 21 images, 4 a step, 6 steps an epoch; 6 steps are 1.1 epochs (train_dataloader.batch_size)'
 
 
 def test_wrappers_and_settings_of_the_data_set_stay(tmp_path):

@@ -1,5 +1,6 @@
 """``--data``: a config with the data of users in the place of its own."""
 
+import os
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -76,7 +77,7 @@ def use_data(cfg: Config, data: OwnData, needed: tuple[str, ...], learned: tuple
         _use_metrics(cfg, split, data, parts[split])
     use_classes(cfg, len(classes))
     _name_of_best(cfg, data)
-    return [*_folded(_changes(before, cfg.to_dict())), *_advice(cfg, parts)]
+    return [*_folded(_changes(before, cfg.to_dict())), *(_advice(cfg, parts) if 'train' in needed else ())]
 
 
 def _parts(data: OwnData, needed: list[str]) -> dict[str, Part]:
@@ -293,13 +294,21 @@ def _advice(cfg: Config, parts: dict[str, Part]) -> Iterator[str]:
     size = loader.get('batch_size') if isinstance(loader, dict) else None
     if not part or not isinstance(size, int):
         return
-    in_epoch = counted(-(-part.images // size), 'step')
-    line = f'batch: {counted(part.images, "image")}, {size} a step, {in_epoch} an epoch'
+    images, size = part.images * _times(loader.get('dataset')), size * int(os.environ.get('WORLD_SIZE', 1))
+    line = f'batch: {counted(images, "image")}, {size} a step, {counted(-(-images // size), "step")} an epoch'
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     if isinstance(steps, int):
-        epochs = steps * size / part.images
+        epochs = steps * size / images
         line += f'; {steps} steps are {epochs:.{0 if epochs >= 10 else 1}f} epochs'
     yield f'{line} (train_dataloader.batch_size)'
+
+
+def _times(node: Any) -> int:
+    """How often a data set within its wrappers is gone through in an epoch."""
+    if not isinstance(node, dict):
+        return 1
+    inner = node.get('dataset') or next(iter(node.get('datasets') or ()), None)
+    return (node.get('times', 1) if bare_type(node) == 'RepeatDataset' else 1) * _times(inner)
 
 
 def describe(data: OwnData) -> list[str]:
