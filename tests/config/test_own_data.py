@@ -120,14 +120,14 @@ def test_an_epoch_is_told_with_its_wrappers_and_processes(tmp_path, monkeypatch)
 
 def test_wrappers_and_settings_of_the_data_set_stay(tmp_path):
     cfg = config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
-    leaf = dict(cfg.train_dataloader.dataset, filter_cfg=dict(min_size=32), indices=4)
+    leaf = dict(cfg.train_dataloader.dataset, filter_cfg=dict(min_size=32), indices=4, return_classes=True)
     several = dict(type='ConcatDataset', datasets=[leaf, leaf])
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=several)
     use_data(cfg, objects(tmp_path), ('train',))
     assert cfg.train_dataloader.dataset.type == 'RepeatDataset'
     [(key, found)] = leaf_datasets(cfg, 'train')
     assert key == 'train_dataloader.dataset.dataset.datasets.0'
-    assert (found.filter_cfg, found.indices) == (dict(min_size=32), 4)
+    assert (found.filter_cfg, found.indices, found.return_classes) == (dict(min_size=32), 4, True)
     assert 'split' not in found
 
 
@@ -157,6 +157,9 @@ def test_the_order_of_the_classes_in_the_checkpoint_counts_more(tmp_path):
         ('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', {}, 'wants boxes and maps'),
         ('mmdet::htc/htc_r50_fpn_1x_coco.py', {}, 'wants boxes and maps'),
         ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', dict(default_scope='mmpretrain'), "is 'mmpretrain'"),
+        ('mmdet::fast_rcnn/fast-rcnn_r50_fpn_1x_coco.py', {}, r'train_dataloader\.dataset\.pipeline has LoadProposals'),
+        ('mmdet::sort/sort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py', {}, 'through videos'),
+        ('mmdet::reid/reid_r50_8xb32-6e_mot16train80_test-mot16val20.py', {}, 'whether objects are the same'),
         ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {}, 'MultiSourceSampler'),
     ],
 )

@@ -181,7 +181,7 @@ def test_segments_of_a_panoptic_model(trained, images):
         ('grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', 'wants a text with each picture'),
         ('bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval', 'follows objects through'),
         ('masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019', 'has PackTrackInputs'),
-        ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'has LoadProposals, predict has pictures only'),
+        ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'has LoadProposals, expected LoadImageFromFile; predict'),
         ('reid/reid_r50_8xb32-6e_mot16train80_test-mot16val20', 'tells whether objects are the same'),
     ],
 )

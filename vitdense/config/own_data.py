@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from vitdense.config.datasets import leaf_datasets, metrics
+from vitdense.config.needs import more_than_pictures
 from vitdense.config.tree import look_up
 from vitdense.console import silent_imports
 from vitdense.datasets.formats import OwnData, Part
@@ -16,7 +17,10 @@ from vitdense.registry import bare_type, nearest_type_names
 
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 SPLITS = ('train', 'val', 'test')
-KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'indices', 'serialize_data', 'lazy_init', 'max_refetch', 'backend_args')
+KEPT = (
+    *('pipeline', 'filter_cfg', 'test_mode', 'indices', 'serialize_data', 'lazy_init', 'max_refetch', 'backend_args'),
+    'return_classes',
+)
 """Settings of a data set that have nothing to do with its files."""
 
 OF_RELEASES = {
@@ -44,6 +48,8 @@ def task_of(cfg: Config) -> str:
             steps = [step for step in leaf.get('pipeline') or [] if isinstance(step, dict)]
             if 'Panoptic' in kind or any(step.get('with_seg') for step in steps):
                 raise ValueError(f'--data has boxes, polygons or semantic maps, {key} ({kind}) wants boxes and maps')
+            if more := more_than_pictures(steps):
+                raise ValueError(f'--data has boxes, polygons or semantic maps, {key}.pipeline {more}')
     return TASKS[scope]
 
 
