@@ -27,8 +27,8 @@ def test_steps(cfg: Config) -> tuple[list[ConfigDict], ConfigDict]:
                 raise ValueError(f'{key}.pipeline {more}; predict finds what is in single pictures')
             if text := wants_texts(steps):
                 raise ValueError(
-                    f'{key}.pipeline hands on {text!r}: the model wants a text with each picture, and predict has none; '
-                    'DetInferencer of mmdet takes texts'
+                    f'{key}.pipeline hands on {text!r}: the model wants a text with each picture; predict has none, '
+                    'DetInferencer of mmdet does'
                 )
             loader = next((step for step in steps if bare_type(step) in LOADERS), ConfigDict())
             return [step for step in steps if not bare_type(step).startswith('Load')], loader
