@@ -10,6 +10,7 @@ from support import CONFIGS
 from support.own_data import DISC, SLAB, write_tree, xml
 from support.scan import load
 
+from vitdense.config.building import BuildError
 from vitdense.config.class_counts import miscounts
 from vitdense.config.datasets import leaf_datasets
 from vitdense.config.load import load_config
@@ -131,6 +132,26 @@ def test_wrappers_and_settings_of_the_data_set_stay(tmp_path):
     assert 'split' not in found
 
 
+def test_metrics_of_releases_make_room_for_one_of_any_data(tmp_path):
+    cfg = config('mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py')
+    use_data(cfg, objects(tmp_path), ('train', 'val'))
+    [metric] = cfg.val_evaluator
+    assert (metric.type, metric.metric, metric.ann_file) == (
+        'vitdense.CocoMetric',
+        ['bbox', 'segm'],
+        '/cache/val.json',
+    )
+    assert len(cfg.test_evaluator) == 1
+    voc = dict(type='VOCMetric', metric='mAP', eval_mode='11points')
+    cfg.val_evaluator = dict(type='Evaluator', metrics=[voc, dict(voc, iou_thrs=[0.75])])
+    use_data(cfg, objects(tmp_path), ('train', 'val'))
+    assert cfg.val_evaluator.metrics == [dict(type='vitdense.CocoMetric', metric=['bbox'], ann_file='/cache/val.json')]
+    cfg = config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py')
+    cfg.val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='CityscapesMetric', output_dir='x')]
+    use_data(cfg, maps(tmp_path), ('train', 'val'))
+    assert cfg.val_evaluator == [dict(type='IoUMetric', iou_metrics=['mIoU'])]
+
+
 def test_the_order_of_the_classes_in_the_config_counts(tmp_path):
     cfg = config(str(CONFIGS / 'bccd/retinanet_pvtv2-b0_fpn_bccd.py'))
     data = objects(tmp_path)
@@ -223,3 +244,10 @@ def test_norms_of_several_processes_are_no_obstacle(tmp_path):
     use_data(cfg, objects(tmp_path), ('train', 'val'))
     assert cfg.model.roi_head.mask_head.num_classes == 3
     assert cfg.model.roi_head.mask_head.norm_cfg.type == 'MMSyncBN'
+
+
+def test_a_model_that_cannot_be_built_says_where(tmp_path):
+    cfg = config(str(CONFIGS / 'quickstart/retinanet_pvtv2-b0_fpn_shapes.py'))
+    cfg.model.neck.in_chanels = 8
+    with pytest.raises(BuildError, match=r"^model\.neck \(FPN\): .*'in_chanels'"):
+        use_data(cfg, objects(tmp_path), ('train', 'val'))

@@ -29,6 +29,7 @@ from support.trained import work_dir
 
 import vitdense
 from vitdense.compat import noise
+from vitdense.config.building import BuildError
 from vitdense.models.tasks import PANOPTIC
 from vitdense.predict import ImageError, Predictor, Result
 from vitdense.predict.sources import Frame
@@ -342,3 +343,8 @@ def test_what_is_no_model(trained, home, tmp_path):
     torch.save(other, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match=r'checkpoint: .*other\.pth'):
         vitdense.load(config, tmp_path / 'other.pth')
+    cfg = Config.fromfile(config)
+    cfg.model.neck.in_chanels = 8
+    cfg.dump(tmp_path / 'wrong.py')
+    with pytest.raises(BuildError, match=r"^model\.neck \(FPN\): .*'in_chanels'"):
+        vitdense.load(tmp_path / 'wrong.py', folder / 'best.pth')

@@ -11,7 +11,7 @@ from mmengine.registry import build_functions
 from vitdense.config.tree import places
 from vitdense.registry import bare_type, nearest_type_names
 
-PEERS = ('mmcv', 'mmdet', 'mmengine', 'mmseg', 'torch')
+PEERS = ('mmcv', 'mmdet', 'mmengine', 'mmseg', 'torch', 'transformers')
 """Packages whose classes refuse what a config gives them by whatever error comes first."""
 
 
@@ -26,7 +26,7 @@ def building(cfg: Config) -> Iterator[None]:
     Errors of vitdense, which say it themselves, and of classes of users, which need their traceback, stay as they are.
 
     Raises:
-        BuildError: a class of mmengine, mmcv, mmdet, mmseg or PyTorch refused its arguments.
+        BuildError: a class of mmengine, mmcv, mmdet, mmseg, transformers or PyTorch refused its arguments.
         KeyError: a type is not registered; the message has the nearest names as well.
     """
     try:

@@ -13,7 +13,7 @@ from vitdense.config.tree import look_up
 from vitdense.console import silent_imports
 from vitdense.datasets.formats import OwnData, Part
 from vitdense.names import counted, listed
-from vitdense.registry import bare_type, nearest_type_names
+from vitdense.registry import bare_type
 
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 SPLITS = ('train', 'val', 'test')
@@ -24,10 +24,16 @@ KEPT = (
 """Settings of a data set that have nothing to do with its files."""
 
 OF_RELEASES = {
-    'detection': ('VOCMetric', 'LVISMetric', 'LVISFixedAPMetric', 'OpenImagesMetric', 'CrowdHumanMetric'),
+    'detection': (
+        *('VOCMetric', 'LVISMetric', 'LVISFixedAPMetric', 'OpenImagesMetric', 'CrowdHumanMetric', 'CityScapesMetric'),
+        'OVCocoMetric',
+    ),
     'segmentation': ('CityscapesMetric',),
 }
 """Metrics that know only the data that they are named after."""
+
+GENERAL = {'detection': 'CocoMetric', 'segmentation': 'IoUMetric'}
+"""Metrics of any data, see ``vitdense.evaluation``."""
 
 LONGEST = 90
 """Letters of a value in a line; paths are told whole."""
@@ -165,16 +171,22 @@ def _replace(leaf: ConfigDict, kind: str, part: Part, prefix: dict[str, str], me
 
 
 def _use_metrics(cfg: Config, split: str, data: OwnData, part: Part) -> None:
-    """Let the evaluator read the same file, with a metric that takes any classes."""
+    """Let the evaluator read the same file, with one metric of any data in the place of those of other data."""
+    general, special = GENERAL[data.task], OF_RELEASES[data.task]
+    there = any(bare_type(metric) == general for _, metric in metrics(cfg, split))
+    for key, metric in reversed(list(metrics(cfg, split))):
+        if bare_type(metric) not in special:
+            continue
+        above, _, number = key.rpartition('.')
+        if there and number.isdigit():
+            look_up(cfg._cfg_dict, above).pop(int(number))
+            continue
+        measured = [name for name in ('bbox', 'segm') if name in (metric.get('metric') or ())] or ['bbox']
+        metric.clear()
+        metric.update(type=f'vitdense.{general}', **(dict(metric=measured) if data.task == 'detection' else {}))
+        there = True
     for _, metric in metrics(cfg, split):
-        kind = bare_type(metric)
-        if kind in OF_RELEASES[data.task]:
-            measured = [name for name in ('bbox', 'segm') if name in (metric.get('metric') or ())] or ['bbox']
-            metric.clear()
-            new = dict(type='vitdense.CocoMetric', metric=measured)
-            metric.update(new if data.task == 'detection' else dict(type='vitdense.IoUMetric'))
-            kind = bare_type(metric)
-        if data.task == 'detection' and (kind == 'CocoMetric' or 'ann_file' in metric):
+        if data.task == 'detection' and (bare_type(metric) == 'CocoMetric' or 'ann_file' in metric):
             metric['ann_file'] = part.ann_file
 
 
@@ -182,7 +194,13 @@ def _name_of_best(cfg: Config, data: OwnData) -> None:
     """Keep the best checkpoint by the main metric where the config has that of another data set."""
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     best = checkpoint.get('save_best')
-    if isinstance(best, str) and best.split('/')[0] in ('pascal_voc', 'lvis', 'openimages', 'crowd_human'):
+    if isinstance(best, str) and best.split('/')[0] in (
+        'pascal_voc',
+        'lvis',
+        'openimages',
+        'crowd_human',
+        'cityscapes',
+    ):
         checkpoint['save_best'] = 'auto'
 
 
@@ -191,14 +209,15 @@ def use_classes(cfg: Config, number: int) -> None:
 
     Raises:
         ValueError: a head counts things and stuff.
-        KeyError: a type of the model is not registered.
+        BuildError, KeyError: see :func:`~vitdense.config.building.building`.
     """
     with silent_imports():
         import vitdense.engine  # noqa: F401  first: it silences what onedl's packages print
+        from vitdense.config.building import building
         from vitdense.config.class_counts import classifying_heads, is_split, place_of
         from vitdense.config.swap.measure import build_weightless, scope_of, without_weights
 
-    with scope_of(cfg), silent_imports(), nearest_type_names():
+    with building(cfg), scope_of(cfg), silent_imports():
         model = build_weightless(_bare(without_weights(cfg.model)))
     for name, head in classifying_heads(model):
         node = look_up(cfg.model, place_of(name, cfg.model))

@@ -89,15 +89,15 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
 
     Raises:
         FileNotFoundError, ValueError: see :func:`load`.
-        KeyError: a type is not registered.
+        BuildError, KeyError: see :func:`~vitdense.config.building.building`.
     """
     from mmengine.device import get_device
     from mmengine.registry import MODELS, DefaultScope
 
     import vitdense.engine  # noqa: F401  it silences what the packages print
+    from vitdense.config.building import building
     from vitdense.config.settle import settle
     from vitdense.config.swap.measure import without_weights
-    from vitdense.registry import nearest_type_names
 
     from .model import Model
     from .pipeline import test_steps
@@ -105,7 +105,7 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     settle(cfg)
     test_steps(cfg)  # a model that cannot predict says so before it is built
     place = usable(device or get_device())
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
+    with building(cfg), DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         network = MODELS.build(without_weights(cfg.model))
     meta = fill(network, checkpoint) or data_meta(cfg)
     return Model(cfg, network, meta, place)
