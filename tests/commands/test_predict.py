@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -207,7 +208,9 @@ def test_bad_input(line, message, home, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_two_processes_write_one_file(predict, home, tmp_path):
-    alone = predict(home / 'data/images')
+    shutil.copytree(home / 'data/images', tmp_path / 'images')
+    alone = predict(tmp_path / 'images')
+    (tmp_path / 'images/text.jpg').write_text('text')
     command = [
         sys.executable,
         '-m',
@@ -219,7 +222,10 @@ def test_two_processes_write_one_file(predict, home, tmp_path):
     ]
     options = ['--model', home / 'detector', '--threshold', '0.5', '--device', 'cpu', '--out', 'two']
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    subprocess.run([*command, 'predict', home / 'data/images', *options], check=True, env=environment)
+    ran = subprocess.run([*command, 'predict', 'images', *options], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert 'text.jpg cannot be read: it is no image file' in ran.stderr
+    assert '4 sources in two' in ran.stdout
     assert files(tmp_path / 'two', '*.jsonl') == ['progress_0.jsonl', 'progress_1.jsonl']
     one, two = (json.loads((folder / 'predictions.json').read_text()) for folder in (alone, tmp_path / 'two'))
     assert one.keys() == two.keys()

@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, completed=len(outputs.done) - len(done) + len(unread))
     outputs.close()
     barrier()
-    if get_rank() == 0 and outputs.begun():
+    finished = outputs.finished()
+    if get_rank() == 0 and finished:
         file = outputs.finish(model.names)
         if args.label_studio is not None:
             outputs.finish_label_studio(model.names, model.palette, args.label_studio)
         earlier = f', {len(done)} of them by an earlier start' if done else ''
-        CONSOLE.print(f'{counted(len(origins) - len(unread), "source")} in {args.out}{earlier}; results: {file}')
+        CONSOLE.print(f'{counted(len(finished), "source")} in {args.out}{earlier}; results: {file}')
     for error in unread:
         print(f'error: {error}', file=sys.stderr, flush=True)
     leave()

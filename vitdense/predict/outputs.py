@@ -66,7 +66,7 @@ class Outputs:
         self.folder, self.pictures = folder, pictures
         self.settings = json.loads(json.dumps(settings))
         self.places = places_of(origins)
-        self.done = {entry['path'] for entry in self._entries()}
+        self.done = self.finished()
         self._progress = folder / f'progress_{rank}.jsonl'
         self._noted = False
         self._video: VideoFile | None = None
@@ -135,9 +135,9 @@ class Outputs:
         self._noted = True
         self.done.add(path)
 
-    def begun(self) -> bool:
-        """Whether any source is done, by whichever process; else nothing is there to finish."""
-        return bool(self._entries())
+    def finished(self) -> set[str]:
+        """Those of the sources that are done, by whichever process."""
+        return {entry['path'] for entry in self._entries()} & self.places.keys()
 
     def _results(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Source and entry of each picture that is done, in the order of the sources."""
