@@ -146,6 +146,10 @@ def test_metrics_of_releases_make_room_for_one_of_any_data(tmp_path):
     cfg.val_evaluator = dict(type='Evaluator', metrics=[voc, dict(voc, iou_thrs=[0.75])])
     use_data(cfg, objects(tmp_path), ('train', 'val'))
     assert cfg.val_evaluator.metrics == [dict(type='vitdense.CocoMetric', metric=['bbox'], ann_file='/cache/val.json')]
+    several = [dict(type='CocoMetric', ann_file=f'{k}.json', metric='bbox') for k in 'ab']
+    cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=several, dataset_prefixes=['a', 'b'])
+    use_data(cfg, objects(tmp_path), ('train', 'val'))
+    assert cfg.val_evaluator == [dict(type='CocoMetric', ann_file='/cache/val.json', metric='bbox')]
     cfg = config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py')
     cfg.val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='CityscapesMetric', output_dir='x')]
     use_data(cfg, maps(tmp_path), ('train', 'val'))

@@ -1,6 +1,7 @@
 """A trained model finds what those of mmdet and mmseg find through their own functions."""
 
 import logging
+import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from vitdense.compat import noise
 from vitdense.config.building import BuildError
 from vitdense.models.tasks import PANOPTIC
 from vitdense.predict import ImageError, Predictor, Result
+from vitdense.predict.load import find_model
 from vitdense.predict.sources import Frame
 
 TASKS = {'detector': 'detection', 'instances': 'instance segmentation', 'maps': 'semantic segmentation'}
@@ -330,6 +332,16 @@ def test_work_dirs_that_lack_something(files, error, message, tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(error, match=message):
         vitdense.load(tmp_path)
+
+
+def test_other_files_in_a_work_dir(tmp_path):
+    for name in ('best.pth', 'old.py', 'run.py', 'metrics.json'):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / 'old.py', (0, 0))
+    assert find_model(str(tmp_path)) == (str(tmp_path / 'run.py'), str(tmp_path / 'best.pth'))
+    for name in ('old.py', 'run.py'):
+        (tmp_path / name).unlink()
+    assert find_model(str(tmp_path))[0] == str(tmp_path / 'metrics.json')
 
 
 def test_what_is_no_model(trained, home, tmp_path):

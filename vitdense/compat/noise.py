@@ -25,6 +25,8 @@ NOISE = (
     'Warning: The polygon is out of bounds,',
     'Unnecessary conv bias before batch/instance norm',  # of official releases
     'For binary segmentation, we suggest using',  # one output or two: both are learned
+    'torch.meshgrid: in an upcoming release',
+    'DeprecationWarning: `num_anchors` is deprecated',
     "Failed to add <class 'mmengine.visualization",  # of an inferencer, which writes no log
     'Failed to search registry with scope "mmdet" in the "function" registry',  # the one of mmengine is right
     'Failed to search registry with scope "mmseg" in the "function" registry',

@@ -172,6 +172,9 @@ def _replace(leaf: ConfigDict, kind: str, part: Part, prefix: dict[str, str], me
 
 def _use_metrics(cfg: Config, split: str, data: OwnData, part: Part) -> None:
     """Let the evaluator read the same file, with one metric of any data in the place of those of other data."""
+    evaluator = cfg.get(f'{split}_evaluator')
+    if bare_type(evaluator) == 'MultiDatasetsEvaluator':  # a metric for each of several data sets, of which one is left
+        cfg[f'{split}_evaluator'] = [next(metrics(cfg, split))[1]]
     general, special = GENERAL[data.task], OF_RELEASES[data.task]
     there = any(bare_type(metric) == general for _, metric in metrics(cfg, split))
     for key, metric in reversed(list(metrics(cfg, split))):

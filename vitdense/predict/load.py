@@ -186,7 +186,7 @@ def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tupl
         if folder.suffix not in SUFFIXES and '::' not in source:
             raise FileNotFoundError(f'there is no work dir or config {source!r}')
         return source, None if checkpoint is None else str(checkpoint)
-    there = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+    there = sorted(folder.iterdir(), key=lambda file: (file.suffix == '.py', file.stat().st_mtime))  # the latest last
     configs = [file for file in there if file.suffix in SUFFIXES and file.is_file()]
     if not configs:
         names = listed([file.name for file in there], 5) or 'nothing'
