@@ -60,7 +60,7 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
 
     Raises:
         ImportError: what runs such a file is not installed.
-        ValueError: it is none, or is damaged.
+        ValueError: it is none, or is damaged; or the device cannot be used.
     """
     if path.endswith('.onnx'):
         from vitdense.export.runtime import OnnxModel
@@ -69,19 +69,16 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     if path.endswith('.pt2'):
         from vitdense.export.program_runtime import ProgramModel
 
-        return ProgramModel(path, device)
-    import torch
+        return ProgramModel(path, None if device is None else usable(device))
     from mmengine.device import get_device
 
     import vitdense.engine  # noqa: F401  it silences what the packages print
-    from vitdense.console import ignore_noise
     from vitdense.export.weights import facts_in, load_weights
 
-    ignore_noise()
     facts = facts_in(path)
     if facts is None:
         raise ValueError(f'model {path!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
-    return load_weights(path, facts, torch.device(device or get_device()))
+    return load_weights(path, facts, usable(device or get_device()))
 
 
 def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None = None) -> Predictor:
