@@ -1,10 +1,14 @@
 """An exported model in onnxruntime. Neither PyTorch nor the OpenMMLab packages are needed."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .exported import KEY, ExportedModel
+
+Provider = str | tuple[str, dict[str, Any]]
 
 
 class OnnxModel(ExportedModel):
@@ -21,16 +25,16 @@ class OnnxModel(ExportedModel):
 
         Raises:
             ImportError: onnxruntime is not installed.
-            ValueError: it is no ONNX file, or not one of vitdense.
+            ValueError: it is no ONNX file, or not one of vitdense; or the device cannot be used.
         """
         try:
             import onnxruntime
         except ImportError:
             raise ImportError('ONNX files need onnxruntime: pip install onnxruntime') from None
         self.path = path
-        wanted = ['CUDAExecutionProvider'] if str(device or '').startswith('cuda') else []
+        providers = providers_of(device or 'cpu', onnxruntime.get_available_providers())
         try:
-            self.session = onnxruntime.InferenceSession(os.fspath(path), providers=[*wanted, 'CPUExecutionProvider'])
+            self.session = onnxruntime.InferenceSession(os.fspath(path), providers=providers)
         except Exception as error:  # onnxruntime has its own classes
             raise ValueError(f'{path} is no ONNX file that onnxruntime can run: {error}') from None
         facts = self.session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -46,3 +50,19 @@ class OnnxModel(ExportedModel):
         if self.task == 'semantic segmentation':
             feed['size'] = np.array(size, np.int64)
         return self.session.run(None, feed)
+
+
+def providers_of(device: str, there: Sequence[str]) -> list[Provider]:
+    """What onnxruntime computes with on a device: 'cpu', 'cuda' or 'cuda:1'.
+
+    Raises:
+        ValueError: another device, or a GPU where ``there``, which is installed, has none.
+    """
+    kind, _, number = device.partition(':')
+    if kind not in ('cpu', 'cuda') or not (number or '0').isdigit():
+        raise ValueError(f'device {device!r}: expected cpu, cuda, cuda:1, ...')
+    if kind == 'cpu':
+        return ['CPUExecutionProvider']
+    if 'CUDAExecutionProvider' not in there:
+        raise ValueError(f'device {device!r} cannot be used: pip install onnxruntime-gpu brings it, found {there}')
+    return [('CUDAExecutionProvider', {'device_id': int(number or 0)}), 'CPUExecutionProvider']
