@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import options, report, resident
+from measuring import options, report
 
 import vitdense
+from vitdense.benchmark.machine import resident
 from vitdense.predict.outputs import Outputs
 from vitdense.predict.predictor import Predictor, ahead
 from vitdense.predict.sources import Frame, Origin, find

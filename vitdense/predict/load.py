@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitdense.files import WEIGHTS, checkpoints_in
-from vitdense.names import listed
+from vitdense.names import brief, listed
 
 from .predictor import Predictor
 
@@ -41,7 +41,7 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such source, no checkpoint in the work dir, or none is given with a config.
-        ValueError: the config cannot be used, or the checkpoint is of another model.
+        ValueError: the config or the device cannot be used, or the checkpoint is of another model.
     """
     config, weights = find_model(os.fspath(source), checkpoint)
     if config.endswith(EXPORTED):
@@ -60,7 +60,7 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
 
     Raises:
         ImportError: what runs such a file is not installed.
-        ValueError: it is none, or is damaged.
+        ValueError: it is none, or is damaged; or there is no such device.
     """
     if path.endswith('.onnx'):
         from vitdense.export.runtime import OnnxModel
@@ -69,10 +69,7 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     if path.endswith('.pt2'):
         from vitdense.export.program_runtime import ProgramModel
 
-        return ProgramModel(path, device)
-    import torch
-    from mmengine.device import get_device
-
+        return ProgramModel(path, usable(device))
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.console import ignore_noise
     from vitdense.export.weights import facts_in, load_weights
@@ -81,34 +78,52 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     facts = facts_in(path)
     if facts is None:
         raise ValueError(f'model {path!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
-    return load_weights(path, facts, torch.device(device or get_device()))
+    return load_weights(path, facts, usable(device))
 
 
-def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None = None) -> Predictor:
-    """A model of a config that has been read, see :func:`load`.
+def load_model(cfg: Config, checkpoint: str | None, device: str | torch.device | None = None) -> Predictor:
+    """A model of a config that has been read, see :func:`load`; without a checkpoint, its weights are drawn.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`load`.
         KeyError: a type is not registered.
     """
-    import torch
-    from mmengine.device import get_device
+    from mmengine.logging import MMLogger
     from mmengine.registry import MODELS, DefaultScope
 
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.config.settle import settle
     from vitdense.config.swap.measure import without_weights
-    from vitdense.console import ignore_noise
+    from vitdense.console import ignore_noise, quiet_console, silent_imports
     from vitdense.registry import nearest_type_names
 
     from .model import Model
 
     ignore_noise()
+    place = usable(device)
     settle(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
+    scope = cfg.get('default_scope') or 'mmengine'
+    with DefaultScope.overwrite_default_scope(scope), silent_imports(), nearest_type_names():
         network = MODELS.build(without_weights(cfg.model))
-    meta = fill(network, checkpoint) or data_meta(cfg)
-    return Model(cfg, network, meta, torch.device(device or get_device()))
+    if checkpoint is None:
+        quiet_console(MMLogger.get_current_instance())  # it would list all parameters
+        network.init_weights()
+    meta = (fill(network, checkpoint) if checkpoint else {}) or data_meta(cfg)
+    return Model(cfg, network, meta, place)
+
+
+def usable(device: str | torch.device | None) -> torch.device:
+    """A device of PyTorch, by default a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    import torch
+
+    try:
+        return torch.empty(0, device=device or ('cuda' if torch.cuda.is_available() else 'cpu')).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device {str(device)!r} cannot be used: {brief(error)}') from error
 
 
 def fill(network: nn.Module, checkpoint: str) -> dict[str, Any]:

@@ -21,16 +21,18 @@ from .predictor import Predictor
 from .results import IGNORED, Result
 from .sources import Frame
 
+OF_SIZE = ('Resize', 'Pad', 'Crop')
+"""In the names of transforms that change the size of a picture."""
+
 
 class Model(Predictor):
     """A trained detector or segmentor, see :func:`vitdense.load`.
 
     Attributes:
-        names, palette, task, iou_threshold: see :class:`Predictor`.
+        names, palette, task, iou_threshold, device, engine: see :class:`Predictor`.
         cfg: its config.
         steps: of its test pipeline, after what loads the image.
         network: the model of mmdet or mmseg, in evaluation mode.
-        device: where it computes.
     """
 
     def __init__(self, cfg: Config, network: nn.Module, meta: Mapping[str, Any], device: torch.device) -> None:
@@ -66,6 +68,13 @@ class Model(Predictor):
         return self._pipelines.run(
             dict(img=image, img_path=frame.path, img_id=0, img_shape=hw, ori_shape=hw, height=hw[0], width=hw[1])
         )
+
+    def fix_size(self, hw: tuple[int, int]) -> None:
+        """Put one resizing in the place of what changes the size in a test, see :class:`Predictor`."""
+        resize = ConfigDict(type='Resize', scale=hw[::-1], keep_ratio=False)
+        others = [step for step in self.steps if not any(word in bare_type(step) for word in OF_SIZE)]
+        self.steps = [resize, *others]
+        self._pipelines = threading.local()
 
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """Predict a batch, see :class:`Predictor`."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -34,12 +35,16 @@ class Predictor(ABC):
         palette: their colours.
         task: 'detection', 'instance segmentation', 'panoptic segmentation' or 'semantic segmentation'.
         iou_threshold: from which overlap on two detections of a class are one, where tiles are merged.
+        device: where it computes, as PyTorch names it.
+        engine: what computes.
     """
 
     names: tuple[str, ...]
     palette: tuple[RGB, ...]
     task: str
     iou_threshold: float = 0.5
+    device: Any = 'cpu'
+    engine: str = 'PyTorch'
 
     @abstractmethod
     def prepare(self, frame: Frame) -> Any:
@@ -48,6 +53,18 @@ class Predictor(ABC):
     @abstractmethod
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """What is in a batch of pictures, each prepared; detections of at least a score, the highest first."""
+
+    def fix_size(self, hw: tuple[int, int]) -> None:
+        """Let all pictures be stretched to one height and width, whatever a test makes of them.
+
+        Raises:
+            ValueError: the model takes pictures of its own size alone.
+        """
+        raise ValueError(f'the size of the pictures cannot be changed to {hw[0]} x {hw[1]}')
+
+    def giving_back(self) -> AbstractContextManager[None]:
+        """Within it, no memory is kept from one batch for the next."""
+        return nullcontext()
 
     def semantic_scores(self, frames: Sequence[Frame]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Label (H, W) and score (H, W) in [0, 1] of each pixel of a semantic map, for each picture.
