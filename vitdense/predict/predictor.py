@@ -1,5 +1,8 @@
 """From sources to results: what a model in PyTorch and an exported one have in common."""
 
+import os
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,8 +23,8 @@ from .sources import Frame, Origin, find
 In = TypeVar('In')
 Out = TypeVar('Out')
 Failed = Callable[[ImageError], None]
-READERS = 2
-"""Threads that decode and prepare pictures while the model computes."""
+READERS = max(2, min(4, os.cpu_count() or 1))
+"""Threads that decode and prepare pictures while the model computes, and as many that draw."""
 
 THRESHOLD = 0.3
 """Lowest score of a detection, as in mmdet's tools."""
@@ -215,6 +218,7 @@ def ahead(function: Callable[[In], Out], items: Iterable[In], most: int, failed:
     """``function`` of each item, in order, by threads that are at most ``most`` items ahead."""
     pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
+        _compute_alone(pool)
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -225,6 +229,24 @@ def ahead(function: Callable[[In], Out], items: Iterable[In], most: int, failed:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _compute_alone(pool: ThreadPoolExecutor) -> None:
+    """Start the threads of a pool, none of which gets the help of others in PyTorch: those belong to the model."""
+    torch: Any = sys.modules.get('torch')
+    if torch is None or torch.get_num_threads() == 1:
+        return
+    number, started = torch.get_num_threads(), threading.Barrier(READERS + 1)
+
+    def settle() -> None:
+        torch.get_num_threads()  # else the first operator of the thread would undo the next line
+        torch.set_num_threads(1)
+        started.wait()
+
+    for _ in range(READERS):
+        pool.submit(settle)
+    started.wait()
+    torch.set_num_threads(number)  # also what threads of others will begin with
 
 
 def _taken(future: Future[Out], failed: Failed | None) -> Iterator[Out]:
