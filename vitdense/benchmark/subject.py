@@ -19,7 +19,7 @@ from .parts import outermost
 HALF = {'cpu': torch.bfloat16, 'cuda': torch.float16}
 """Types of mixed precision, as PyTorch has them by default."""
 
-WARM_UP = 3
+WARM_UP = 2
 """Calls before anything is measured: memory is found, kernels are chosen, and ``torch.compile`` is done."""
 
 
@@ -91,7 +91,7 @@ class Subject:
         except Exception:  # a network that predicts need not stand what is counted without data
             self.complexity = None
         if self.compiled:
-            for name in self.outer:
+            for name in (name for name in self.outer if 'extractor' not in name):  # of regions: it looks at values
                 module = network.get_submodule(name)
                 module.forward = torch.compile(module.forward)
             self._warm_up('--compile: ')
@@ -123,7 +123,8 @@ class Subject:
         if not self.in_pytorch and not self.device.startswith('cpu'):
             return float('nan')
         with self.predictor.giving_back():
-            self()
+            if not self.in_pytorch:
+                self()  # gives back what the calls before have kept
             return extra_memory(self, self.device)
 
     def __call__(self) -> None:

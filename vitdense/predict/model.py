@@ -1,5 +1,6 @@
 """A trained model in PyTorch, of any config of mmdet, mmseg or vitdense."""
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,18 +49,23 @@ class Model(Predictor):
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
         self.steps, self._loader = test_steps(cfg)
-        self._pipelines = threading.local()
+        self._build_pipeline()
 
     @property
     def scope(self) -> str:
         """Where types without a prefix are looked for."""
         return self.cfg.get('default_scope') or 'mmengine'
 
+    def _build_pipeline(self) -> None:
+        """Not in the threads that prepare pictures: all threads have one default scope."""
+        with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
+            self._pipeline = Compose(self.steps)
+        self._pipelines = threading.local()
+
     def prepare(self, frame: Frame) -> dict[str, Any]:
         """What the pipeline of the test makes of a picture."""
         if not hasattr(self._pipelines, 'run'):  # transforms may remember what they did last: one set a thread
-            with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
-                self._pipelines.run = Compose(self.steps)
+            self._pipelines.run = copy.deepcopy(self._pipeline)
         image, hw = frame.image, frame.image.shape[:2]
         if self._loader.get('color_type') == 'grayscale':
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -74,7 +80,7 @@ class Model(Predictor):
         resize = ConfigDict(type='Resize', scale=hw[::-1], keep_ratio=False)
         others = [step for step in self.steps if not any(word in bare_type(step) for word in OF_SIZE)]
         self.steps = [resize, *others]
-        self._pipelines = threading.local()
+        self._build_pipeline()
 
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """Predict a batch, see :class:`Predictor`."""
