@@ -14,7 +14,7 @@ from vitdense.predict.sources import Frame
 
 from .complexity import Complexity, complexity_of, parameters_of
 from .machine import extra_memory
-from .parts import outermost
+from .parts import outermost, part_of
 
 HALF = {'cpu': torch.bfloat16, 'cuda': torch.float16}
 """Types of mixed precision, as PyTorch has them by default."""
@@ -91,9 +91,10 @@ class Subject:
         except Exception:  # a network that predicts need not stand what is counted without data
             self.complexity = None
         if self.compiled:
-            for name in (name for name in self.outer if 'extractor' not in name):  # of regions: it looks at values
-                module = network.get_submodule(name)
-                module.forward = torch.compile(module.forward)
+            for name in self.outer:
+                if part_of(name) != 'preprocessing' and 'extractor' not in name:  # of regions: it looks at values
+                    module = network.get_submodule(name)
+                    module.forward = torch.compile(module.forward)
             self._warm_up('--compile: ')
 
     def _warm_up(self, option: str) -> None:

@@ -105,6 +105,8 @@ def validation_images(cfg: Config) -> list[str]:
     """
     for split in ('val', 'test'):
         for _, leaf in leaf_datasets(cfg, split):
+            if leaf.get('data_root') and not os.path.isdir(leaf.data_root):
+                continue  # nor is it generated for this
             with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), silent_imports():
                 try:
                     dataset: Any = DATASETS.build({**leaf, 'pipeline': []})
