@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,28 @@ def test_what_is_compiled(kind, expected, measure, monkeypatch):
     assert compiled == expected
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_page(home, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'work_dirs').mkdir()
+    for target, source in {
+        'work_dirs/cells': 'detector',
+        'work_dirs/smaller': 'maps',
+        'cells.onnx': 'nothing.onnx',
+        'photos': 'data/images',
+    }.items():
+        (tmp_path / target).symlink_to(home / source)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    monkeypatch.chdir(tmp_path)
+    [block] = re.findall(r'```sh\n(.*?)```', (ROOT / 'docs/benchmark.md').read_text(), re.DOTALL)
+    for line in block.splitlines():
+        name, *arguments = shlex.split(line)
+        assert name == 'vitdense'
+        with pytest.raises(SystemExit) as end:
+            commands.cli([*arguments, *([] if '--rounds' in line else ['--rounds', '2']), '--device', 'cpu'])
+        assert not end.value.code, capsys.readouterr()
+        assert 'latency of a batch, p50' in capsys.readouterr().out
+
+
 def test_names_are_as_short_as_they_differ():
     assert names_of('runs/a', None) == ['a']
     assert names_of('mmdet::detr/detr_r50.py', 'x/model.onnx') == ['detr_r50', 'model.onnx']
@@ -180,7 +203,7 @@ def test_pictures_have_one_size(tmp_path, home):
         (['detector', '--batch-size', '0'], '--batch-size: expected a number above 0, found 0'),
         (['detector', '--size', '64'], '--size: expected 2 arguments'),
         (['detector', '--device', 'tpu'], "device 'tpu' cannot be used"),
-        (['nothing.onnx', '--amp'], '--amp is for models in PyTorch; an exported file is run as it is'),
+        (['nothing.onnx', '--amp'], '--amp is not for exported files, which are run as they are'),
         (['detector/best.pth'], "model 'detector/best.pth' is a checkpoint"),
         pytest.param(
             ['detector', '--device', 'cuda'],

@@ -16,9 +16,6 @@ from .complexity import Complexity, complexity_of, parameters_of
 from .machine import extra_memory
 from .parts import outermost, part_of
 
-HALF = {'cpu': torch.bfloat16, 'cuda': torch.float16}
-"""Types of mixed precision, as PyTorch has them by default."""
-
 WARM_UP = 2
 """Calls before anything is measured: memory is found, kernels are chosen, and ``torch.compile`` is done."""
 
@@ -110,7 +107,7 @@ class Subject:
     @property
     def runs_in(self) -> str:
         """What computes, and how."""
-        half = str(HALF.get(torch.device(self.device).type)).removeprefix('torch.')
+        half = str(torch.get_autocast_dtype(torch.device(self.device).type)).removeprefix('torch.')
         how = [f'{half} autocast'] * self.amp + ['compiled'] * self.compiled
         return ', '.join([self.predictor.engine, *how])
 
@@ -129,7 +126,6 @@ class Subject:
             return extra_memory(self, self.device)
 
     def __call__(self) -> None:
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, HALF[kind]) if self.amp else nullcontext():
+        with torch.autocast(torch.device(self.device).type) if self.amp else nullcontext():
             self.predictor.infer(self.frames, self.inputs, THRESHOLD)
         self.synchronize()

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> None:
         models = [load_any(args.model, args.checkpoint, args.device)]
         if args.vs:
             models.append(load_any(args.vs, args.vs_checkpoint, args.device))
-        exported = all(predictor.engine != 'PyTorch' for predictor, _ in models)
+        exported = not any(hasattr(predictor, 'network') for predictor, _ in models)
         for name in ('amp', 'compile'):
             if getattr(args, name) and exported:
-                raise ValueError(f'--{name} is for models in PyTorch; an exported file is run as it is')
+                raise ValueError(f'--{name} is not for exported files, which are run as they are')
         pictures, what = pictures_of(args.images, [predictor for predictor, _ in models], args.batch_size)
         hw = None if args.size is None else (args.size[0], args.size[1])
         subjects = [

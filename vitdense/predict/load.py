@@ -70,6 +70,8 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
         from vitdense.export.program_runtime import ProgramModel
 
         return ProgramModel(path, usable(device))
+    from mmengine.device import get_device
+
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.console import ignore_noise
     from vitdense.export.weights import facts_in, load_weights
@@ -78,7 +80,7 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     facts = facts_in(path)
     if facts is None:
         raise ValueError(f'model {path!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
-    return load_weights(path, facts, usable(device))
+    return load_weights(path, facts, usable(device or get_device()))
 
 
 def load_model(cfg: Config, checkpoint: str | None, device: str | torch.device | None = None) -> Predictor:
@@ -88,6 +90,7 @@ def load_model(cfg: Config, checkpoint: str | None, device: str | torch.device |
         FileNotFoundError, ValueError: see :func:`load`.
         KeyError: a type is not registered.
     """
+    from mmengine.device import get_device
     from mmengine.logging import MMLogger
     from mmengine.registry import MODELS, DefaultScope
 
@@ -100,7 +103,7 @@ def load_model(cfg: Config, checkpoint: str | None, device: str | torch.device |
     from .model import Model
 
     ignore_noise()
-    place = usable(device)
+    place = usable(device or get_device())
     settle(cfg)
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope), silent_imports(), nearest_type_names():

@@ -128,8 +128,8 @@ def resize(image: Tensor, side: int | None) -> Image.Image:
     scale = 1 if side is None else side / max(picture.size)
     if scale == 1:
         return picture
-    size = tuple(max(1, round(scale * length)) for length in picture.size)
-    return picture.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+    width, height = (max(1, round(scale * length)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _picture(image: Tensor) -> Image.Image:
