@@ -1,7 +1,7 @@
 """Fonts for names in any script: DejaVu Sans, which comes with matplotlib, and what the system has beyond it."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache, wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import ParamSpec
 
@@ -26,7 +26,6 @@ def letters_of(path: str) -> frozenset[int]:
         return frozenset()
 
 
-@lru_cache(4096)
 def font_for(text: str) -> str | None:
     """Path of the first font that has all letters of a text, ``None`` if none has."""
     needed = {ord(letter) for letter in text if not letter.isspace()}
