@@ -1,11 +1,15 @@
 """What the threads that read, prepare and draw leave alone."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import TRANSFORMS
+from support import ROOT
 from support.trained import work_dir
 
 import vitdense
@@ -51,3 +55,13 @@ def test_pipelines_are_built_where_the_model_is_loaded(tmp_path, monkeypatch):
     pictures = [np.zeros((30, 40, 3), np.uint8)] * 12
     assert len(model.predict(pictures, batch_size=2)) == 12
     assert builders == [threading.main_thread()]
+
+
+@pytest.mark.slow
+def test_loading_prints_nothing(tmp_path):
+    """Packages tell which optional parts they lack while they are imported, here by a step of the pipeline."""
+    folder = work_dir('maps', tmp_path)
+    command = [sys.executable, '-W', 'ignore', '-c', f'import vitdense; vitdense.load({str(folder)!r}, device="cpu")']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ('', '')

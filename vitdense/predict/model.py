@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from vitdense.config.datasets import leaf_datasets
+from vitdense.console import silent_imports
 from vitdense.models.tasks import PANOPTIC, SEMANTIC, task_of
 from vitdense.registry import bare_type, nearest_type_names
 from vitdense.visualization.palette import class_colors, class_names
@@ -58,7 +59,7 @@ class Model(Predictor):
 
     def _build_pipeline(self) -> None:
         """Not in the threads that prepare pictures: all threads have one default scope."""
-        with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
+        with DefaultScope.overwrite_default_scope(self.scope), silent_imports(), nearest_type_names():
             self._pipeline = Compose(self.steps)
         self._pipelines = threading.local()
 
