@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from detectors import CONFIGS, Batch
-from measuring import brief, clock_of, options, peak_memory, report
+from measuring import brief, clock_of, options, report
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
@@ -25,6 +25,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from vitdense.benchmark.machine import peak_memory
 from vitdense.config.load import load_config
 
 PACKAGES = ('vitdense', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')

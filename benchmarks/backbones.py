@@ -13,9 +13,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import brief, clock_of, extra_memory, options, report
+from measuring import brief, clock_of, options, report
 from torch import Tensor, nn
 
+from vitdense.benchmark.machine import extra_memory
 from vitdense.checkpoint.translate import convert
 from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
 from vitdense.models.layers.layout import pad_to_multiple

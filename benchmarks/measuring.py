@@ -1,12 +1,6 @@
-"""What the benchmarks share: options, clocks, memory, the description of the machine, and how results are shown."""
+"""What the benchmarks share: options, clocks, and how results are shown."""
 
 import argparse
-import contextlib
-import ctypes
-import gc
-import importlib.metadata
-import platform
-import resource
 import signal
 import sys
 import time
@@ -17,6 +11,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from vitdense.benchmark.machine import processor, versions
 from vitdense.console import CONSOLE
 
 
@@ -65,48 +60,6 @@ def _time_cuda(step: Callable, cache: torch.Tensor, head_start: int) -> float:
     return start.elapsed_time(end)
 
 
-def extra_memory(step: Callable, device: str) -> float:
-    """Megabytes at the peak of ``step`` beyond those before; NaN where they cannot be known.
-
-    On a GPU of what the allocator of PyTorch has given out, on a CPU of the resident memory of the process (Linux).
-    """
-    before, peak = _memory(step, device)
-    return peak - before
-
-
-def peak_memory(step: Callable, device: str) -> float:
-    """Megabytes at the peak of ``step``, with what was there before: see :func:`extra_memory`."""
-    return _memory(step, device)[1]
-
-
-def _memory(step: Callable, device: str) -> tuple[float, float]:
-    """Megabytes before ``step`` and at its peak."""
-    gc.collect()
-    if device == 'cuda':
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return before / 1e6, torch.cuda.max_memory_allocated() / 1e6
-    if sys.platform != 'linux':
-        return float('nan'), float('nan')
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already must not be taken for what is in use
-    Path('/proc/self/clear_refs').write_text('5')  # the peak becomes what is resident now
-    before = _peak_resident()
-    step()
-    return before / 1e6, _peak_resident() / 1e6
-
-
-def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def _peak_resident() -> int:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))
-
-
 def brief(error: Exception) -> str:
     """Type and first line of an exception, for a note."""
     return f'{type(error).__name__}: {error}'.strip().splitlines()[0]
@@ -114,15 +67,7 @@ def brief(error: Exception) -> str:
 
 def describe(device: str, packages: Iterable[str]) -> list[str]:
     """Command, machine and versions, a line each."""
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    cpu = next((line.split(': ')[1] for line in lines if line.startswith('model name')), platform.processor())
-    machine = torch.cuda.get_device_name() if device == 'cuda' else f'{cpu}, {torch.get_num_threads()} threads'
-    versions = []
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f'{name} {importlib.metadata.version(name)}')
-    return [f'`python {" ".join(sys.argv)}`', machine, f'Python {platform.python_version()}, {", ".join(versions)}']
+    return [f'`python {" ".join(sys.argv)}`', processor(device), versions(packages)]
 
 
 def report(

@@ -24,9 +24,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import brief, clock_of, extra_memory, options, report
+from measuring import brief, clock_of, options, report
 from torch import Tensor
 
+from vitdense.benchmark.machine import extra_memory
 from vitdense.compat import mmcv_ext
 from vitdense.ops.ms_deform_attn import BACKENDS, BackendUnavailableError, ms_deform_attn, use_backend
 

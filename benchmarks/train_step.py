@@ -15,9 +15,10 @@ from functools import partial
 
 import torch
 from detectors import CASES, Batch, Detector, Maps, Ours, ours
-from measuring import brief, clock_of, extra_memory, options, report
+from measuring import brief, clock_of, options, report
 from torch import Tensor
 
+from vitdense.benchmark.machine import extra_memory
 from vitdense.checkpoint.translate import convert
 
 PACKAGES = ('vitdense', 'torch', 'transformers', 'onedl-mmdetection')

@@ -121,7 +121,7 @@ def quiet_console(logger: MMLogger) -> None:
 
 @contextmanager
 def silent_imports() -> Iterator[None]:
-    """For imports of OpenMMLab packages: onedl's print which optional parts they lack."""
+    """For what prints: onedl's packages, which optional parts they lack; COCO files, how they are read."""
     with redirect_stdout(io.StringIO()):
         yield
 

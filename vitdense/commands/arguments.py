@@ -210,6 +210,29 @@ def export(parser: Parser) -> None:
     )
 
 
+def benchmark(parser: Parser) -> None:
+    """Options of ``vitdense benchmark``."""
+    parser.description = 'Measure parameters, FLOPs, latency, memory and the time of each part of a model, or of two.'
+    count = number(int, 'above 0', lambda n: n > 0)
+    what = 'work dir, config (with random weights if it has no --checkpoint), or exported file'
+    parser.add_argument('model', metavar='MODEL', help=what)
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument('--vs', metavar='MODEL2', help='another one, which takes turns with the first')
+    parser.add_argument('--vs-checkpoint', metavar='FILE', help='its checkpoint')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default, if there is one')
+    parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='pictures at once (%(default)s)')
+    parser.add_argument(
+        '--size', type=count, nargs=2, metavar=('H', 'W'), help='of the pictures, by default as a test resizes them'
+    )
+    parser.add_argument(
+        '--images', nargs='+', metavar='IMAGE', help='to predict, by default of the validation if they are there'
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision: bfloat16 on a CPU, float16 on a GPU')
+    parser.add_argument('--compile', action='store_true', help='torch.compile backbone, neck and head')
+    parser.add_argument('--rounds', type=count, default=30, metavar='N', help='(%(default)s)')
+    parser.add_argument('--threads', type=count, metavar='N', help='on a CPU, by default those of PyTorch')
+
+
 def flops(parser: Parser) -> None:
     """Options of ``tools/get_flops.py``."""
     parser.description = 'Count parameters and FLOPs (multiply-adds) of one image.'
@@ -243,7 +266,8 @@ def compare(parser: Parser) -> None:
 
 
 COMMANDS: dict[str, Callable[[Parser], None]] = {
-    command.__name__: command for command in (train, test, check, overfit, predict, export, convert, flops, compare)
+    command.__name__: command
+    for command in (train, test, check, overfit, predict, export, benchmark, convert, flops, compare)
 }
 """The options of each command, by the name of its file in this folder."""
 

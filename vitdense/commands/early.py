@@ -33,10 +33,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError('--format and --val-fraction are of --data, which is not given')
     if 'config' in args:
         config_path(args.config)
-    if 'model' in args:
-        config_path(find_model(args.model, args.checkpoint)[0])
-    if given.get('checkpoint') and ('model' not in args or Path(args.checkpoint).suffix):  # else the name of a release
-        check_checkpoint(args.checkpoint)
+    for model, checkpoint in (('model', 'checkpoint'), ('vs', 'vs_checkpoint')):
+        if given.get(model):
+            config_path(find_model(given[model], given[checkpoint])[0])
+    for name in (given.get('checkpoint'), given.get('vs_checkpoint')):
+        if name and ('model' not in args or Path(name).suffix):  # else the name of a release
+            check_checkpoint(name)
     if given.get('resume') not in (None, 'auto'):
         check_checkpoint(args.resume)
     if 'source' in args and Path(args.source).suffix:  # without, it is the name of a release

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vitdense.commands.arguments import FORMATS
 from vitdense.config.datasets import leaf_datasets
-from vitdense.console import CONSOLE
+from vitdense.console import CONSOLE, silent_imports
 from vitdense.export.evaluate import differing, evaluate
 from vitdense.export.onnx import to_onnx
 from vitdense.export.program import to_program
@@ -105,7 +105,9 @@ def validation_images(cfg: Config) -> list[str]:
     """
     for split in ('val', 'test'):
         for _, leaf in leaf_datasets(cfg, split):
-            with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+            if leaf.get('data_root') and not os.path.isdir(leaf.data_root):
+                continue  # nor is it generated for this
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), silent_imports():
                 try:
                     dataset: Any = DATASETS.build({**leaf, 'pipeline': []})
                     paths = [dataset.get_data_info(i)['img_path'] for i in spread(len(dataset))]

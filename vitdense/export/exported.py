@@ -4,6 +4,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ class ExportedModel(Predictor):
     @abstractmethod
     def run(self, image: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
         """Outputs of the graph for pictures (B, 3, H', W'); a segmentor gives maps of the ``size``, (H, W)."""
+
+    def fix_size(self, hw: tuple[int, int]) -> None:
+        """Put one resizing in the place of that of the test, see :class:`Predictor`."""
+        self.preprocess = replace(self.preprocess, rule='stretch', size=hw[::-1])
 
     def prepare(self, frame: Frame) -> np.ndarray:
         """(3, H', W') float32."""

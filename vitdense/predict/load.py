@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitdense.files import WEIGHTS, checkpoints_in
-from vitdense.names import listed
+from vitdense.names import brief, listed
 
 from .predictor import Predictor
 
@@ -69,7 +69,7 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     if path.endswith('.pt2'):
         from vitdense.export.program_runtime import ProgramModel
 
-        return ProgramModel(path, None if device is None else usable(device))
+        return ProgramModel(path, usable(device))
     from mmengine.device import get_device
 
     import vitdense.engine  # noqa: F401  it silences what the packages print
@@ -81,20 +81,22 @@ def load_exported(path: str, device: str | torch.device | None = None) -> Predic
     return load_weights(path, facts, usable(device or get_device()))
 
 
-def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None = None) -> Predictor:
-    """A model of a config that has been read, see :func:`load`.
+def load_model(cfg: Config, checkpoint: str | None, device: str | torch.device | None = None) -> Predictor:
+    """A model of a config that has been read, see :func:`load`; without a checkpoint, its weights are drawn.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`load`.
         BuildError, KeyError: see :func:`~vitdense.config.building.building`.
     """
     from mmengine.device import get_device
+    from mmengine.logging import MMLogger
     from mmengine.registry import MODELS, DefaultScope
 
     import vitdense.engine  # noqa: F401  it silences what the packages print
     from vitdense.config.building import building
     from vitdense.config.settle import settle
     from vitdense.config.swap.measure import without_weights
+    from vitdense.console import quiet_console, silent_imports
 
     from .model import Model
     from .pipeline import test_steps
@@ -102,14 +104,18 @@ def load_model(cfg: Config, checkpoint: str, device: str | torch.device | None =
     settle(cfg)
     test_steps(cfg)  # a model that cannot predict says so before it is built
     place = usable(device or get_device())
-    with building(cfg), DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+    scope = cfg.get('default_scope') or 'mmengine'
+    with building(cfg), DefaultScope.overwrite_default_scope(scope), silent_imports():
         network = MODELS.build(without_weights(cfg.model))
-    meta = fill(network, checkpoint) or data_meta(cfg)
+    if checkpoint is None:
+        quiet_console(MMLogger.get_current_instance())  # it would list all parameters
+        network.init_weights()
+    meta = (fill(network, checkpoint) if checkpoint else {}) or data_meta(cfg)
     return Model(cfg, network, meta, place)
 
 
-def usable(device: str | torch.device) -> torch.device:
-    """A device on which something can be computed.
+def usable(device: str | torch.device | None) -> torch.device:
+    """A device on which something can be computed, by default a GPU if there is one.
 
     Raises:
         ValueError: it is none, or this machine has none such.
@@ -117,12 +123,11 @@ def usable(device: str | torch.device) -> torch.device:
     import torch
 
     try:
-        found = torch.device(device)
+        found = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(1, device=found)
     except Exception as error:  # of any kind, which differs from one kind of device to the other
         there = ', '.join(['cpu', *(f'cuda:{k}' for k in range(torch.cuda.device_count()))])
-        reason = str(error).partition('\n')[0]
-        raise ValueError(f'device {str(device)!r} cannot be used, there is {there}: {reason}') from None
+        raise ValueError(f'device {str(device)!r} cannot be used, there is {there}: {brief(error)}') from None
     return found
 
 

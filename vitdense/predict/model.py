@@ -13,8 +13,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from vitdense.console import silent_imports
 from vitdense.models.tasks import PANOPTIC, SEMANTIC, task_of
-from vitdense.registry import nearest_type_names
+from vitdense.registry import bare_type, nearest_type_names
 from vitdense.visualization.palette import class_colors, class_names
 
 from .pipeline import test_steps
@@ -22,16 +23,18 @@ from .predictor import Predictor
 from .results import IGNORED, Result
 from .sources import Frame
 
+OF_SIZE = ('Resize', 'Pad', 'Crop')
+"""In the names of transforms that change the size of a picture."""
+
 
 class Model(Predictor):
     """A trained detector or segmentor, see :func:`vitdense.load`.
 
     Attributes:
-        names, palette, task, iou_threshold: see :class:`Predictor`.
+        names, palette, task, iou_threshold, device, engine: see :class:`Predictor`.
         cfg: its config.
         steps: of its test pipeline, after what loads the image.
         network: the model of mmdet or mmseg, in evaluation mode.
-        device: where it computes.
     """
 
     def __init__(self, cfg: Config, network: nn.Module, meta: Mapping[str, Any], device: torch.device) -> None:
@@ -47,19 +50,23 @@ class Model(Predictor):
         self.task = task_of(network)
         self.iou_threshold = _nms_threshold(cfg.model)
         self.steps, self._loader = test_steps(cfg)
-        with DefaultScope.overwrite_default_scope(self.scope), nearest_type_names():
-            self._pipeline = Compose(self.steps)
-        self._copies = threading.local()
+        self._build_pipeline()
 
     @property
     def scope(self) -> str:
         """Where types without a prefix are looked for."""
         return self.cfg.get('default_scope') or 'mmengine'
 
+    def _build_pipeline(self) -> None:
+        """Not in the threads that prepare pictures: all threads have one default scope."""
+        with DefaultScope.overwrite_default_scope(self.scope), silent_imports(), nearest_type_names():
+            self._pipeline = Compose(self.steps)
+        self._pipelines = threading.local()
+
     def prepare(self, frame: Frame) -> dict[str, Any]:
         """What the pipeline of the test makes of a picture."""
-        if not hasattr(self._copies, 'run'):  # transforms may remember what they did last: one set a thread
-            self._copies.run = deepcopy(self._pipeline)  # not built here: the default scope is one for all threads
+        if not hasattr(self._pipelines, 'run'):  # transforms may remember what they did last: one set a thread
+            self._pipelines.run = deepcopy(self._pipeline)
         image, hw = frame.image, frame.image.shape[:2]
         if self._loader.get('color_type') == 'grayscale':
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -68,6 +75,13 @@ class Model(Predictor):
         return self._copies.run(
             dict(img=image, img_path=frame.path, img_id=0, img_shape=hw, ori_shape=hw, height=hw[0], width=hw[1])
         )
+
+    def fix_size(self, hw: tuple[int, int]) -> None:
+        """Put one resizing in the place of what changes the size in a test, see :class:`Predictor`."""
+        resize = ConfigDict(type='Resize', scale=hw[::-1], keep_ratio=False)
+        others = [step for step in self.steps if not any(word in bare_type(step) for word in OF_SIZE)]
+        self.steps = [resize, *others]
+        self._build_pipeline()
 
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """Predict a batch, see :class:`Predictor`."""

@@ -1,9 +1,13 @@
 """From sources to results: what a model in PyTorch and an exported one have in common."""
 
+import os
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,8 +23,8 @@ from .sources import Frame, Origin, find
 In = TypeVar('In')
 Out = TypeVar('Out')
 Failed = Callable[[ImageError], None]
-READERS = 2
-"""Threads that decode and prepare pictures while the model computes."""
+READERS = max(2, min(4, os.cpu_count() or 1))
+"""Threads that decode and prepare pictures while the model computes, and as many that draw."""
 
 THRESHOLD = 0.3
 """Lowest score of a detection, as in mmdet's tools."""
@@ -34,12 +38,16 @@ class Predictor(ABC):
         palette: their colours.
         task: 'detection', 'instance segmentation', 'panoptic segmentation' or 'semantic segmentation'.
         iou_threshold: from which overlap on two detections of a class are one, where tiles are merged.
+        device: where it computes, as PyTorch names it.
+        engine: what computes.
     """
 
     names: tuple[str, ...]
     palette: tuple[RGB, ...]
     task: str
     iou_threshold: float = 0.5
+    device: Any = 'cpu'
+    engine: str = 'PyTorch'
 
     @abstractmethod
     def prepare(self, frame: Frame) -> Any:
@@ -48,6 +56,18 @@ class Predictor(ABC):
     @abstractmethod
     def infer(self, frames: Sequence[Frame], inputs: Sequence[Any], threshold: float) -> list[Result]:
         """What is in a batch of pictures, each prepared; detections of at least a score, the highest first."""
+
+    def fix_size(self, hw: tuple[int, int]) -> None:
+        """Let all pictures be stretched to one height and width, whatever a test makes of them.
+
+        Raises:
+            ValueError: the model takes pictures of its own size alone.
+        """
+        raise ValueError(f'the size of the pictures cannot be changed to {hw[0]} x {hw[1]}')
+
+    def giving_back(self) -> AbstractContextManager[None]:
+        """Within it, no memory is kept from one batch for the next."""
+        return nullcontext()
 
     def semantic_scores(self, frames: Sequence[Frame]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Label (H, W) and score (H, W) in [0, 1] of each pixel of a semantic map, for each picture.
@@ -198,6 +218,7 @@ def ahead(function: Callable[[In], Out], items: Iterable[In], most: int, failed:
     """``function`` of each item, in order, by threads that are at most ``most`` items ahead."""
     pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
+        _compute_alone(pool)
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -208,6 +229,24 @@ def ahead(function: Callable[[In], Out], items: Iterable[In], most: int, failed:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _compute_alone(pool: ThreadPoolExecutor) -> None:
+    """Start the threads of a pool, none of which gets the help of others in PyTorch: those belong to the model."""
+    torch: Any = sys.modules.get('torch')
+    if torch is None or torch.get_num_threads() == 1:
+        return
+    number, started = torch.get_num_threads(), threading.Barrier(READERS + 1)
+
+    def settle() -> None:
+        torch.get_num_threads()  # else the first operator of the thread would undo the next line
+        torch.set_num_threads(1)
+        started.wait()
+
+    for _ in range(READERS):
+        pool.submit(settle)
+    started.wait()
+    torch.set_num_threads(number)  # also what threads of others will begin with
 
 
 def _taken(future: Future[Out], failed: Failed | None) -> Iterator[Out]:

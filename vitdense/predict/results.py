@@ -107,7 +107,7 @@ class Result:
         boxes, labels, scores, masks = (
             None if semantic is not None or value is None else torch.from_numpy(value) for value in values
         )
-        image = torch.from_numpy(np.ascontiguousarray(self.image[..., ::-1].transpose(2, 0, 1)))
+        image = torch.from_numpy(np.ascontiguousarray(self.image[..., ::-1])).permute(2, 0, 1)
         return draw(image, Labels(boxes, labels, scores, masks, semantic), self.names, self.palette, side)
 
     def save(self, path: str | os.PathLike) -> Path:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import max_pool2d
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import draw_segmentation_masks
 
 from .fonts import DEFAULT, font_for, legible
 from .labels import IGNORED, Labels
@@ -77,13 +77,13 @@ def draw(
     h, w = image.shape[1:]
     picture = resize(image, side)
     width, height = picture.size
-    canvas = pil_to_tensor(picture)
+    line = line_width(picture)
     if labels.semantic is not None:
-        canvas = _paint(canvas, nearest(labels.semantic, height, width), colors)
+        picture = _picture(_paint(pil_to_tensor(picture), nearest(labels.semantic, height, width), colors))
     if labels.masks is not None and labels.classes is not None and len(labels.masks):
-        canvas = _paint_objects(canvas, labels.masks, labels.classes, colors, line_width(picture))
+        picture = _picture(_paint_objects(pil_to_tensor(picture), labels.masks, labels.classes, colors, line))
     if labels.boxes is None or labels.classes is None or not len(labels.boxes):
-        return to_pil_image(canvas)
+        return picture
     scale = torch.tensor([width / w, height / h, width / w, height / h])
     limit = torch.tensor([width - 1, height - 1, width - 1, height - 1])
     boxes = labels.boxes * scale
@@ -92,11 +92,13 @@ def draw(
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     order = drawn[(-area if labels.scores is None else labels.scores)[drawn].argsort(stable=True)]
     if not len(order):
-        return to_pil_image(canvas)
-    line = line_width(picture) if len(order) < CROWD else line_width(picture) * 2 // 3
+        return picture
+    line = line if len(order) < CROWD else line * 2 // 3
     numbers = labels.classes.tolist()
     line_colors = [color_of(colors, numbers[i]) for i in order.tolist()]
-    picture = to_pil_image(draw_bounding_boxes(canvas, boxes[order], colors=line_colors, width=line))
+    pen = ImageDraw.Draw(picture)
+    for box, color in zip(boxes[order].tolist(), line_colors, strict=True):
+        pen.rectangle(box, width=line, outline=color)
     counts = labels.present()
     weight = area if labels.scores is None else labels.scores
     important = sorted(order.tolist(), key=lambda i: (counts[numbers[i]], -float(weight[i])))
@@ -122,12 +124,17 @@ def line_width(picture: Image.Image) -> int:
 
 def resize(image: Tensor, side: int | None) -> Image.Image:
     """A (3, H, W) uint8 image as a picture whose longer side has ``side`` pixels."""
-    picture = to_pil_image(image)
+    picture = _picture(image)
     scale = 1 if side is None else side / max(picture.size)
     if scale == 1:
         return picture
-    size = tuple(max(1, round(scale * length)) for length in picture.size)
-    return picture.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+    width, height = (max(1, round(scale * length)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """A (3, H, W) uint8 image; in the order of Pillow, which copies others pixel by pixel and lets no thread run."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def nearest(maps: Tensor, height: int, width: int) -> Tensor:

@@ -91,6 +91,7 @@ def contrast(a: RGB, b: RGB) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@lru_cache
 def text_color(background: RGB) -> RGB:
     """Black or white, whichever can be read better; the contrast is never below 4.5."""
     return max(((0, 0, 0), (255, 255, 255)), key=lambda color: contrast(color, background))
