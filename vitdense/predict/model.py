@@ -72,7 +72,7 @@ class Model(Predictor):
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         if self._loader.get('to_float32'):
             image = image.astype(np.float32)
-        return self._copies.run(
+        return self._pipelines.run(
             dict(img=image, img_path=frame.path, img_id=0, img_shape=hw, ori_shape=hw, height=hw[0], width=hw[1])
         )
 
