@@ -5,9 +5,9 @@ from typing import Any
 
 def translated(value: Any, spatial_shapes: Any, sampling_locations: Any, attention_weights: Any) -> Any:
     """:func:`vitdense.ops.ms_deform_attn.ms_deform_attn`, for ``torch.onnx.export(custom_translation_table=...)``."""
-    from onnxscript import opset20
+    from onnxscript import opset18
 
-    op: Any = opset20
+    op: Any = opset18
     levels, points = int(sampling_locations.shape[3]), int(sampling_locations.shape[4])
     channels = int(value.shape[3])
 
@@ -34,7 +34,7 @@ def translated(value: Any, spatial_shapes: Any, sampling_locations: Any, attenti
             op.Reshape(op.Slice(pixels, first, last, ints(3)), ints(-1, channels, *hw)),
             op.Gather(grids, place, axis=0),
             align_corners=0,
-            mode='linear',
+            mode='bilinear',
             padding_mode='zeros',
         )  # (B * M, D, Q, P)
         found = op.ReduceSum(op.Mul(samples, op.Gather(weights, place, axis=0)), ints(3), keepdims=0)

@@ -75,7 +75,7 @@ def best_of_level(
 
     scores = torch.where(best > score, best * chosen(rows(factors[0], 1)).sigmoid()[..., 0] if factors else best, -1.0)
     labels = order % classes if best_class is None else chosen(best_class)[..., 0]
-    moves = chosen(rows(deltas, deltas.shape[1] * priors.shape[0] // rows(deltas, 1).shape[1]))
+    moves = chosen(rows(deltas, deltas.shape[1] * head.cls_out_channels // logits.shape[1]))
     return scores, labels, boxes_of(head, level, chosen(priors.expand(batch, -1, -1)), moves)
 
 
@@ -96,8 +96,8 @@ def boxes_of(head: Any, level: int, priors: Tensor, moves: Tensor) -> Tensor:
         centre, half = priors + moves[..., :2] * stride[0], moves[..., 2:].exp() * stride[0] / 2
         return torch.cat([centre - half, centre + half], -1)
     if source == 'GFLHead':
-        distances = head.integral(moves).view(*moves.shape[:2], 4) * stride[0]
-        return around((priors[..., :2] + priors[..., 2:]) / 2, distances)
+        distances = moves.unflatten(-1, (4, -1)).softmax(-1) @ head.integral.project
+        return around((priors[..., :2] + priors[..., 2:]) / 2, distances * stride[0])
     return decode(head.bbox_coder, priors, moves)
 
 
@@ -155,5 +155,6 @@ def check_head(head: Any) -> None:
     coder = type(getattr(head, 'bbox_coder', None)).__name__
     if source_of(head) != 'YOLOXHead' and coder not in CODERS:
         raise ValueError(f'{type(head).__name__} with {coder} cannot be exported: known are {" and ".join(CODERS)}')
-    if getattr(head.loss_cls, 'custom_cls_channels', False):
-        raise ValueError(f'{type(head).__name__} with {type(head.loss_cls).__name__} cannot be exported')
+    loss = getattr(head, 'loss_cls', None)
+    if getattr(loss, 'custom_cls_channels', False):
+        raise ValueError(f'{type(head).__name__} with {type(loss).__name__} cannot be exported')

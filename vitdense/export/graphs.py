@@ -1,8 +1,8 @@
 """Which graph a model is exported as, and those of query heads."""
 
+from types import SimpleNamespace
 from typing import Any
 
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from vitdense.models.heads.query_head import QueryHead
@@ -63,7 +63,7 @@ class TransformerDetection(Graph):
         ValueError: its pictures are padded, for which it has masks in a batch.
     """
 
-    heads = ('DETRHead', 'DeformableDETRHead', 'ConditionalDETRHead', 'DABDETRHead')
+    heads = ('DETRHead', 'ConditionalDETRHead', 'DABDETRHead')
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -76,8 +76,8 @@ class TransformerDetection(Graph):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head: Any = self.model.bbox_head
         hw = tuple(image.shape[2:])
-        sample = BaseDataElement(metainfo=dict(batch_input_shape=hw, img_shape=hw))
-        inputs = self.model.forward_transformer(self.model.extract_feat(image), [sample] * image.shape[0])
+        sample = SimpleNamespace(batch_input_shape=hw, img_shape=hw)
+        inputs = self.model.forward_transformer(self.model.extract_feat(image), [sample])
         logits, boxes = (x[-1] for x in head(**inputs)[:2])
         softmax = not head.loss_cls.use_sigmoid
         found = select(logits, boxes, softmax, head.test_cfg.get('max_per_img', logits.shape[1]))
