@@ -21,7 +21,20 @@ from .segmentation import SlidingSegmentation
 from .sliding import slid
 
 OPSET = 20
+
+
+def sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``torch.sort`` in ONNX, which knows no other order of equals than theirs."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    axis = dim % len(values.shape)
+    number = op.Shape(values, start=axis, end=axis + 1)
+    return op.TopK(values, number, axis=axis, largest=int(descending))
+
+
 TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.sort.stable: sort,
     torch.ops.vitdense.nms.default: nms.translated,
     torch.ops.vitdense.soft_nms.default: soft_nms.translated,
     torch.ops.vitdense.ms_deform_attn.default: deformable.translated,

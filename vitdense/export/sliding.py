@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .half import in_half
+from .record import record
 from .segmentation import SlidingSegmentation
 
 FREE = torch.export.Dim.DYNAMIC
@@ -58,20 +60,20 @@ class Side(NamedTuple):
     crop: int
 
 
-def slid(graph: SlidingSegmentation, record: Callable[..., Any]) -> Any:
-    """The graph as a model of ``onnx_ir``; ``record`` is :func:`vitdense.export.onnx.record`."""
+def slid(graph: SlidingSegmentation, translate: Callable[..., Any], half: bool) -> Any:
+    """The graph as a model of ``onnx_ir``; ``translate`` is :func:`vitdense.export.onnx.translate`."""
     import onnx_ir
     from onnx_ir import passes
 
     device = next(graph.parameters()).device
     image = torch.zeros(2, 3, 128, 160, device=device)
     free = {0: FREE, 2: FREE, 3: FREE}
-    network = record(Logits(graph), (image,), (free,))
+    program = record(Logits(graph), (image,), (free,))
+    network = translate(in_half(program) if half else program)
     classes = network.graph.outputs[0].shape[1]
     logits = torch.zeros(2, classes, 131, 163, device=device)
-    content = record(
-        Labels(graph), (logits, image, torch.tensor([100, 140])), (free, free, None), ('logits', *graph.inputs), graph.outputs
-    )
+    program = record(Labels(graph), (logits, image, torch.tensor([100, 140])), (free, free, None))
+    content = translate(program, ('logits', *graph.inputs), graph.outputs)
     entry, picture, _ = content.graph.inputs
     before, after = Operators(), Operators()
     windows, sides = cut(before, picture, graph)

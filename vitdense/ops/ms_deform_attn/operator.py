@@ -1,8 +1,6 @@
 """The operator ``torch.ops.vitdense.ms_deform_attn``: schema, checks, fake kernels, autograd and autocast."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,19 +23,7 @@ _backward_op = torch.ops.vitdense.ms_deform_attn_backward.default
 DECOMPOSITIONS = {_op: reference.forward}
 """For ``ExportedProgram.run_decompositions``: the operator in terms of PyTorch's own, as ONNX needs it."""
 
-_is_kept = ContextVar('_is_kept', default=False)
-
 Shapes = Sequence[Sequence[int]] | Tensor
-
-
-@contextmanager
-def kept() -> Iterator[None]:
-    """Within it ``torch.onnx.export`` sees the operator itself, for which it has to be told a translation."""
-    token = _is_kept.set(True)
-    try:
-        yield
-    finally:
-        _is_kept.reset(token)
 
 
 def ms_deform_attn(
@@ -67,7 +53,7 @@ def ms_deform_attn(
     """
     arguments = value, flat_shapes(spatial_shapes), sampling_locations, attention_weights
     # sizes of a trace are tensors, which an operator of ours does not take, and ONNX has none of ours
-    if torch.jit.is_tracing() or (torch.onnx.is_in_onnx_export() and not _is_kept.get()):
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return reference.forward(*arguments)
     return _op(*arguments)
 
