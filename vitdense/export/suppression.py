@@ -73,7 +73,9 @@ def suppression_of(test_cfg: Mapping[str, Any], most: int | None = None) -> Supp
     kind = settings.pop('type', 'nms')
     kind = getattr(kind, '__name__', kind)
     if kind not in ('nms', 'soft_nms') or 'iou_threshold' not in settings and kind == 'nms':
-        raise ValueError(f'test_cfg.nms = {dict(test_cfg.get("nms") or {})} cannot be exported: known are nms and soft_nms')
+        raise ValueError(
+            f'test_cfg.nms = {dict(test_cfg.get("nms") or {})} cannot be exported: known are nms and soft_nms'
+        )
     found = Suppression(
         most=int(test_cfg.get('max_per_img', most)),
         iou=float(settings.pop('iou_threshold', 0.3)),
@@ -87,5 +89,5 @@ def suppression_of(test_cfg: Mapping[str, Any], most: int | None = None) -> Supp
     neutral = dict(split_thr=settings.get('split_thr'), offset=0, max_num=-1, score_threshold=0)
     others = [key for key, value in settings.items() if key not in neutral or value != neutral[key]]
     if others:
-        raise ValueError(f'test_cfg.nms with {listed(others)} cannot be exported')
+        raise ValueError(f'test_cfg.nms with {listed(others, 5)} cannot be exported')
     return found
