@@ -1,8 +1,8 @@
 """Models as ONNX files: ``python benchmarks/export.py --threads 1 --out export.md [NAME ...]``.
 
-Each model is one of the configs, in full size and with random weights. Seconds of the export, megabytes of the file, the
-largest differences to PyTorch on a picture of each size, and the time of onnxruntime over that of PyTorch for one picture,
-the least of the rounds, in turns. Full names of configs choose models; by default all of ``MODELS`` are taken.
+Each model is one of the configs, in full size and with random weights. The table has the seconds
+of the export, the megabytes of the file, the largest differences to PyTorch on a picture of each size, and the time of
+onnxruntime over that of PyTorch for one picture, the least of the rounds, in turns. Without names all are measured.
 """
 
 import tempfile
@@ -31,20 +31,34 @@ from vitdense.registry import nearest_type_names
 
 ROOT = Path(__file__).parents[1]
 SIZES = [(320, 416), (352, 288)]
-MODELS = """
-detr/detr_r50_8xb2-150e_coco detr/detr_pvt-s_8xb2-50e_coco detr/detr_swin-t_8xb2-150e_coco
-deformable_detr/deformable-detr_r50_8xb4-50e_coco deformable_detr/deformable-detr_pvtv2-b2_8xb4-50e_coco
-deformable_detr/deformable-detr_swin-t_8xb4-50e_coco deformable_detr/deformable-detr_vit-b_8xb4-50e_coco
-yolos/yolos-s_8xb1-150e_coco bccd/retinanet_pvtv2-b0_fpn_bccd
-pvt/retinanet_pvt-s_fpn_1x_coco pvt_v2/retinanet_pvtv2-b2_fpn_1x_coco swin/retinanet_swin-t_fpn_1x_coco
-vit_frcnn/faster-rcnn_vit-b_coco pvt/mask-rcnn_pvt-s_fpn_1x_coco pvt_v2/mask-rcnn_pvtv2-b2_fpn_1x_coco
-swin/mask-rcnn_swin-t_fpn_1x_coco vitdet/mask-rcnn_vitdet-b_100e_coco
-swin/cascade-mask-rcnn_swin-t_fpn_ms-3x_coco vitdet/cascade-mask-rcnn_vitdet-b_100e_coco
-pvt/sem-fpn_pvt-s_8xb4-40k_ade20k-512x512 pvt_v2/sem-fpn_pvtv2-b2_8xb4-40k_ade20k-512x512
-swin/upernet_swin-t_8xb2-160k_ade20k-512x512 vit_upernet/upernet_vit-b_8xb2-160k_ade20k-512x512
-setr/setr_naive_deit-b_8xb1-80k_cityscapes-768x768 setr/setr_mla_deit-b_8xb1-80k_cityscapes-768x768
-setr/setr_pup_deit-b_8xb1-80k_cityscapes-768x768
-""".split()
+MODELS = [
+    'detr/detr_r50_8xb2-150e_coco',
+    'detr/detr_pvt-s_8xb2-50e_coco',
+    'detr/detr_swin-t_8xb2-150e_coco',
+    'deformable_detr/deformable-detr_r50_8xb4-50e_coco',
+    'deformable_detr/deformable-detr_pvtv2-b2_8xb4-50e_coco',
+    'deformable_detr/deformable-detr_swin-t_8xb4-50e_coco',
+    'deformable_detr/deformable-detr_vit-b_8xb4-50e_coco',
+    'yolos/yolos-s_8xb1-150e_coco',
+    'bccd/retinanet_pvtv2-b0_fpn_bccd',
+    'pvt/retinanet_pvt-s_fpn_1x_coco',
+    'pvt_v2/retinanet_pvtv2-b2_fpn_1x_coco',
+    'swin/retinanet_swin-t_fpn_1x_coco',
+    'vit_frcnn/faster-rcnn_vit-b_coco',
+    'pvt/mask-rcnn_pvt-s_fpn_1x_coco',
+    'pvt_v2/mask-rcnn_pvtv2-b2_fpn_1x_coco',
+    'swin/mask-rcnn_swin-t_fpn_1x_coco',
+    'vitdet/mask-rcnn_vitdet-b_100e_coco',
+    'swin/cascade-mask-rcnn_swin-t_fpn_ms-3x_coco',
+    'vitdet/cascade-mask-rcnn_vitdet-b_100e_coco',
+    'pvt/sem-fpn_pvt-s_8xb4-40k_ade20k-512x512',
+    'pvt_v2/sem-fpn_pvtv2-b2_8xb4-40k_ade20k-512x512',
+    'swin/upernet_swin-t_8xb2-160k_ade20k-512x512',
+    'vit_upernet/upernet_vit-b_8xb2-160k_ade20k-512x512',
+    'setr/setr_naive_deit-b_8xb1-80k_cityscapes-768x768',
+    'setr/setr_mla_deit-b_8xb1-80k_cityscapes-768x768',
+    'setr/setr_pup_deit-b_8xb1-80k_cityscapes-768x768',
+]
 
 
 def build(name: str) -> Model:

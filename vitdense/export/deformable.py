@@ -42,4 +42,3 @@ def translated(value: Any, spatial_shapes: Any, sampling_locations: Any, attenti
     heads = int(sampling_locations.shape[2])
     joined = op.Reshape(total, op.Concat(ints(-1, heads * channels), queries, axis=0))  # (B, M * D, Q)
     return op.CastLike(op.Transpose(joined, perm=[0, 2, 1]), value)
-

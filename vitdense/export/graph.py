@@ -38,4 +38,3 @@ class Graph(nn.Module):
 def corner_of(image: Tensor) -> Tensor:
     """Width, height, width and height of pictures (B, C, H, W), as a tensor (4,) of floats."""
     return sizes_tensor([(image.shape[3], image.shape[2])], torch.float32, image.device).flatten().repeat(2)
-

@@ -18,7 +18,7 @@ SAMPLED = ('DCN', 'DeformConv', 'TaskDecomposition')
 """Parts of names of the modules with deformable convolutions, which onnxruntime does not have."""
 
 
-def graph_of(model: nn.Module, task: str) -> Graph:
+def graph_of(model: Any, task: str) -> Graph:
     """What to record of a built model of a ``task``, one of :mod:`vitdense.models.tasks`.
 
     Raises:
@@ -41,8 +41,8 @@ def graph_of(model: nn.Module, task: str) -> Graph:
         return TwoStageDetection(model, task)
     name = type(model).__name__ + (f' with {type(head).__name__}' if head else '')
     raise ValueError(
-        f'{name} cannot be exported: known are the query heads of vitdense, the DETRs, RetinaNet and what predicts like '
-        'it, GFL, YOLOX, Faster, Mask and Cascade R-CNN of mmdet, and segmentors of mmseg'
+        f'{name} cannot be exported: known are the query heads of vitdense, DETR, RetinaNet and what predicts like it, '
+        'GFL, YOLOX, Faster, Mask and Cascade R-CNN of mmdet, and segmentors of mmseg'
     )
 
 

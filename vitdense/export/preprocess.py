@@ -116,7 +116,8 @@ def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Prep
         ValueError: a step is none that a file can describe.
     """
     steps = steps[:-1]
-    pad, pad_value = (0, 0), (0.0,) * 3
+    pad: tuple[int, int] = (0, 0)
+    pad_value: tuple[float, ...] = (0.0,) * 3
     if steps and _name(steps[-1]) == 'Pad' and not hasattr(preprocessor, 'size'):
         *steps, last = steps
         pad, pad_value = _padding(last)

@@ -18,7 +18,7 @@ class Segmentation(Graph):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        mode = model.test_cfg.get('mode')
+        mode = self.model.test_cfg.get('mode')
         if mode != self.mode:
             raise ValueError(f'a test in the mode {mode!r} cannot be exported: known are whole and slide')
         padding = getattr(model.data_preprocessor, 'test_cfg', None) or {}
@@ -59,13 +59,11 @@ class SlidingSegmentation(Segmentation):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.crop_hw, self.stride_hw = (tuple(map(int, model.test_cfg[key])) for key in ('crop_size', 'stride'))
+        self.crop_hw, self.stride_hw = (tuple(map(int, self.model.test_cfg[key])) for key in ('crop_size', 'stride'))
 
     def logits(self, image: Tensor) -> Tensor:
         """See :meth:`Segmentation.logits`; not for a record, in which the sizes of windows would be confined."""
-        rows, columns = (
-            starts(*three) for three in zip(image.shape[2:], self.crop_hw, self.stride_hw, strict=True)
-        )
+        rows, columns = (starts(*three) for three in zip(image.shape[2:], self.crop_hw, self.stride_hw, strict=True))
         total: Any = 0
         count = image.new_zeros(image.shape[2:])
         for y in rows:

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The steps of :func:`vitdense.export.soft_nms.soft_nms` as a function of ONNX."""
 
 from onnxscript import FLOAT, INT64, script

@@ -72,7 +72,7 @@ def suppression_of(test_cfg: Mapping[str, Any], most: int | None = None) -> Supp
     settings = dict(test_cfg.get('nms') or {})
     kind = settings.pop('type', 'nms')
     kind = getattr(kind, '__name__', kind)
-    if kind not in ('nms', 'soft_nms') or 'iou_threshold' not in settings and kind == 'nms':
+    if kind not in ('nms', 'soft_nms') or (kind == 'nms' and 'iou_threshold' not in settings):
         raise ValueError(
             f'test_cfg.nms = {dict(test_cfg.get("nms") or {})} cannot be exported: known are nms and soft_nms'
         )
