@@ -20,8 +20,8 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, score: float,
         most: number D of detections; N has to be as large.
 
     Returns:
-        Boxes (B, D, 4), scores (B, D) and places among the N (B, D), the best first; boxes and scores are 0 where there
-        are fewer.
+        Boxes (B, D, 4), scores (B, D) and places among the N (B, D), the best first; all of them are 0 where
+        there are fewer.
     """
     found_boxes = boxes.new_zeros(len(boxes), most, 4)
     found_scores, places = scores.new_zeros(len(boxes), most), labels.new_zeros(len(boxes), most)
@@ -63,5 +63,8 @@ def translated(boxes: Any, scores: Any, labels: Any, iou: float, score: float, m
     there = op.Greater(best, op.Constant(value_float=0.0))
     wide = op.Expand(op.Unsqueeze(order, op.Constant(value_ints=[2])), op.Constant(value_ints=[1, 1, 4]))
     found_boxes = op.GatherElements(boxes, wide, axis=1)
-    there = op.Unsqueeze(there, op.Constant(value_ints=[2]))
-    return op.Where(there, found_boxes, op.Constant(value_float=0.0)), best, order
+    return (
+        op.Where(op.Unsqueeze(there, op.Constant(value_ints=[2])), found_boxes, op.Constant(value_float=0.0)),
+        best,
+        op.Where(there, order, op.Constant(value_int=0)),
+    )
