@@ -72,6 +72,8 @@ def build(name: str) -> Model:
     for key, parameter in network.named_parameters():
         if key.endswith(('retina_cls.bias', 'fc_cls.bias')):
             nn.init.zeros_(parameter)
+        elif key.endswith(('retina_cls.weight', 'fc_cls.weight', 'conv_seg.weight')):
+            nn.init.normal_(parameter, std=0.2)
     return Model(cfg, network, data_meta(cfg), torch.device('cpu'))
 
 
