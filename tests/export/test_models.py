@@ -32,12 +32,30 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp('trained')
 
 
-@pytest.fixture(scope='module', params=['detector', 'instances', 'cascade', 'maps', 'pooled maps'])
+CHANGED = {
+    'soft': ('detector', dict(test_cfg=dict(nms=dict(type='soft_nms'), score_thr=0.3, max_per_img=20))),
+    'slide': ('maps', dict(test_cfg=dict(mode='slide', crop_size=(48, 72), stride=(32, 40)))),
+}
+"""Kinds of models and what differs in their configs; of the pictures, some are smaller than a window."""
+
+
+def changed(folder: Path, changes: dict):
+    """The model of a work dir with another config."""
+    cfg = Config.fromfile(folder / f'{folder.name}.py')
+    cfg.merge_from_dict(dict(model=changes))
+    cfg.dump(folder / 'changed.json')
+    model = vitdense.load(folder / 'changed.json', folder / 'best.pth', 'cpu')
+    (folder / 'changed.json').unlink()
+    return model
+
+
+@pytest.fixture(scope='module', params=['detector', 'soft', 'instances', 'cascade', 'maps', 'pooled maps', 'slide'])
 def both(request, home) -> tuple:
     """A model, and what was exported of it."""
-    folder = work_dir(request.param, home)
-    model = vitdense.load(folder, device='cpu')
-    path = folder / 'model.onnx'
+    kind, changes = CHANGED.get(request.param, (request.param, {}))
+    folder = home / kind if (home / kind).exists() else work_dir(kind, home)
+    model = changed(folder, changes) if changes else vitdense.load(folder, device='cpu')
+    path = folder / f'{request.param}.onnx'
     to_onnx(model, path)
     return model, vitdense.load(path)
 
@@ -140,20 +158,16 @@ def test_a_file_that_finds_something_else_is_not_written(home, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('kind', 'change', 'message'),
     [
-        (dict(test_cfg=dict(mode='slide')), "a test in the mode 'slide' cannot be exported"),
-        (dict(test_cfg=dict(nms=dict(type='soft_nms'))), "the NMS 'soft_nms' cannot be exported"),
+        ('maps', dict(test_cfg=dict(mode='other')), "a test in the mode 'other' cannot be exported"),
+        ('maps', dict(data_preprocessor=dict(test_cfg=dict(size=(64, 64)))), 'that a test pads to'),
+        ('detector', dict(test_cfg=dict(nms=dict(type='nms_match'))), 'known are nms and soft_nms'),
     ],
 )
-def test_what_cannot_be_exported_says_why(change, message, home):
-    kind = 'maps' if 'mode' in change['test_cfg'] else 'detector'
+def test_what_cannot_be_exported_says_why(kind, change, message, home):
     folder = home / kind if (home / kind).exists() else work_dir(kind, home)
-    cfg = Config.fromfile(folder / f'{kind}.py')
-    cfg.merge_from_dict(dict(model=change))
-    cfg.dump(folder / 'changed.json')
-    model = vitdense.load(folder / 'changed.json', folder / 'best.pth', 'cpu')
-    (folder / 'changed.json').unlink()
+    model = changed(folder, change)
     with pytest.raises(ValueError, match=message):
         graph_of(model.network, model.task)
 

@@ -54,17 +54,18 @@ class ExportedModel(Predictor):
             places = [i for i, other in enumerate(sizes) if other == size]
             outputs = self.run(np.stack([inputs[i] for i in places]), size[1])
             for k, i in enumerate(places):
-                results[i] = self._result(frames[i], size[0], [output[k] for output in outputs], threshold)
+                results[i] = self._result(frames[i], [output[k] for output in outputs], threshold)
         return results
 
-    def _result(self, frame: Frame, shape: tuple[int, ...], outputs: Sequence[np.ndarray], threshold: float) -> Result:
+    def _result(self, frame: Frame, outputs: Sequence[np.ndarray], threshold: float) -> Result:
         image, path, number = frame.image, frame.path, frame.number
         if self.task == 'semantic segmentation':
             semantic: np.ndarray = outputs[0].astype(self.map_type)
             return Result(image, path, self.names, self.palette, semantic_map=semantic, number=number)
         boxes, scores, labels, *shares = outputs
         keep = (scores >= threshold) & (labels >= 0)
-        (h, w), (new_h, new_w) = image.shape[:2], shape[1:]
+        h, w = image.shape[:2]
+        new_w, new_h = self.preprocess.new_wh(w, h)
         factor = np.array([new_w / w, new_h / h] * 2, np.float32)
         found = dict(boxes=boxes[keep] / factor, scores=scores[keep], labels=labels[keep].astype(np.int64))
         if shares:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,15 +38,3 @@ class Graph(nn.Module):
 def corner_of(image: Tensor) -> Tensor:
     """Width, height, width and height of pictures (B, C, H, W), as a tensor (4,) of floats."""
     return sizes_tensor([(image.shape[3], image.shape[2])], torch.float32, image.device).flatten().repeat(2)
-
-
-def nms_settings(test_cfg: ConfigDict) -> tuple[float, float, int]:
-    """Overlap, score and number of detections, as :func:`.nms.nms` takes them.
-
-    Raises:
-        ValueError: another NMS than the plain one.
-    """
-    kind = (test_cfg.get('nms') or {}).get('type')
-    if kind != 'nms':
-        raise ValueError(f'the NMS {kind!r} cannot be exported, only the plain one')
-    return float(test_cfg.nms.iou_threshold), float(test_cfg.get('score_thr', 0)), int(test_cfg.max_per_img)

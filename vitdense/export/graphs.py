@@ -1,19 +1,24 @@
-"""Which graph a model is exported as, and those of query heads and segmentors."""
+"""Which graph a model is exported as, and those of query heads."""
 
-import torch
+from types import SimpleNamespace
+from typing import Any
+
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdense.models.heads.query_head import QueryHead
 from vitdense.models.set_prediction import select
 from vitdense.models.tasks import DETECTION, INSTANCES, SEMANTIC
 
-from .anchors import AnchorDetection
+from .dense import DenseDetection, is_known, source_of
 from .graph import Graph, corner_of
+from .segmentation import Segmentation, SlidingSegmentation
 from .two_stage import TwoStageDetection
 
+SAMPLED = ('DCN', 'DeformConv', 'TaskDecomposition')
+"""Parts of names of the modules with deformable convolutions, which onnxruntime does not have."""
 
-def graph_of(model: nn.Module, task: str) -> Graph:
+
+def graph_of(model: Any, task: str) -> Graph:
     """What to record of a built model of a ``task``, one of :mod:`vitdense.models.tasks`.
 
     Raises:
@@ -21,18 +26,23 @@ def graph_of(model: nn.Module, task: str) -> Graph:
     """
     kinds = {kind.__name__ for kind in type(model).__mro__}
     head = getattr(model, 'bbox_head', None)
+    for module in model.modules():
+        if any(part in type(module).__name__ for part in SAMPLED):
+            raise ValueError(f'{type(model).__name__} cannot be exported: {type(module).__name__} is a part of it')
     if task == SEMANTIC and hasattr(model, 'decode_head') and 'CascadeEncoderDecoder' not in kinds:
-        return Segmentation(model)
+        return (SlidingSegmentation if model.test_cfg.get('mode') == 'slide' else Segmentation)(model)
     if task == DETECTION and isinstance(head, QueryHead):
         return QueryDetection(model)
-    if task == DETECTION and type(head).__name__ == 'RetinaHead':
-        return AnchorDetection(model)
+    if task == DETECTION and 'DetectionTransformer' in kinds and source_of(head) in TransformerDetection.heads:
+        return TransformerDetection(model)
+    if task == DETECTION and 'SingleStageDetector' in kinds and is_known(head):
+        return DenseDetection(model)
     if task in (DETECTION, INSTANCES) and 'TwoStageDetector' in kinds:
         return TwoStageDetection(model, task)
     name = type(model).__name__ + (f' with {type(head).__name__}' if head else '')
     raise ValueError(
-        f'{name} cannot be exported: known are the query heads of vitdense, RetinaNet, Faster, Mask and Cascade R-CNN '
-        'of mmdet, and segmentors of mmseg'
+        f'{name} cannot be exported: known are the query heads of vitdense, DETR, RetinaNet and what predicts like it, '
+        'GFL, YOLOX, Faster, Mask and Cascade R-CNN of mmdet, and segmentors of mmseg'
     )
 
 
@@ -46,30 +56,29 @@ class QueryDetection(Graph):
         return found.boxes.clamp(0, 1) * corner_of(image), found.scores, found.labels
 
 
-class Segmentation(Graph):
-    """A segmentor that looks at pictures as a whole: the class of each pixel (B, H', W') at the ``size`` asked for."""
+class TransformerDetection(Graph):
+    """A DETR of mmdet, whose transformer is a part of the detector, see :class:`QueryDetection`.
 
-    inputs = ('image', 'size')
-    outputs = ('labels',)
+    Raises:
+        ValueError: its pictures are padded, for which it has masks in a batch.
+    """
+
+    heads = ('DETRHead', 'ConditionalDETRHead', 'DABDETRHead')
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        mode = self.model.test_cfg.get('mode')
-        if mode != 'whole':
-            raise ValueError(f'a test in the mode {mode!r} cannot be exported: --cfg-options model.test_cfg.mode=whole')
-        padding = getattr(model.data_preprocessor, 'test_cfg', None) or {}
-        self.divisor = int(padding.get('size_divisor', 1))
+        if self.divisor != 1:
+            raise ValueError(
+                f'{type(model).__name__} with padded pictures cannot be exported: '
+                '--cfg-options model.data_preprocessor.pad_size_divisor=1'
+            )
 
-    def forward(self, image: Tensor, size: Tensor) -> Tensor:
-        head = self.model.decode_head
-        height, width = size.tolist()
-        torch._check(height > 0)
-        torch._check(width > 0)
-        padded = self.padded(image)
-        logits = head(self.model.extract_feat(padded))
-        logits = F.interpolate(logits, size=padded.shape[2:], mode='bilinear', align_corners=head.align_corners)
-        logits = logits[:, :, : image.shape[2], : image.shape[3]]
-        logits = F.interpolate(logits, size=(height, width), mode='bilinear', align_corners=head.align_corners)
-        if logits.shape[1] == 1:
-            return (logits[:, 0].sigmoid() > head.threshold).to(torch.uint8)
-        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        head: Any = self.model.bbox_head
+        hw = tuple(image.shape[2:])
+        sample = SimpleNamespace(batch_input_shape=hw, img_shape=hw)
+        inputs = self.model.forward_transformer(self.model.extract_feat(image), [sample])
+        logits, boxes = (x[-1] for x in head(**inputs)[:2])
+        softmax = not head.loss_cls.use_sigmoid
+        found = select(logits, boxes, softmax, head.test_cfg.get('max_per_img', logits.shape[1]))
+        return found.boxes.clamp(0, 1) * corner_of(image), found.scores, found.labels

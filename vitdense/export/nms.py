@@ -12,7 +12,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, score: float,
     """The best detections of each image, none of which overlaps a better one of its class.
 
     Args:
-        boxes: (B, N, 4), xyxy, not negative.
+        boxes: (B, N, 4), xyxy.
         scores: (B, N).
         labels: classes (B, N).
         iou: from which overlap on the worse of two is left out.
@@ -20,17 +20,17 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, score: float,
         most: number D of detections; N has to be as large.
 
     Returns:
-        Boxes (B, D, 4), scores (B, D) and labels (B, D), the best first; where there are fewer, scores are 0 and labels
-        -1.
+        Boxes (B, D, 4), scores (B, D) and places among the N (B, D), the best first; all of them are 0 where
+        there are fewer.
     """
     found_boxes = boxes.new_zeros(len(boxes), most, 4)
-    found_scores, found_labels = scores.new_zeros(len(boxes), most), labels.new_full((len(boxes), most), -1)
+    found_scores, places = scores.new_zeros(len(boxes), most), labels.new_zeros(len(boxes), most)
     for i in range(len(boxes)):
         chosen = (scores[i] > score).nonzero()[:, 0]
         keep = chosen[batched_nms(boxes[i, chosen], scores[i, chosen], labels[i, chosen], iou)[:most]]
         found_boxes[i, : len(keep)] = boxes[i, keep]
-        found_scores[i, : len(keep)], found_labels[i, : len(keep)] = scores[i, keep], labels[i, keep]
-    return [found_boxes, found_scores, found_labels]
+        found_scores[i, : len(keep)], places[i, : len(keep)] = scores[i, keep], keep
+    return [found_boxes, found_scores, places]
 
 
 @nms.register_fake
@@ -45,7 +45,8 @@ def translated(boxes: Any, scores: Any, labels: Any, iou: float, score: float, m
 
     op: Any = opset18
     # classes apart: one box of NonMaxSuppression for each, moved by its class
-    far = op.Add(op.ReduceMax(boxes, keepdims=0), op.Constant(value_float=1.0))
+    lowest = op.Min(op.ReduceMin(boxes, keepdims=0), op.Constant(value_float=0.0))
+    far = op.Add(op.Sub(op.ReduceMax(boxes, keepdims=0), lowest), op.Constant(value_float=1.0))
     moved = op.Add(boxes, op.Unsqueeze(op.Mul(op.Cast(labels, to=1), far), op.Constant(value_ints=[2])))
     picked = op.NonMaxSuppression(
         moved,
@@ -60,11 +61,10 @@ def translated(boxes: Any, scores: Any, labels: Any, iou: float, score: float, m
     kept = op.ScatterND(zeros, places, ones)
     best, order = op.TopK(op.Mul(scores, kept), op.Constant(value_ints=[most]), axis=1)
     there = op.Greater(best, op.Constant(value_float=0.0))
-    found_labels = op.Where(there, op.GatherElements(labels, order, axis=1), op.Constant(value_int=-1))
     wide = op.Expand(op.Unsqueeze(order, op.Constant(value_ints=[2])), op.Constant(value_ints=[1, 1, 4]))
     found_boxes = op.GatherElements(boxes, wide, axis=1)
     return (
         op.Where(op.Unsqueeze(there, op.Constant(value_ints=[2])), found_boxes, op.Constant(value_float=0.0)),
         best,
-        found_labels,
+        op.Where(there, order, op.Constant(value_int=0)),
     )

@@ -19,6 +19,9 @@ class Preprocess:
         size: two numbers, those of the config's ``scale`` or ``scale_factor``.
         mean, std: of the channels as the model takes them.
         rgb: whether the model takes red first.
+        pad: width and height that the resized picture is padded to, right and below, (0, 0) for none,
+            (-1, -1) for a square of its longer side.
+        pad_value: of the three channels before they are normalised, blue first.
     """
 
     rule: str = 'none'
@@ -26,6 +29,8 @@ class Preprocess:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     rgb: bool = False
+    pad: tuple[int, int] = (0, 0)
+    pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     def new_wh(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the resized picture."""
@@ -53,6 +58,13 @@ class Preprocess:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """A picture (H, W, 3) uint8 BGR as the model takes it: (3, H', W') float32."""
         image = resize(image, self.new_wh(image.shape[1], image.shape[0]))
+        sides = (max(image.shape[:2]),) * 2 if self.pad[0] < 0 else self.pad[::-1]
+        below, right = (max(side - length, 0) for side, length in zip(sides, image.shape[:2], strict=True))
+        if below or right:
+            padded = np.empty((image.shape[0] + below, image.shape[1] + right, 3), image.dtype)
+            padded[...] = np.array(self.pad_value)
+            padded[: image.shape[0], : image.shape[1]] = image
+            image = padded
         image = image[..., ::-1] if self.rgb else image
         normal = (image.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(normal.transpose(2, 0, 1))
@@ -103,7 +115,13 @@ def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Prep
     Raises:
         ValueError: a step is none that a file can describe.
     """
-    rules = [_rule(step) for step in steps[:-1]]
+    steps = steps[:-1]
+    pad: tuple[int, int] = (0, 0)
+    pad_value: tuple[float, ...] = (0.0,) * 3
+    if steps and _name(steps[-1]) == 'Pad' and not hasattr(preprocessor, 'size'):
+        *steps, last = steps
+        pad, pad_value = _padding(last)
+    rules = [_rule(step) for step in steps]
     if len(rules) > 1:
         raise ValueError(f'the test resizes pictures {len(rules)} times, a file describes one resizing')
     rule, size = rules[0] if rules else ('none', (0, 0))
@@ -115,7 +133,7 @@ def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Prep
     rgb = bool(
         getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'channel_conversion', False)
     )
-    return Preprocess(rule, (float(size[0]), float(size[1])), tuple(mean), tuple(std), rgb)
+    return Preprocess(rule, (float(size[0]), float(size[1])), tuple(mean), tuple(std), rgb, pad, pad_value)
 
 
 def _name(step: Mapping[str, Any]) -> str:
@@ -135,6 +153,25 @@ def _rule(step: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
         return ('fit' if step.get('keep_ratio') else 'stretch'), _pair(scale)
     raise ValueError(f'the test pipeline has {name}, which an exported file cannot describe: known are Resize, '
                      'ResizeShortestEdge and DETRResize')  # fmt: skip
+
+
+def _padding(step: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[float, ...]]:
+    """Size and value of a ``Pad`` of mmdet.
+
+    Raises:
+        ValueError: it pads to another size for each picture, or not with one value.
+    """
+    size, value = step.get('size'), step.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, Mapping) else value
+    if step.get('pad_to_square'):
+        size = (-1, -1)
+    if size is None or step.get('size_divisor') or step.get('padding_mode', 'constant') != 'constant':
+        raise ValueError(
+            'the test pipeline has Pad without one size for all pictures, which an exported file cannot describe: '
+            'known are size=(width, height) and pad_to_square=True'
+        )
+    values = (value,) * 3 if isinstance(value, int | float) else tuple(value)
+    return (int(size[0]), int(size[1])), tuple(float(one) for one in values)
 
 
 def _pair(value: Any) -> tuple[float, float]:

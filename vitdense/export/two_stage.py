@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from vitdense.models.tasks import INSTANCES
 
-from .anchors import best_anchors, decode
-from .graph import Graph, corner_of, nms_settings
-from .nms import nms
+from .dense import best_of_level, check_head, decode, source_of, within
+from .graph import Graph, corner_of
 from .roi_align import pyramid_roi_align
+from .suppression import suppression_of
 
 
 class TwoStageDetection(Graph):
@@ -30,10 +30,14 @@ class TwoStageDetection(Graph):
         self.cascade = type(roi_head).__name__ == 'CascadeRoIHead'
         self.heads = list(roi_head.bbox_head) if self.cascade else [roi_head.bbox_head]
         self.extractors = list(roi_head.bbox_roi_extractor) if self.cascade else [roi_head.bbox_roi_extractor]
-        self.proposals = nms_settings(settings.rpn)
+        self.proposals = suppression_of(settings.rpn)
         self.candidates = int(settings.rpn.nms_pre)
-        self.found = nms_settings(settings.rcnn)
+        self.found = suppression_of(settings.rcnn)
         self.masks = task == INSTANCES
+        for head, known in ((self.model.rpn_head, 'RPNHead'), *((head, 'BBoxHead') for head in self.heads)):
+            if source_of(head) != known:
+                raise ValueError(f'{type(head).__name__} cannot be exported: known is {known} of mmdet')
+            check_head(head)
         for extractor in self.extractors:
             check_extractor(extractor)
         if self.masks:
@@ -47,7 +51,7 @@ class TwoStageDetection(Graph):
         stages: list[tuple[Any, Tensor, Tensor]] = []
         for head, extractor in zip(self.heads, self.extractors, strict=True):
             if stages:
-                boxes = within(refined(stages[-1], boxes), corner)
+                boxes = within(stages[-1][0].bbox_coder, refined(stages[-1], boxes), corner)
             logits, deltas = head(pool(extractor, maps, boxes))
             stages.append((head, logits.view(batch, number, -1), deltas.view(batch, number, -1, 4)))
         head, _, deltas = stages[-1]
@@ -55,23 +59,21 @@ class TwoStageDetection(Graph):
         scores = torch.where(there[..., None], scores, -1.0)  # what fills up the proposals is no object
         classes = scores.shape[2]
         wide = boxes[:, :, None].expand(-1, -1, deltas.shape[2], -1)
-        wide = within(decode(head.bbox_coder, wide, deltas), corner).expand(-1, -1, classes, -1)
+        wide = within(head.bbox_coder, decode(head.bbox_coder, wide, deltas), corner).expand(-1, -1, classes, -1)
         labels = torch.arange(classes, device=scores.device).expand(batch, number, classes)
-        found = nms(wide.flatten(1, 2), scores.flatten(1), labels.flatten(1), *self.found)
-        return (*found, self._masks(maps, found[0], found[2])) if self.masks else tuple(found)
+        found = self.found(wide.flatten(1, 2), scores.flatten(1), labels.flatten(1))
+        return (*found, self._masks(maps, found[0], found[2])) if self.masks else found
 
     def _propose(self, maps: Any, corner: Tensor) -> tuple[Tensor, Tensor]:
         """Proposals (B, N, 4), and which of them are some (B, N)."""
         head = self.model.rpn_head
         boxes, scores, levels = [], [], []
-        for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
-            best, _, found = best_anchors(head, level, logits, deltas, self.candidates)
-            found = within(found, corner)
-            flat = (found[..., 2:] > found[..., :2]).all(-1)
-            boxes.append(found)
-            scores.append(torch.where(flat, best, -1.0))
+        for level, of_level in enumerate(zip(*head(maps), strict=True)):
+            best, _, found = best_of_level(head, level, of_level, self.candidates, -1.0)
+            boxes.append(within(head.bbox_coder, found, corner))
+            scores.append(best)
             levels.append(torch.full_like(best, level, dtype=torch.long))
-        found, shares, _ = nms(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), *self.proposals)
+        found, shares, _ = self.proposals(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1))
         return found, shares > 0
 
     def _masks(self, maps: Any, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -94,11 +96,6 @@ def refined(stage: tuple[Any, Tensor, Tensor], boxes: Tensor) -> Tensor:
     label = logits[..., :-1].argmax(-1)[..., None, None].expand(-1, -1, 1, 4)
     moves = deltas if head.reg_class_agnostic else deltas.gather(2, label)
     return decode(head.bbox_coder, boxes, moves[:, :, 0])
-
-
-def within(boxes: Tensor, corner: Tensor) -> Tensor:
-    """Boxes (..., 4) cut at the picture."""
-    return torch.minimum(boxes.clamp(min=0), corner)
 
 
 def pool(extractor: Any, maps: Any, boxes: Tensor) -> Tensor:
