@@ -22,6 +22,10 @@ RESIZES = [
     dict(type='mmseg.ResizeShortestEdge', scale=(64, 64), max_size=90),
     dict(type='vitdense.DETRResize', scale=(80, 133)),
 ]
+PADS = [
+    dict(type='Pad', size=(220, 210), pad_val=dict(img=114)),
+    dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114, 7, 3))),
+]
 SHAPES = [(60, 80), (83, 61), (50, 150), (101, 101), (199, 31)]
 
 
@@ -30,12 +34,22 @@ SHAPES = [(60, 80), (83, 61), (50, 150), (101, 101), (199, 31)]
 )
 @pytest.mark.parametrize('hw', SHAPES)
 def test_equals_the_pipeline(step, hw):
+    agrees([step], hw)
+
+
+@pytest.mark.parametrize('pad', PADS, ids=lambda pad: list(pad)[1])
+@pytest.mark.parametrize('hw', SHAPES)
+def test_padding_equals_the_pipeline(pad, hw):
+    agrees([RESIZES[0], pad], hw)
+
+
+def agrees(steps, hw):
     image = np.random.default_rng(0).integers(0, 255, (*hw, 3), np.uint8)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        expected = Compose([step])(dict(img=image.copy(), img_shape=hw, ori_shape=hw))['img']
+        expected = Compose(steps)(dict(img=image.copy(), img_shape=hw, ori_shape=hw))['img']
     tensor = torch.from_numpy(expected).permute(2, 0, 1)
     expected = DetDataPreprocessor(**NORMAL)(dict(inputs=[tensor], data_samples=None))['inputs'][0]
-    preprocess = preprocess_of([step, dict(type='PackDetInputs')], DetDataPreprocessor(**NORMAL))
+    preprocess = preprocess_of([*steps, dict(type='PackDetInputs')], DetDataPreprocessor(**NORMAL))
     assert Preprocess.from_json(preprocess.to_json()) == preprocess
     found = preprocess(image)
     assert found.dtype == np.float32
@@ -49,7 +63,8 @@ def test_without_resizing_and_normalising():
 
 
 @pytest.mark.parametrize(
-    'steps', [[dict(type='Pad', size=(9, 9))], [dict(type='Resize', scale=(4, 4)), dict(type='Resize', scale=(9, 9))]]
+    'steps',
+    [[dict(type='Pad', size_divisor=32)], [dict(type='Resize', scale=(4, 4)), dict(type='Resize', scale=(9, 9))]],
 )
 def test_what_a_file_cannot_describe(steps):
     with pytest.raises(ValueError, match=r'the test (pipeline has Pad|resizes pictures 2 times)'):

@@ -63,7 +63,7 @@ class TransformerDetection(Graph):
         ValueError: its pictures are padded, for which it has masks in a batch.
     """
 
-    heads = ('DETRHead', 'ConditionalDETRHead', 'DABDETRHead')
+    heads = ('DETRHead', 'ConditionalDETRHead')
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
