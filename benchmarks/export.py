@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import torch
 from measuring import brief, options, report
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS as BUILDERS
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -22,11 +24,15 @@ import vitdense.engine  # noqa: F401  it silences what the packages print
 from vitdense.config.load import load_config
 from vitdense.config.settle import settle
 from vitdense.config.swap.measure import without_weights
+from vitdense.console import quiet_console
 from vitdense.export.graphs import graph_of
 from vitdense.export.onnx import to_onnx
+from vitdense.export.proof import Differences, add
+from vitdense.export.runtime import OnnxModel
 from vitdense.models.tasks import SEMANTIC
 from vitdense.predict.load import data_meta
 from vitdense.predict.model import Model
+from vitdense.predict.sources import Frame
 from vitdense.registry import nearest_type_names
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +74,7 @@ def build(name: str) -> Model:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'), nearest_type_names():
         network = BUILDERS.build(without_weights(cfg.model))
+        quiet_console(MMLogger.get_current_instance())  # it would list all parameters
         network.init_weights()
     for key, parameter in network.named_parameters():
         if key.endswith(('retina_cls.bias', 'fc_cls.bias')):
@@ -90,36 +97,23 @@ def least(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, floa
     return {name: min(times) for name, times in found.items()}
 
 
-def differences(graph: nn.Module, session: onnxruntime.InferenceSession, semantic: bool) -> list[str]:
-    """The largest of boxes and scores, or the share of the pixels, over ``SIZES``; of boxes whose scores are unique."""
-    boxes = scores = pixels = 0.0
+def differences(model: Model, path: Path) -> list[str]:
+    """The largest of boxes and scores, or the share of the pixels, over ``SIZES``, as ``vitdense export`` compares."""
+    exported = OnnxModel(path)
+    found = Differences()
     for hw in SIZES:
-        expected, found = both(graph, session, picture(hw), hw, semantic)
-        if semantic:
-            pixels = max(pixels, float((expected[0] != found[0]).mean()))
-            continue
-        same = expected[2] == found[2]
-        scores = max(scores, float(np.abs(expected[1] - found[1]).max()))
-        boxes = max(boxes, float(np.abs(expected[0] - found[0])[same].max(initial=0.0)))
-    return ['', '', f'{pixels:.1g}'] if semantic else [f'{boxes:.1g}', f'{scores:.1g}', '']
+        model.fix_size(hw)
+        exported.fix_size(hw)
+        add(found, model, exported, Frame(picture(hw), 'blots'))
+    if model.task == SEMANTIC:
+        return ['', '', '', f'{found.pixels:.1g}']
+    return [f'{found.detections}, {found.other}', f'{found.boxes:.1g}', f'{found.scores:.1g}', f'{found.pixels:.1g}']
 
 
-def picture(hw: tuple[int, int]) -> torch.Tensor:
-    """A picture of blots, normalised."""
-    generator = torch.Generator().manual_seed(hw[0])
-    return nn.functional.interpolate(torch.randn(1, 3, 8, 10, generator=generator), hw, mode='bicubic')
-
-
-def both(
-    graph: nn.Module, session: onnxruntime.InferenceSession, image: torch.Tensor, hw: tuple[int, int], semantic: bool
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Outputs of PyTorch and of onnxruntime."""
-    size = [torch.tensor(hw)] if semantic else []
-    with torch.inference_mode():
-        expected = graph(image, *size)
-    names = [one.name for one in session.get_inputs()]
-    feed = dict(zip(names, [image.numpy(), *(one.numpy() for one in size)], strict=True))
-    return [x.numpy() for x in ([expected] if semantic else expected)], session.run(None, feed)
+def picture(hw: tuple[int, int]) -> np.ndarray:
+    """A picture of blots."""
+    blots = np.random.default_rng(hw[0]).integers(0, 255, (8, 10, 3), np.uint8)
+    return cv2.resize(blots, hw[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def measure(name: str, rounds: int, folder: Path) -> tuple[str, ...]:
@@ -134,8 +128,9 @@ def measure(name: str, rounds: int, folder: Path) -> tuple[str, ...]:
     setup.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, setup, providers=['CPUExecutionProvider'])
     graph = graph_of(model.network, model.task).eval()
-    found = differences(graph, session, semantic)
-    image, hw = picture(SIZES[0]), SIZES[0]
+    found = differences(model, path)
+    hw = SIZES[0]
+    image = torch.randn(1, 3, *hw)
     feed = {one.name: value for one, value in zip(session.get_inputs(), (image.numpy(), np.array(hw)), strict=False)}
     size = [torch.tensor(hw)] if semantic else []
     with torch.inference_mode():
@@ -150,7 +145,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows, notes = [], [f'Pictures of {SIZES[0][0]} x {SIZES[0][1]} and {SIZES[1][0]} x {SIZES[1][1]} pixels']
-    header = ('model', 'seconds', 'MB', 'boxes', 'scores', 'pixels', 'onnxruntime / PyTorch')
+    header = (
+        'model',
+        'seconds',
+        'MB',
+        'detections, of one alone',
+        'boxes',
+        'scores',
+        'pixels',
+        'onnxruntime / PyTorch',
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in args.models:
             try:

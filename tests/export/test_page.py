@@ -21,7 +21,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     (tmp_path / 'data/images/a').symlink_to(tmp_path / 'photos')
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
-    for line in '\n'.join(blocks).splitlines():
+    for line in ''.join(blocks).splitlines():
         name, *arguments = shlex.split(line)
         assert name == 'vitdense'
         with pytest.raises(SystemExit) as end:

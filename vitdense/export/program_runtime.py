@@ -9,7 +9,7 @@ from torch.export.passes import move_to_device_pass
 
 from vitdense.ops import ms_deform_attn  # noqa: F401  it registers an operator, as do the next
 
-from . import nms, roi_align  # noqa: F401
+from . import nms, roi_align, soft_nms  # noqa: F401
 from .archive import check
 from .exported import KEY, ExportedModel
 

@@ -65,12 +65,13 @@ def compare(model: Predictor, exported: Predictor, frames: Sequence[Frame]) -> D
     """Predict the same pictures with both, all detections that either gives, one batch of all equal sizes."""
     found = Differences()
     for frame in frames:
-        [expected], [result] = (one.infer_frames([frame], 0.0) for one in (model, exported))
-        _add(found, expected, result)
+        add(found, model, exported, frame)
     return found
 
 
-def _add(found: Differences, expected: Any, result: Any) -> None:
+def add(found: Differences, model: Predictor, exported: Predictor, frame: Frame) -> None:
+    """Add what both predict of one more picture."""
+    [expected], [result] = (one.infer_frames([frame], 0.0) for one in (model, exported))
     found.pictures += 1
     if expected.semantic_map is not None:
         found.pixels = max(found.pixels, float((expected.semantic_map != result.semantic_map).mean()))
