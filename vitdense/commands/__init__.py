@@ -4,6 +4,7 @@ Importing this package loads neither PyTorch nor the OpenMMLab packages. What is
 file or the files of the data is answered before a command's own file is imported, which takes some seconds.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -72,6 +73,7 @@ def run(command: str, args: Namespace) -> int | None:
 
         check_arguments(args)
         configured = [read_early(args)] if 'cfg_options' in args else []
+    with ended_at_once():
         import_module('vitdense.engine')  # first: it silences what onedl's packages print
         module = import_module(f'{__name__}.{command}')
     return module.run(args, *configured)
@@ -96,6 +98,24 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process while PyTorch is imported, whose C++ aborts on an exception in some places."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        os.write(2, b'interrupted\n')
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 __all__ = ['cli', 'main', 'parser_of', 'run']

@@ -135,7 +135,7 @@ def test_official_file_loads_unmodified(tmp_path, log, arch):
 
 def test_official_file_does_not_fit_another_image_size(tmp_path):
     path = save(tmp_path, {'model': release('yolos_ti')})
-    with pytest.raises(ValueError, match=r'pos_embed with 4251 entries is neither .* img_size .* which has 1701'):
+    with pytest.raises(ValueError, match=r'pos_embed with 4251 entries fits neither .* img_size .* which has 1701'):
         Pretrained(path)(YOLOS('tiny', img_size=(512, 800)))
 
 
