@@ -71,7 +71,8 @@ def compare(model: Predictor, exported: Predictor, frames: Sequence[Frame]) -> D
 
 def add(found: Differences, model: Predictor, exported: Predictor, frame: Frame) -> None:
     """Add what both predict of one more picture."""
-    [expected], [result] = (one.infer_frames([frame], 0.0) for one in (model, exported))
+    results: list[Any] = [one.infer_frames([frame], 0.0)[0] for one in (model, exported)]
+    expected, result = results
     found.pictures += 1
     if expected.semantic_map is not None:
         found.pixels = max(found.pixels, float((expected.semantic_map != result.semantic_map).mean()))
