@@ -180,6 +180,7 @@ def expected_of(leaf: str, content: dict) -> dict:
     return adapt(content, MODELS.build(model_of(leaf)))[0]['state_dict']
 
 
+@pytest.mark.slow
 def test_an_official_detector_in_mmdets_apis(tmp_path):
     content = {'model': release('yolos_ti'), 'epoch': 1}
     path, leaf = save(tmp_path, content), str(ROOT / 'configs' / YOLOS)
@@ -188,6 +189,7 @@ def test_an_official_detector_in_mmdets_apis(tmp_path):
     assert_loaded(DetInferencer(leaf, path, device='cpu').model, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('content', [{'model': {'head.weight': torch.rand(3, 3)}}, values_of(resnet())])
 def test_another_file_in_mmdets_apis_is_an_error(tmp_path, content):
     path, leaf = save(tmp_path, content), str(ROOT / 'configs' / YOLOS)
@@ -196,6 +198,7 @@ def test_another_file_in_mmdets_apis_is_an_error(tmp_path, content):
             load()
 
 
+@pytest.mark.slow
 def test_an_official_detector_is_no_random_one_of_mmdet(tmp_path):
     cfg = load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')
     cfg.model.backbone.init_cfg = None
@@ -203,6 +206,7 @@ def test_an_official_detector_is_no_random_one_of_mmdet(tmp_path):
         init_detector(cfg, save(tmp_path, {'model': release('detr_r50')}), device='cpu')
 
 
+@pytest.mark.slow
 def test_official_segmentors_and_backbones_in_mmsegs_apis(tmp_path):
     leaf = str(ROOT / 'configs' / SEM_FPN)
     init_default_scope('mmseg')
@@ -217,6 +221,7 @@ def test_official_segmentors_and_backbones_in_mmsegs_apis(tmp_path):
             load(leaf, path, device='cpu')
 
 
+@pytest.mark.slow
 def test_a_head_that_starts_afresh_is_said(tmp_path, said):
     """A model may be loaded to go on, so that this is no error."""
     cfg = Config.fromfile(ROOT / 'configs' / YOLOS)

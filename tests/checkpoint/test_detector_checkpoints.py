@@ -56,6 +56,7 @@ def test_ids_are_those_of_coco():
     assert [i for i, name in enumerate(names) if name not in ('__background__', 'N/A')] == COCO_IDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DETECTORS)
 def test_release_fills_the_detector_of_its_config(name):
     """All of it, with the rows of the 80 classes and of no object."""
@@ -73,6 +74,7 @@ def test_release_fills_the_detector_of_its_config(name):
         assert torch.equal(model.bbox_head.state_dict()[key], state[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DETECTORS)
 def test_other_classes_start_afresh(name):
     model, state = build(name, classes=3), release(name)
@@ -95,6 +97,7 @@ def test_other_classes_start_afresh(name):
         assert torch.equal(model.bbox_head.state_dict()[key], state[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [80, 1, 100])
 def test_first_of_two_stages_keeps_its_logit_of_any_object(classes):
     """The release ranks tokens by logit 0, which is no id of COCO, and trains the first stage with label 0 only."""

@@ -132,6 +132,7 @@ def hub(model: nn.Module, folder: Path) -> State:
     return load_file(folder / 'model.safetensors')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['DETR', *KINDS])
 def test_detectors_of_transformers_load_what_is_written(kind, tmp_path):
     """Names and shapes are those of a file that transformers writes."""
@@ -169,6 +170,7 @@ def test_detectors_of_transformers_load_what_is_written(kind, tmp_path):
     assert_maps_close([logits[-1], boxes[-1]], [found.logits, found.pred_boxes])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['DETR', *KINDS])
 def test_detectors_of_mmdet_load_what_is_written(kind):
     family = 'detr' if kind == 'DETR' else 'deformable_detr'
@@ -308,6 +310,7 @@ def vitdet(name: str) -> State:
     return {key: state[re.sub(r'mask_head\.\d', 'mask_head.0', key)] for key in state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VITDET)
 def test_detectors_of_detectron2_and_ours_have_the_same_parameters(name):
     own, expected = vitdet(name), detectron2_shapes(name)

@@ -171,6 +171,7 @@ def write(folder: Path, name: str, content: dict) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WHOLE_FILES)
 def test_whole_model(tmp_path, monkeypatch, name):
     """As ``tools/test.py`` loads it, which needs all parameters."""
@@ -197,6 +198,7 @@ def test_whole_model(tmp_path, monkeypatch, name):
     assert 'fresh' not in lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in WHOLE_FILES if not re.search('detr', name)])
 def test_backbone_of_a_whole_model(tmp_path, log, name):
     """Its layout is told by the keys of the whole: the official MLA decoder of SETR lies inside the backbone."""

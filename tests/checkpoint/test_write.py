@@ -68,6 +68,7 @@ def test_from_each_layout_to_each_other(name, tmp_path):
     assert not list(tmp_path.glob('.*'))
 
 
+@pytest.mark.slow
 def test_every_layout_that_can_be_written_is_recognised():
     states = (written(weights_of(sample(name)), to)[0] for name in SAMPLES for to in SAMPLES[name][2].split())
     found = {(family, layout.name) for family, layout in filter(None, map(recognise, states))}
@@ -107,6 +108,7 @@ def mmdet_detr() -> nn.Module:
     return MODELS.build(model)
 
 
+@pytest.mark.slow
 def test_a_detr_of_mmdet_around_a_backbone_of_ours(tmp_path):
     """Our detector loads what its zoo has with its own PVT, and mmdet loads it again."""
     content = dict(meta=dict(epoch=3), state_dict=randomize_(mmdet_detr()).state_dict())

@@ -124,6 +124,7 @@ def built(name: str, evaluator, names=('train', 'val')) -> list[str]:
         return [str(finding) for finding in check(run, 'model') if finding.kind == 'masks of a model without masks']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['retinanet/retinanet_r50_fpn_1x_coco.py', 'detr/detr_r50_8xb2-150e_coco.py'])
 def test_masks_of_a_model_of_boxes(name):
     [text] = built(name, COCO)

@@ -268,6 +268,7 @@ def test_a_head_without_dropout_has_no_randomness(name):
     assert becomes_certain(model, lambda: model(maps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'leaf', ['detr/detr_r18_8xb2-500e_coco.py', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py']
 )

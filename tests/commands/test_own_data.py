@@ -60,6 +60,7 @@ def test_bad_data_answer_at_once_and_write_nothing(files, args, message, tmp_pat
     assert not (tmp_path / 'work_dirs').exists()
 
 
+@pytest.mark.slow
 def test_other_arguments(tmp_path):
     result = without_torch(tmp_path, 'check', DETECTOR, '--data', 'lost')
     assert (result.returncode, result.stderr.splitlines()[0]) == (

@@ -49,6 +49,7 @@ def test_help_needs_no_torch(command, tmp_path):
     assert (ROOT / f'tools/{TOOLS.get(command, command)}.py').is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

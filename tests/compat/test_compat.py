@@ -96,6 +96,7 @@ print(added, sum(getattr(finder, '__name__', '') == 'StartOfVitdense' for finder
     assert started(code, tmp_path) == '[] 1'
 
 
+@pytest.mark.slow
 def test_the_start_of_python_lets_configs_name_mmseg(tmp_path):
     pytest.importorskip('mmseg')
     code = """
@@ -107,6 +108,7 @@ print(cfg.model.decode_head.type, 'vitdense' in sys.modules)
     assert started(code, tmp_path) == 'FPNHead False'
 
 
+@pytest.mark.slow
 def test_the_start_of_python_leaves_a_compiled_extension_alone(tmp_path):
     (tmp_path / '_ext.py').write_text('def nms(*args, **kwargs):\n    return "compiled"\n')
     code = f"""
@@ -118,6 +120,7 @@ print(mmcv._ext.nms(), 'vitdense' in sys.modules)
     assert started(code, tmp_path) == 'compiled False'
 
 
+@pytest.mark.slow
 def test_a_compiled_extension_is_never_replaced(tmp_path):
     (tmp_path / '_ext.py').write_text('def nms(*args, **kwargs):\n    return "compiled"\n')
     code = f"""
@@ -153,6 +156,7 @@ def test_an_operator_that_is_not_there_says_how_to_get_it():
     assert isinstance(ops.get_compiling_cuda_version(), str)
 
 
+@pytest.mark.slow
 def test_dynamo_traces_code_that_calls_the_operators():
     def detect(x, boxes, scores):
         kept = ops.nms(boxes * 1.0, scores, 0.5)[1]
@@ -168,6 +172,7 @@ def test_dynamo_traces_code_that_calls_the_operators():
     torch.testing.assert_close(grad, expected_grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 def test_mask_rcnn_with_deformable_convolutions_trains_and_predicts(dtype):
     pytest.importorskip('mmdet')
@@ -206,6 +211,7 @@ def test_mask_rcnn_with_deformable_convolutions_trains_and_predicts(dtype):
 # --- when ---
 
 
+@pytest.mark.slow
 def test_the_import_is_light_and_repairs_what_is_imported_later():
     code = """
 import sys, vitdense
@@ -235,6 +241,7 @@ def test_a_module_is_repaired_once_it_is_whole(tmp_path, monkeypatch):
     del sys.modules['spoilt']
 
 
+@pytest.mark.slow
 def test_vitdense_first_or_torch_first_is_the_same(tmp_path):
     torch.save({'history': HistoryBuffer([0.5], [1])}, tmp_path / 'a.pth')
     load = f'print(torch.load({str(tmp_path / "a.pth")!r})["history"].data[0])'

@@ -178,6 +178,7 @@ def test_roi_align_is_torchvisions(device, aligned, sampling_ratio):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('aligned', [False, True])
 def test_roi_align_of_boundless_regions(aligned):
     """An untrained head may predict them; mmcv's kernel for CPUs asks for the memory of all their samples."""

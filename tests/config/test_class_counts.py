@@ -85,6 +85,7 @@ def test_stock_models_pass_with_their_own_classes_only(package, name):
     assert message.count(' is ') == len({**DETECTORS, **SEGMENTORS}[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('package', 'name'), STOCK)
 def test_the_options_of_the_message_mend_it(package, name):
     cfg = Config.fromfile(config_path(f'{package}::{name}'))

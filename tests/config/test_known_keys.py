@@ -67,6 +67,7 @@ def test_what_counts_as_reading():
     assert set(names_read(inspect.cleandoc(source))) - {'get', 'rcnn'} == set('abcdefg')
 
 
+@pytest.mark.slow
 def test_detectors_read_what_is_listed():
     parts = [('mmdet', name) for name in ('train_cfg', 'test_cfg', 'rpn_proposal')]
     semi = [('', name) for name in ('semi_train_cfg', 'semi_test_cfg', 'dynamic_rcnn')]

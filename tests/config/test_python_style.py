@@ -127,6 +127,7 @@ def test_every_style_is_the_same_config(tmp_path, task, style):
     assert other.log_processor.get('by_epoch', True) is (task == 'detection')
 
 
+@pytest.mark.slow
 @each_task
 @each_style
 @pytest.mark.parametrize('name', ['pvt_tiny', 'vit_base_augreg'])

@@ -33,6 +33,7 @@ def swapped(name: str, backbone: str = 'pvt_tiny'):
     return cfg, swap_backbone(cfg, backbone, pretrained=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'path', 'expected', 'out_indices'),
     [

@@ -45,6 +45,7 @@ def segmentor(cfg):
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'stages', 'index'),
     [(PSPNET, (2, 3), (1, 0)), (DEEPLAB, (0, 2, 3), (2, 1)), (FASTFCN, (1, 2, 3), (2, 1))],
@@ -59,6 +60,7 @@ def test_maps_that_no_head_reads_are_not_made(name, stages, index):
     assert [name for name, p in model.backbone.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'side'),
     [
@@ -81,6 +83,7 @@ def test_maps_below_the_first_level_of_a_pyramid_are_not_made(name, side):
     assert [name for name, p in model.backbone.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'backbone', 'idle'),
     [
@@ -97,6 +100,7 @@ def test_parameters_that_stay_without_gradient_are_told_to_the_wrapper(name, bac
     assert any(change.startswith('find_unused_parameters') and idle in change for change in changes) == bool(idle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'backbone', 'expected'),
     [
@@ -130,6 +134,7 @@ def test_channels_follow_into_all_that_reads_the_maps(name, backbone, expected):
     assert list(misfits(cfg.model, measure(cfg, cfg.model.backbone).channels)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'backbone'), [(KNET, 'pvt_v2_b0'), (SEGMENTER, 'pvt_v2_b0'), (FASTSCNN, 'pvt_v2_b0')])
 def test_such_segmentors_run(name, backbone):
     cfg, _ = swapped(name, backbone)
@@ -231,6 +236,7 @@ def with_neck(out_channels: int | str):
     return cfg
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_take_the_new_maps_is_refused_with_its_own_words():
     swap_backbone(with_neck(256), 'pvt_tiny', pretrained=False)
     with pytest.raises(
@@ -239,6 +245,7 @@ def test_a_model_that_does_not_take_the_new_maps_is_refused_with_its_own_words()
         swap_backbone(with_neck(256), 'pvt_v2_b0', pretrained=False)
 
 
+@pytest.mark.slow
 def test_group_norms_that_the_new_channels_do_not_divide_into():
     name = 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py'
     swapped(name, 'pvt_tiny')

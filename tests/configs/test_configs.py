@@ -167,6 +167,7 @@ def test_parameters_and_flops_are_the_published_ones(leaf, hw, parameters, flops
     assert counted.flops / 1e9 == pytest.approx(flops, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('leaf', 'flops'),
     [  # without attention: arXiv 2107.00641, table of RetinaNet and Mask R-CNN results
@@ -180,6 +181,7 @@ def test_flops_without_attention_are_the_published_ones(leaf, flops):
     assert (counted.flops - counted.attention_flops) / 1e9 == pytest.approx(flops, rel=0.02)
 
 
+@pytest.mark.slow
 def test_flops_of_gfl_with_pvt_v2_are_those_of_the_official_tool():
     """GFL + PVTv2-b2: 33.11 M and 260.65 G, README of the official detection code."""
     cfg = load_config('mmdet::gfl/gfl_r50_fpn_1x_coco.py')

@@ -47,6 +47,7 @@ def logits(model: nn.Module, x: torch.Tensor, mode: str) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hw', [(CROP, CROP), (50, 37), (33, CROP)])
 def test_windows_are_the_whole_of_an_image_that_fits_in_one(model, hw):
     """Also of sides that no stride divides."""

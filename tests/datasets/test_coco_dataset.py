@@ -47,12 +47,14 @@ def test_labels_follow_the_names(coco, classes):
     assert dataset.cat_ids == [CLASSES.index(name) + 1 if name in CLASSES else None for name in classes]
 
 
+@pytest.mark.slow
 def test_same_as_mmdet_where_the_order_is_that_of_the_file(coco):
     changes = dict(filter_cfg=dict(filter_empty_gt=True, min_size=32))
     ours, theirs = build(coco, **changes), build(coco, 'mmdet', **changes)
     assert [ours.get_data_info(i) for i in range(len(ours))] == [theirs.get_data_info(i) for i in range(len(theirs))]
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(coco, capsys):
     build(coco, 'mmdet')
     assert 'loading annotations' in capsys.readouterr().out

@@ -21,6 +21,7 @@ def loader(coco: CocoFolder, wrap=lambda node: node, workers: int = 0, steps=(di
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 1])
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_error_has_the_image_and_the_transform(tmp_path, workers, wrapped):
@@ -37,6 +38,7 @@ def test_error_has_the_image_and_the_transform(tmp_path, workers, wrapped):
         next(iter(loader(coco, wrap, workers)))
 
 
+@pytest.mark.slow
 def test_good_pipelines_are_unchanged(tmp_path):
     coco = CocoFolder(tmp_path)
     plain = loader(coco, steps=())

@@ -51,6 +51,7 @@ def objects(root) -> list[dict]:
 # ---------------------------------------------------------------- what is drawn
 
 
+@pytest.mark.slow
 def test_folders(root):
     files = tree(root)
     assert len(files) == 2 * (SPEC.num_train + SPEC.num_val) + 2
@@ -198,6 +199,7 @@ def test_coverage_has_the_area_and_centre_of_the_polygon(centre, radius, angle, 
     assert np.average(y, weights=coverage) == pytest.approx(centre[1], abs=sub_pixel)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**40), split=st.sampled_from(['train', 'val']), index=st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_scene_shapes_and_types(seed, split, index):

@@ -35,6 +35,7 @@ def log_of(runner) -> str:
     return next(Path(runner.work_dir).rglob('*.log')).read_text()
 
 
+@pytest.mark.slow
 def test_neither_a_class_nor_the_first_key_decides(tmp_path):
     metrics = [{'disc_precision': NAN, 'slab_precision': 0.9, 'bbox_mAP': value} for value in (0.1, 0.3, 0.2)]
     runner = train(tmp_path, metrics)

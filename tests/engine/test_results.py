@@ -35,6 +35,7 @@ def without_time(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key != 'seconds'} for row in rows]
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_run(finished):
     work_dir, spy = finished
     rows = read_rows(work_dir / 'results.csv')
@@ -63,6 +64,7 @@ def test_columns_are_in_the_order_people_read(finished):
     assert [name.split('/')[0] for name in header.split(',')[4:]] == ['train'] * 3 + ['val'] * 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_rows_of_one_that_was_not_stopped(finished, data_root, tmp_path):
     work_dir, _ = finished
     resumed = tmp_path / 'run'
@@ -78,6 +80,7 @@ def test_a_resumed_run_gives_the_rows_of_one_that_was_not_stopped(finished, data
     assert after[2]['seconds'] >= before[1]['seconds']
 
 
+@pytest.mark.slow
 def test_a_longer_run_adds_rows_and_columns(finished, data_root, tmp_path):
     work_dir, _ = finished
     resumed = tmp_path / 'run'
@@ -93,6 +96,7 @@ def test_a_longer_run_adds_rows_and_columns(finished, data_root, tmp_path):
     assert 'val/toy/AP' not in after[5]
 
 
+@pytest.mark.slow
 def test_losses_of_a_killed_run_are_not_lost(finished, data_root, tmp_path):
     """Killed between its checkpoint and its row: the next row has the mean of all iterations since the last row."""
     work_dir, spy = finished
@@ -107,6 +111,7 @@ def test_losses_of_a_killed_run_are_not_lost(finished, data_root, tmp_path):
     assert rows[1]['train/loss'] == pytest.approx(np.mean([losses['loss'] for losses in spy.losses[2:6]]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seg', [False, True])
 def test_training_by_iterations(data_root, tmp_path, seg):
     spy = Spy()
@@ -121,6 +126,7 @@ def test_training_by_iterations(data_root, tmp_path, seg):
         assert 'epoch' not in row
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_has_a_row_at_the_end(data_root, tmp_path):
     cfg = dict(by_epoch=False, max_iters=5, val_begin=100, val_interval=100)
     runner = toy_runner(tmp_path / 'run', data_root, [ResultsHook()], [], cfg)
@@ -179,6 +185,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['results.csv']
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_written_stops_no_training(data_root, tmp_path, monkeypatch):
     def full(*_) -> None:
         raise OSError('no space left')

@@ -24,6 +24,7 @@ def write(tmp_path):
     return to_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'arguments',
     [

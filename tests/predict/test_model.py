@@ -55,6 +55,7 @@ def images(home) -> list[Path]:
     return sorted((home / 'data/images').rglob('*.jpg'))
 
 
+@pytest.mark.slow
 def test_equals_mmdet_and_mmseg(trained, images):
     kind, folder, model = trained
     assert (model.task, model.names, model.palette) == (TASKS[kind], CLASSES, ((200, 0, 0), (0, 0, 200)))
@@ -283,6 +284,7 @@ def test_tiles_find_what_the_picture_has(trained, images):
         assert result.masks.shape == (len(result), 120, 160)
 
 
+@pytest.mark.slow
 def test_the_config_and_a_checkpoint(trained, images, tmp_path):
     _, folder, model = trained
     config = next(folder.glob('*.py'))

@@ -100,6 +100,7 @@ def test_readable(count, task):
     assert_readable(draw_label_histogram(dict(train=train, val=train)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', ['bbox', 'segm', 'semantic'])
 def test_nothing_to_show(task):
     for count in (1, 20):
@@ -153,6 +154,7 @@ def test_most_frequent_confusions_in_words():
     assert 'Most frequent: c as d 30, e missed 20, false f 10' in [text.get_text() for text in figure.texts]
 
 
+@pytest.mark.slow
 def test_only_the_most_confused_of_many_classes():
     one = report(400)
     one.confusion[7, 300] = 10**6
@@ -216,6 +218,7 @@ def test_bars_are_sorted():
     assert axes.texts[-1].get_text() == 'no objects'
 
 
+@pytest.mark.slow
 def test_odd_names(tmp_path):
     names = ('$x^$', '_hidden', 'two\nlines', 'a' * 60, '')
     counts = np.diag([3, 3, 3, 3, 3, 0])
@@ -245,6 +248,7 @@ def fake_runner(folder: Path, *reports: EvaluationReport | None) -> SimpleNamesp
     )
 
 
+@pytest.mark.slow
 def test_files_of_masks_beside_boxes(tmp_path):
     runner = fake_runner(tmp_path, report(3))
     runner.val_evaluator.metrics += [
@@ -276,6 +280,7 @@ def test_files_of_a_run(tmp_path):
     assert [int(row['instances']) for row in rows] == list(one.column('instances'))
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_the_last_validation(tmp_path):
     runner = fake_runner(tmp_path, report(3))
     hook = EvaluationFilesHook()

@@ -241,6 +241,7 @@ def test_labels_and_predictions_of_a_sample():
 # sheets
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(30, 200), st.integers(30, 200)), min_size=1, max_size=9))
 def test_a_sheet_shows_every_picture_whole_and_every_class(sizes):
@@ -293,6 +294,7 @@ def test_labels_are_loaded_in_the_pixels_of_the_file(shapes):
         assert labels.masks.shape == (len(info['instances']), *image.shape[1:])
 
 
+@pytest.mark.slow
 def test_labels_are_found_in_wrapped_data_sets_and_without_a_loading_transform(shapes):
     plain = ShapesDataset(**shapes, pipeline=[*LOAD, *PACK], test_mode=True)
     unlabelled = ShapesDataset(**shapes, pipeline=[LOAD[0], *PACK], test_mode=True)

@@ -37,6 +37,7 @@ def pairs(data: OwnData) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('images', 'maps', 'found'),
     [
@@ -104,6 +105,7 @@ def flat(root: Path, names: dict[str, str], values: tuple[int, ...], channels: i
     return read_data(root, 'segmentation', fraction=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('names', 'values', 'classes', 'reduced'),
     [

@@ -376,6 +376,7 @@ def test_mmdet_takes_what_the_scan_refuses(coco):
 number = st.one_of(st.floats(width=32), st.integers(-100, 100), st.sampled_from([0.0, 1.0, 60.0, 80.0, 10**400]))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(number, min_size=4, max_size=4), min_size=1, max_size=6))
 def test_boxes_without_finding_are_those_that_mmdet_keeps(boxes):

@@ -191,6 +191,7 @@ def test_what_counts_as_a_class(seg, changes, wrong):
         assert f'found {wrong};' in report.fatal[0].found
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     number=st.integers(1, 6),

@@ -100,6 +100,7 @@ def test_pvt_v2_equals_timm(arch):
             assert_maps_close(ours(x), theirs.forward_intermediates(x, intermediates_only=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['b2', 'b2_li'])
 def test_pvt_v2_equals_transformers(arch):
     row = PVTv2.ARCHS[arch]

@@ -70,6 +70,7 @@ def test_swin_equals_mmdet(arch, kwargs, sizes):
         assert_maps_close(ours(x), theirs(x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_swin_equals_transformers():
     theirs = randomize_(transformers.SwinBackbone(transformers.SwinConfig(depths=SHALLOW, out_features=STAGES)))
@@ -97,6 +98,7 @@ def test_swin_equals_timm(name, arch, kwargs, side):
     assert_maps_close(ours(x), timm_maps(theirs, x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_map_of_one_window_is_shifted_as_in_mmdet():
     """timm does not shift it unless told so; the last map of an image of 224 pixels is one window."""
@@ -111,6 +113,7 @@ def test_a_map_of_one_window_is_shifted_as_in_mmdet():
 W16 = dict(window_size=16, pretrained_window_sizes=(12, 12, 12, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('kwargs', 'config', 'sizes'),
     [
@@ -146,6 +149,7 @@ def assert_equals_transformers(kwargs, config, hw, image_size):
     assert_maps_close(load(SwinV2(**kwargs), theirs)(x), normed(theirs(x).feature_maps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'hw', 'window', 'pretrained'),
     [
@@ -230,6 +234,7 @@ def test_swin_v2_scale_is_clamped_at_100():
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['swin_tiny', 'swin_small', 'swin_base', 'swinv2_tiny'])
 def test_names_and_shapes_equal_the_release(name):
     """Of the detection backbone, for V2 of the classifier; what is derived is not stored."""
@@ -265,6 +270,7 @@ def test_parameter_count_is_the_published_one(family, arch, millions):
     assert round((count + 1000 * channels + 1000) / 1e6) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'family'), [('swin_tiny', Swin), ('swinv2_tiny', SwinV2)])
 def test_official_file_loads_unmodified(tmp_path, log, name, family):
     state = release(name)
@@ -280,6 +286,7 @@ def test_official_file_loads_unmodified(tmp_path, log, name, family):
     assert log[0].endswith(', norm.*, head.*)')
 
 
+@pytest.mark.slow
 def test_bias_tables_of_another_window_are_resized(tmp_path, log):
     state = release('swin_tiny')
     path = save(tmp_path, {'model': state})
@@ -291,6 +298,7 @@ def test_bias_tables_of_another_window_are_resized(tmp_path, log):
     assert 'resized 12 (layers.*.relative_position_bias_table)' in log[0]
 
 
+@pytest.mark.slow
 def test_swin_v2_of_another_window_loads_without_resizing(tmp_path, log):
     path = save(tmp_path, {'model': release('swinv2_tiny')})
     Pretrained(path)(SwinV2('tiny', window_size=12, pretrained_window_sizes=(8, 8, 8, 8)))

@@ -28,6 +28,7 @@ def small(depth: int = 2, **kwargs) -> ViT:
     return ViT('tiny', **{'embed_dims': 48, 'num_heads': 3, 'depth': depth, 'img_size': 48, **kwargs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'theirs', 'sizes'),
     [
@@ -78,6 +79,7 @@ def test_equals_timm(name, kwargs, theirs, sizes):
             assert_maps_close(ours, [*maps[:-1], prefix.unflatten(2, ours[-1].shape[2:])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['beit_base_patch16_224', 'beitv2_large_patch16_224'])
 def test_beit_equals_timm(name):
     reference = randomize_(timm.create_model(name, num_classes=0, depth=3))

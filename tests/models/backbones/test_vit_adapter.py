@@ -79,6 +79,7 @@ def test_maps_equal_those_of_the_official_code(code, picture):
         assert (samples(ours, len(expected)) - expected).abs().max() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_gradients_equal_those_of_the_official_code(picture):
     """In float64: a sample that crosses from pixel to pixel has no smooth gradient."""
     model = built('detection').double()
@@ -112,6 +113,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'published'), PUBLISHED)
 def test_models_have_the_published_sizes(name, published):
     cfg = load_config(str(CONFIGS / f'vit_adapter/{name}.py'))
@@ -121,6 +123,7 @@ def test_models_have_the_published_sizes(name, published):
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == published
 
 
+@pytest.mark.slow
 def test_weights_of_a_vit_fill_all_but_the_adapter(tmp_path, log):
     path = save(tmp_path, {'model': release('deit_tiny_patch16_224')})
     options = dict(class_token=False, pos_resize='bicubic')

@@ -274,6 +274,7 @@ def test_detector_has_finite_losses_and_detections(detector):
         assert (boxes <= torch.tensor([width, height, width, height])).all()
 
 
+@pytest.mark.slow
 def test_detector_finds_what_it_has_been_trained_on(detector):
     inputs = demo_mm_inputs(2, [(3, 64, 96), (3, 64, 96)], num_items=[3, 0], num_classes=3)
     inputs['inputs'][1].zero_()

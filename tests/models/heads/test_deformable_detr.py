@@ -68,6 +68,7 @@ def test_equals_transformers_in_all_decoder_layers(kind):
         assert inside.gather(1, proposals.best).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', OPTIONS)
 def test_equals_mmdet_in_all_decoder_layers(kind):
     """Predictions, and gradients of all parameters of the head: a layer does not learn from the boxes of the next."""

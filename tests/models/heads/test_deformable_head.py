@@ -56,6 +56,7 @@ def samples_of(sizes, counts) -> list[DetDataSample]:
 cells = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
+@pytest.mark.slow
 @each_kind
 @settings(max_examples=15, deadline=None)
 @given(small=cells, more=cells)

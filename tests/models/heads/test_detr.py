@@ -50,6 +50,7 @@ def test_equals_transformers_in_all_decoder_layers(dilation, sizes):
         assert (a - b).abs().max() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_equals_mmdet_in_all_decoder_layers():
     cfg = load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')
     cfg.model.backbone.init_cfg = None
@@ -70,6 +71,7 @@ def test_equals_mmdet_in_all_decoder_layers():
             assert (a - b).abs().max() <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['detr_r50', 'detr_r50_dc5'])
 def test_names_and_shapes_equal_the_release(name):
     keys = layout_of(name)['keys']

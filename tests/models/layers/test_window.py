@@ -38,6 +38,7 @@ def cuts(draw, sides: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
     return (draw(st.integers(1, sides)), draw(st.integers(1, sides))), window, shift
 
 
+@pytest.mark.slow
 @given(batch=st.integers(1, 3), cuts=cuts(12))
 @settings(deadline=None, max_examples=60)
 def test_joining_undoes_splitting_and_so_do_gradients(batch, cuts):

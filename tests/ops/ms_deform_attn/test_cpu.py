@@ -36,6 +36,7 @@ def assert_close(found, expected, tolerance):
     torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(inputs(widths=(1, 3, 4, 8, 16, 24, 30, 32, 37, 64), max_queries=70), st.sampled_from([0, *WIDTHS]))
 def test_it_is_the_sum_over_pixels(case, width):

@@ -124,12 +124,14 @@ def compare(ops, case: Inputs) -> None:
         torch.testing.assert_close(tensor.double(), like.double(), rtol=tolerance[0], atol=tolerance[1])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=inputs(widths=(1, 8, 16, 30, 32, 40, 64)), dtype=st.sampled_from(ELEMENTS))
 def test_kernels_agree_with_gathers(ops, case, dtype):
     compare(ops, case.to(dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ELEMENTS, ids=str)
 @pytest.mark.parametrize('width', WIDTHS)
 def test_rounds_and_blocks(ops, width, dtype):
