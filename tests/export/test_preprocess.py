@@ -25,6 +25,8 @@ RESIZES = [
 PADS = [
     dict(type='Pad', size=(220, 210), pad_val=dict(img=114)),
     dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114, 7, 3))),
+    dict(type='mmseg.ResizeToMultiple', size_divisor=32),
+    dict(type='mmseg.ResizeToMultiple', size_divisor=7),
 ]
 SHAPES = [(60, 80), (83, 61), (50, 150), (101, 101), (199, 31)]
 
@@ -39,7 +41,7 @@ def test_equals_the_pipeline(step, hw):
 
 @pytest.mark.parametrize('pad', PADS, ids=lambda pad: list(pad)[1])
 @pytest.mark.parametrize('hw', SHAPES)
-def test_padding_equals_the_pipeline(pad, hw):
+def test_what_follows_a_resizing_equals_the_pipeline(pad, hw):
     agrees([RESIZES[0], pad], hw)
 
 

@@ -40,7 +40,7 @@ class ExportedModel(Predictor):
 
     def fix_size(self, hw: tuple[int, int]) -> None:
         """Put one resizing in the place of that of the test, see :class:`Predictor`."""
-        self.preprocess = replace(self.preprocess, rule='stretch', size=hw[::-1])
+        self.preprocess = replace(self.preprocess, rule='stretch', size=hw[::-1], multiple=1)
 
     def prepare(self, frame: Frame) -> np.ndarray:
         """(3, H', W') float32."""

@@ -22,6 +22,7 @@ class Preprocess:
         pad: width and height that the resized picture is padded to, right and below, (0, 0) for none,
             (-1, -1) for a square of its longer side.
         pad_value: of the three channels before they are normalised, blue first.
+        multiple: of which the sides are to be; the picture is then enlarged once more, whatever its aspect.
     """
 
     rule: str = 'none'
@@ -31,6 +32,7 @@ class Preprocess:
     rgb: bool = False
     pad: tuple[int, int] = (0, 0)
     pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
+    multiple: int = 1
 
     def new_wh(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the resized picture."""
@@ -58,6 +60,8 @@ class Preprocess:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """A picture (H, W, 3) uint8 BGR as the model takes it: (3, H', W') float32."""
         image = resize(image, self.new_wh(image.shape[1], image.shape[0]))
+        height, width = (-(-side // self.multiple) * self.multiple for side in image.shape[:2])
+        image = resize(image, (width, height))
         sides = (max(image.shape[:2]),) * 2 if self.pad[0] < 0 else self.pad[::-1]
         below, right = (max(side - length, 0) for side, length in zip(sides, image.shape[:2], strict=True))
         if below or right:
@@ -121,6 +125,10 @@ def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Prep
     if steps and _name(steps[-1]) == 'Pad' and not hasattr(preprocessor, 'size'):
         *steps, last = steps
         pad, pad_value = _padding(last)
+    multiple = 1
+    if steps and _name(steps[-1]) == 'ResizeToMultiple' and not steps[-1].get('interpolation'):
+        *steps, last = steps
+        multiple = int(last.get('size_divisor', 32))
     rules = [_rule(step) for step in steps]
     if len(rules) > 1:
         raise ValueError(f'the test resizes pictures {len(rules)} times, a file describes one resizing')
@@ -133,7 +141,7 @@ def preprocess_of(steps: Sequence[Mapping[str, Any]], preprocessor: Any) -> Prep
     rgb = bool(
         getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'channel_conversion', False)
     )
-    return Preprocess(rule, (float(size[0]), float(size[1])), tuple(mean), tuple(std), rgb, pad, pad_value)
+    return Preprocess(rule, (float(size[0]), float(size[1])), tuple(mean), tuple(std), rgb, pad, pad_value, multiple)
 
 
 def _name(step: Mapping[str, Any]) -> str:
@@ -152,7 +160,7 @@ def _rule(step: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
             return 'factor', _pair(step['scale_factor'])
         return ('fit' if step.get('keep_ratio') else 'stretch'), _pair(scale)
     raise ValueError(f'the test pipeline has {name}, which an exported file cannot describe: known are Resize, '
-                     'ResizeShortestEdge and DETRResize')  # fmt: skip
+                     'ResizeShortestEdge, ResizeToMultiple and DETRResize')  # fmt: skip
 
 
 def _padding(step: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[float, ...]]:
