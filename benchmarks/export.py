@@ -158,10 +158,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in args.models:
             try:
-                rows.append(measure(name, args.repeat, Path(folder)))
+                row = measure(name, args.repeat, Path(folder))
             except Exception as error:  # the others are measured
                 notes.append(f'{name}: {brief(error)}')
-            print(rows[-1] if rows else notes[-1], flush=True)
+                print(notes[-1], flush=True)
+                continue
+            rows.append(row)
+            print(row, flush=True)
     report(args, header, [rows], ('vitdense', 'torch', 'onnxruntime', 'onnxscript'), notes)
 
 
