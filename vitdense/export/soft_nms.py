@@ -59,18 +59,8 @@ def soft_nms(
 
 
 @soft_nms.register_fake
-def _(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    method: int,
-    iou: float,
-    sigma: float,
-    min_score: float,
-    score: float,
-    most: int,
-) -> list[Tensor]:
-    shape = boxes.shape[0], most
+def _(boxes: Tensor, scores: Tensor, labels: Tensor, *settings: Any) -> list[Tensor]:
+    shape = boxes.shape[0], settings[-1]
     return [boxes.new_empty((*shape, 4)), scores.new_empty(shape), labels.new_empty(shape)]
 
 
