@@ -16,6 +16,14 @@ if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is left to the sweep is slow as well, so that ``-m "not slow"`` does without it."""
+    for item in items:
+        if item.get_closest_marker('sweep'):
+            item.add_marker('slow')
+
+
 def pytest_collection_finish() -> None:
     """Keep what the imports made out of garbage collections: mmengine makes one for each data set that it builds."""
     gc.freeze()

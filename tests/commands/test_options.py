@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support.small import KINDS, make_data, write_config
+from support.sweep import but_for_the_sweep
 
 from vitdense import commands
 from vitdense.commands import parser_of
@@ -41,7 +42,7 @@ def run(home, monkeypatch, capsys):
     return run
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=but_for_the_sweep(KINDS, ['detector', 'maps']))
 def trained(request, run, home) -> tuple[str, Path]:
     """A kind of model, and the folder of its training."""
     kind = request.param

@@ -172,7 +172,7 @@ def test_converted_annotations_are_the_same(tmp_path, monkeypatch):
                 assert one['category_id'] == right['category_id'] - 4
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_the_same_training_from_all_formats(tmp_path):
     whole_pixels(tmp_path / 'coco')
     measured = {}

@@ -9,7 +9,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
-from support import ROOT
+from support import CONFIGS, ROOT
+from support.configs import LEAVES, METHODS
+from support.sweep import but_for_the_sweep
 from torch.utils.data import DataLoader
 
 from vitdense.config.cfg_options import check_options, merge_options
@@ -18,7 +20,7 @@ from vitdense.config.load import config_path
 from vitdense.config.option_values import read_value
 from vitdense.config.tree import look_up
 
-OURS = sorted(str(p) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+OURS = [str(CONFIGS / leaf) for leaf in LEAVES]
 STOCK = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -74,7 +76,11 @@ def read(name: str) -> Config:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [*OURS, *STOCK], ids=lambda name: Path(name).stem)
+@pytest.mark.parametrize(
+    'name',
+    but_for_the_sweep([*OURS, *STOCK], [*(str(CONFIGS / leaf) for leaf in METHODS), *STOCK]),
+    ids=lambda name: Path(name).stem,
+)
 def test_typical_options_are_accepted(name):
     cfg = read(name)
     for options in TYPICAL:

@@ -57,7 +57,6 @@ def test_ours(leaf):
     assert alarms(str(leaf)) == []
 
 
-@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
 def test_theirs(package):
