@@ -68,39 +68,6 @@ def make(runner_type, folder, model, hooks, **overrides):
     )
 
 
-@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
-def test_invalid_loss_ends_the_training_and_is_not_saved(bad, tmp_path):
-    make(BareRunner, tmp_path / 'bare', Toy(bad), {}).train()
-    saved = torch.load(tmp_path / 'bare/epoch_3.pth', weights_only=True)['state_dict']
-    assert not all(torch.isfinite(value).all() for value in saved.values()), 'mmengine alone saves what is not finite'
-
-    hooks = dict(invalid_loss=InvalidLossHook(), checkpoint=CheckpointHook(interval=1))
-    with pytest.raises(InvalidLossError) as raised:
-        make(Runner, tmp_path / 'ours', Toy(bad), hooks).train()
-    message = str(raised.value)
-    assert message.startswith(f'iteration 4: loss_bbox is {bad}. All terms: ')
-    assert 'images of the batch: 100 (0.jpg), 101 (1.jpg)' in message.lower()
-    assert 'loss_cls is' not in message
-    for name in ('epoch_1.pth', 'last.pth'):
-        state = torch.load(tmp_path / 'ours' / name, weights_only=True)
-        assert state['meta']['epoch'] == 1
-        assert all(torch.isfinite(value).all() for value in state['state_dict'].values())
-    assert not (tmp_path / 'ours/epoch_2.pth').exists()
-
-
-def test_invalid_weights_are_not_saved(tmp_path):
-    model = Toy()
-
-    class Spoil(Hook):
-        def after_train_iter(self, runner, *args, **kwargs):
-            if runner.iter == 2:
-                model.line.bias.data.fill_(float('nan'))
-
-    with pytest.raises(InvalidLossError, match=r'after iteration 3 1 tensors .* line\.bias'):
-        make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook()), custom_hooks=[Spoil()]).train()
-    assert not list(tmp_path.glob('*.pth*'))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
 def test_augmentation_differs_between_epochs(persistent):

@@ -21,12 +21,17 @@ from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.read import read
 from vitdense.compat.weights import AsItIs
 from vitdense.console import quiet_console, silent_stderr
-from vitdense.datasets.named_errors import name_errors
+from vitdense.datasets.at_hand import AtHand
+from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
+from vitdense.engine.failures import explained
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
 from vitdense.files import replacing
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import RUNNERS
+
+TIMEOUT = 600
+"""Seconds that a run waits for a batch; mmengine waits for ever."""
 
 
 @RUNNERS.register_module()
@@ -51,10 +56,14 @@ class Runner(MMEngineRunner):
         return logger
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """As in mmengine; an error of a transform names its image."""
-        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
-        name_errors(loader.dataset)
+    def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
+        """As in mmengine; an error of a transform names its image, and a process that hangs ends the run."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {'timeout': TIMEOUT, **dataloader}
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        at_hand = AtHand(loader.num_workers) if loader.num_workers else None
+        for pipeline in pipelines(loader.dataset):
+            pipeline.at_hand = at_hand
         return loader
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -79,8 +88,17 @@ class Runner(MMEngineRunner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def train(self) -> torch.nn.Module:
+        """Train as mmengine does.
+
+        Raises:
+            OutOfMemory, LoadingError: with what to do about it.
+        """
         try:
             return super().train()
+        except Exception as error:
+            if failure := explained(error, self):
+                raise failure from error
+            raise
         finally:
             self._close_bar()
 

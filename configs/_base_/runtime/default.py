@@ -23,6 +23,7 @@ default_hooks = dict(
     convert_checkpoint=dict(type='vitdense.ConvertCheckpointHook'),
     worker_seed=dict(type='vitdense.WorkerSeedHook'),
     invalid_loss=dict(type='vitdense.InvalidLossHook'),
+    recent_batches=dict(type='vitdense.RecentBatchesHook'),
     start_report=dict(type='vitdense.StartReportHook'),
     progress=dict(type='vitdense.ProgressHook', interval=50),
     results=dict(type='vitdense.ResultsHook'),

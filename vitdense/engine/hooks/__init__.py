@@ -7,6 +7,7 @@ from .evaluation_files import EvaluationFilesHook
 from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
 from .progress import ProgressHook
+from .recent_batches import RecentBatchesHook
 from .results import ResultsHook
 from .show import ShowHook
 from .start_report import StartReportHook
@@ -21,6 +22,7 @@ __all__ = [
     'InvalidLossHook',
     'PicturesHook',
     'ProgressHook',
+    'RecentBatchesHook',
     'ResultsHook',
     'ShowHook',
     'StartReportHook',

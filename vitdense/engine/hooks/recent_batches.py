@@ -1,0 +1,60 @@
+"""What the last steps of a training were made of."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from vitdense.names import listed
+from vitdense.registry import HOOKS
+
+from .invalid_loss import image_names
+
+
+class Batch(NamedTuple):
+    """A batch of a training.
+
+    Attributes:
+        iteration: counted from 1.
+        size: images and the largest channels, height and width among them, to which all are padded.
+        objects: annotated objects of all images.
+        images: their names.
+    """
+
+    iteration: int
+    size: tuple[int, ...]
+    objects: int
+    images: list[str]
+
+    def __str__(self) -> str:
+        objects = f' with {self.objects} objects' if self.objects else ''
+        return f'iteration {self.iteration}, {" x ".join(map(str, self.size))}{objects} ({listed(self.images, 4)})'
+
+    @property
+    def pixels(self) -> int:
+        """Values of the padded images."""
+        return int(torch.Size(self.size).numel())
+
+
+@HOOKS.register_module()
+class RecentBatchesHook(Hook):
+    """Remembers the sizes of the last batches, for the message about a step that the memory did not suffice for.
+
+    Args:
+        most: number of batches.
+    """
+
+    def __init__(self, most: int = 50) -> None:
+        self.batches: deque[Batch] = deque(maxlen=most)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if isinstance(data_batch, Mapping):
+            images = data_batch.get('inputs')
+            shapes = [tuple(one.shape) for one in images if isinstance(one, Tensor)] if images is not None else []
+            largest = tuple(map(max, zip(*shapes, strict=False)))
+            found = [len(getattr(one, 'gt_instances', ())) for one in data_batch.get('data_samples') or ()]
+            self.batches.append(Batch(runner.iter + 1, (len(shapes), *largest), sum(found), image_names(data_batch)))
