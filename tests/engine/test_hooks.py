@@ -252,7 +252,7 @@ def test_the_bar_is_taken_down_when_a_run_fails(tmp_path, monkeypatch):
     monkeypatch.setenv('TERM', 'xterm')
     screen = Console(file=io.StringIO(), force_terminal=True, width=150)
     monkeypatch.setattr(progress, 'CONSOLE', screen)
-    hooks = dict(invalid_loss=InvalidLossHook(), progress=ProgressHook(), checkpoint=None)
+    hooks = dict(invalid_loss=InvalidLossHook(max_skipped=0), progress=ProgressHook(), checkpoint=None)
     with pytest.raises(InvalidLossError):
         make(Runner, tmp_path, Toy(float('nan')), hooks, log_processor=LogProcessor(by_epoch=True)).train()
     assert '\x1b[?25h' in screen.file.getvalue(), 'the cursor is there again'

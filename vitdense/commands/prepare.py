@@ -16,6 +16,7 @@ from vitdense.commands.early import check_checkpoint
 from vitdense.config.building import building
 from vitdense.config.swap.backbone import swap_backbone
 from vitdense.console import warn
+from vitdense.datasets.named_errors import leave_out
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
 from vitdense.engine.processes import on_main_process
 from vitdense.engine.run_folder import LOCK, RunFolder
@@ -163,8 +164,12 @@ def choose_backbone(cfg: Config, args: argparse.Namespace) -> list[str]:
     return [f'model.backbone: {dropped} -> random weights']
 
 
-def build_runner(run: Run) -> Runner:
+def build_runner(run: Run, lenient: bool = False) -> Runner:
     """Build the runner, the model and the loaders.
+
+    Args:
+        run: the run.
+        lenient: go on without images that can no longer be read.
 
     Raises:
         RunError: the model does not fit the data, or its parts do not fit each other.
@@ -175,6 +180,8 @@ def build_runner(run: Run) -> Runner:
     run.model = unwrap_model(runner.model)
     with building(run.cfg):
         loaders = {name: getattr(runner, f'{name}_dataloader') for name in run.names}
+    for loader in loaders.values() if lenient else ():
+        leave_out(loader)
     run.steps = {name: len(loader) for name, loader in loaders.items() if hasattr(loader.dataset, '__len__')}
     run.samples = {name: _first(loaders[name].dataset) for name in run.names if name != 'train'}
     run.remarks += stop(check(run, 'model'))

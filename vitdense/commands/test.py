@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
     join(cfg, args.launcher)
     check_config(run)
     with Preparation(run, args, f'{Path(args.config).stem}_test') as ready:
-        runner = build_runner(run)
+        runner = build_runner(run, args.lenient)
         if args.out:
             dump = 'mmdet.DumpDetResults' if package == 'mmdet' else 'DumpResults'
             runner.test_evaluator.metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))

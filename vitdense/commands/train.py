@@ -4,9 +4,11 @@ import argparse
 import shutil
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
+from torch.utils._pytree import tree_leaves
 
 from vitdense.commands.prepare import (
     Preparation,
@@ -23,6 +25,9 @@ from vitdense.console import say
 from vitdense.engine.processes import join, leave
 from vitdense.models.wrappers import unwrap_model
 
+SHARED = Path('/dev/shm')
+"""Where processes share tensors."""
+
 
 def run(args: argparse.Namespace, cfg: Config) -> None:
     """Train ``cfg`` as ``tools/train.py`` was told.
@@ -38,9 +43,10 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
     check_config(run)
     name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
     with Preparation(run, args, name) as ready:
-        runner = build_runner(run)
+        runner = build_runner(run, args.lenient)
         runner.data_reports = run.reports
         check_disk(runner)
+        check_shared_memory(runner)
         for change in changes + ready.changes:
             say(change)
         tell_remarks(run, runner)
@@ -75,6 +81,27 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
     given = {key: value for key, value in given.items() if value is not None}
     cfg.randomness = {'seed': None, **cfg.get('randomness', {}), **given}
     log_to(cfg, args.log)
+
+
+def check_shared_memory(runner: Runner) -> None:
+    """Look whether a batch of each process that loads data fits into the memory that they share with this one.
+
+    Raises:
+        OSError: it does not, and they would wait for each other for ever.
+    """
+    loader = runner.train_dataloader
+    if not loader.num_workers or not SHARED.is_dir():
+        return
+    tensors = [one for one in tree_leaves(loader.dataset[0]) if isinstance(one, torch.Tensor)]
+    size = loader.batch_size or 1
+    needed = loader.num_workers * size * sum(one.numel() * one.element_size() for one in tensors)
+    free = shutil.disk_usage(SHARED).free
+    if free < needed:
+        raise OSError(
+            f'{SHARED} has {free / 2**20:.1f} MB free, and {loader.num_workers} processes with batches of {size} images'
+            f' need about {needed / 2**20:.1f} MB: docker run --shm-size=8g (or --ipc=host), or --cfg-options '
+            'train_dataloader.num_workers=0'
+        )
 
 
 def check_disk(runner: Runner) -> None:

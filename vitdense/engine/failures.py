@@ -23,7 +23,7 @@ class LoadingError(RuntimeError):
 
 
 def explained(error: BaseException, runner: Runner) -> Exception | None:
-    """What can be done about an ``error`` that ended the training, ``None`` where nothing more is known than it says."""
+    """What can be done about an ``error`` that ended the training; ``None`` where it says itself all that is known."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and MEMORY.search(text)
@@ -73,4 +73,4 @@ def _loading(match: re.Match, text: str, runner: Runner) -> str:
     reason = text.partition('signal: ')[2].partition('.')[0]
     why = f' (signal: {reason})' if reason else ''
     hint = '; the system kills the largest process when memory is short: fewer train_dataloader.num_workers need less'
-    return f'a process that loads data ended{why}' + (f' at {name}' if name else '') + hint * ('Killed' in reason)
+    return f'a process that loads data ended{why}' + (f' at {name}' if name else '') + hint * (reason in ('', 'Killed'))
