@@ -121,7 +121,7 @@ def test_out_of_memory_says_what_to_set(error, coco, tmp_path):
         runner(tmp_path, coco, Toy(fail)).train()
     said = str(raised.value)
     assert said.startswith(f'out of memory in iteration 3: {str(error).split(". GPU")[0]}')
-    assert 'The batch at hand is of iteration 3, 2 x 3 x 60 x 80 with 6 objects (5 (' in said
+    assert 'the batch at hand is that of iteration 3, 2 x 3 x 60 x 80 with 6 objects (5 (' in said
     assert 'train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 model.backbone.with_cp=True, ' in said
     assert said.endswith(f'{tmp_path}/last.pth is there: --resume goes on from it')
 
@@ -137,7 +137,7 @@ def test_the_largest_batch_is_told(coco, tmp_path):
     other.content['train']['images'][2]['width'] = 160
     write_picture(large / 'train/3.jpg', 3, (160, 60))
     other.write()
-    with pytest.raises(OutOfMemory, match=r'the largest of the last 3 of iteration 2, 2 x 3 x 60 x 160 with 6 objects'):
+    with pytest.raises(OutOfMemory, match=r'the largest of the last 3 is that of iteration 2, 2 x 3 x 60 x 160 with 6 objects'):
         runner(tmp_path / 'run', other, Toy(fail), [resize]).train()
 
 

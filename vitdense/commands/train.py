@@ -93,7 +93,7 @@ def check_shared_memory(runner: Runner) -> None:
     if not loader.num_workers or not SHARED.is_dir():
         return
     tensors = [one for one in tree_leaves(loader.dataset[0]) if isinstance(one, torch.Tensor)]
-    size = loader.batch_size or 1
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)  # a batch sampler of its own has it
     needed = loader.num_workers * size * sum(one.numel() * one.element_size() for one in tensors)
     free = shutil.disk_usage(SHARED).free
     if free < needed:

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from vitdense.names import listed
-
 LONGEST = 1000
 HEAD = struct.Struct('=qdi')
 """Process, time, and bytes of the name."""
@@ -52,8 +50,3 @@ class AtHand:
                 name = os.fsdecode(line[HEAD.size : HEAD.size + length].tobytes())
                 found[process] = name, time.time() - since
         return found
-
-    def __str__(self) -> str:
-        """The images at hand, in a sentence; empty where there is none."""
-        images = sorted(self.images().values(), key=lambda one: -one[1])
-        return listed([f'{name} (for {seconds:.0f} s)' for name, seconds in images], 4)

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import torch
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from vitdense.datasets.named_errors import pipelines
 from vitdense.engine.hooks.recent_batches import RecentBatchesHook
+from vitdense.names import listed
 
 MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 ENDED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)')
@@ -28,16 +29,16 @@ def explained(error: BaseException, runner: Runner) -> Exception | None:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and MEMORY.search(text)
     ):
-        return OutOfMemory(f'{_out_of_memory(error, runner)}. {goes_on(runner)}')
+        return OutOfMemory(f'{_out_of_memory(error, runner)}\n  {goes_on(runner)}')
     if isinstance(error, RuntimeError) and (match := LATE.search(text) or ENDED.search(text)):
-        return LoadingError(f'{_loading(match, text, runner)}. {goes_on(runner)}')
+        return LoadingError(f'{_loading(match, text, runner)}\n  {goes_on(runner)}')
     return None
 
 
 def goes_on(runner: Runner) -> str:
     """Where a run that ended early goes on, as a sentence."""
     last = Path(runner.work_dir, 'last.pth')
-    return f'{last} is there: --resume goes on from it' if last.is_file() else 'No checkpoint was saved so far'
+    return f'{last} is there: --resume goes on from it' if last.is_file() else 'no checkpoint was saved so far'
 
 
 def _out_of_memory(error: BaseException, runner: Runner) -> str:
@@ -45,27 +46,32 @@ def _out_of_memory(error: BaseException, runner: Runner) -> str:
     said = str(error).strip().partition('\n')[0].partition('. GPU')[0] or type(error).__name__
     lines = [f'out of memory in iteration {runner.iter + 1}: {said}']
     if batches:
-        lines.append(f'The batch at hand is of {batches[-1]}')
+        about = f'the batch at hand is that of {batches[-1]}'
         largest = max(batches, key=lambda batch: batch.pixels)
         if largest is not batches[-1]:
-            lines.append(f'the largest of the last {len(batches)} of {largest}')
-    size = runner.train_dataloader.batch_size
-    less = f'train_dataloader.batch_size={max(1, size // 2)} ' if size and size > 1 else ''
+            about += f'; the largest of the last {len(batches)} is that of {largest}'
+        lines.append(about)
+    size = batches[-1].size[0] if batches else 1
+    less = f'train_dataloader.batch_size={size // 2} ' if size > 1 else ''
     accumulate = 'optim_wrapper.accumulative_counts=2 ' if less else ''
     lines.append(
-        f'What takes less: --cfg-options {less}{accumulate}model.backbone.with_cp=True, --amp, smaller images in the '
+        f'what takes less: --cfg-options {less}{accumulate}model.backbone.with_cp=True, --amp, smaller images in the '
         'pipeline, a smaller backbone'
     )
-    return '. '.join(lines)
+    return '\n  '.join(lines)
 
 
 def _loading(match: re.Match, text: str, runner: Runner) -> str:
-    at_hand = next((one.at_hand for one in pipelines(runner.train_dataloader.dataset) if one.at_hand), None)
-    images = at_hand.images() if at_hand else {}
+    loops = [loop for loop in (runner._train_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
+    notes = {
+        id(one.at_hand): one.at_hand for loop in loops for one in pipelines(loop.dataloader.dataset) if one.at_hand
+    }
+    images = {process: image for at_hand in notes.values() for process, image in at_hand.images().items()}
     if match.re is LATE:
-        where = f'; at hand: {at_hand}' if images else ''
+        longest = sorted(images.values(), key=lambda one: -one[1])
+        where = listed([f'{name} (for {seconds:.0f} s)' for name, seconds in longest], 4)
         return (
-            f'no batch within {match[1]} seconds: a process that loads data hangs{where}. A slow disk may need '
+            f'no batch within {match[1]} seconds: a process that loads data hangs{"; at hand: " * bool(where)}{where}. A slow disk may need '
             '--cfg-options train_dataloader.timeout=3600'
         )
     ended = [int(number) for number in re.findall(r'\d+', match[1])]
