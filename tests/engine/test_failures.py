@@ -137,7 +137,8 @@ def test_the_largest_batch_is_told(coco, tmp_path):
     other.content['train']['images'][2]['width'] = 160
     write_picture(large / 'train/3.jpg', 3, (160, 60))
     other.write()
-    with pytest.raises(OutOfMemory, match=r'the largest of the last 3 is that of iteration 2, 2 x 3 x 60 x 160 with 6 objects'):
+    said = 'the largest of the last 3 is that of iteration 2, 2 x 3 x 60 x 160 with 6 objects'
+    with pytest.raises(OutOfMemory, match=said):
         runner(tmp_path / 'run', other, Toy(fail), [resize]).train()
 
 

@@ -1,6 +1,8 @@
 """What ended a training that no check could foresee: what to do about it, and where the run goes on."""
 
 import re
+import signal
+import threading
 from pathlib import Path
 
 import torch
@@ -31,8 +33,15 @@ def explained(error: BaseException, runner: Runner) -> Exception | None:
     ):
         return OutOfMemory(f'{_out_of_memory(error, runner)}\n  {goes_on(runner)}')
     if isinstance(error, RuntimeError) and (match := LATE.search(text) or ENDED.search(text)):
+        _raise_no_more()
         return LoadingError(f'{_loading(match, text, runner)}\n  {goes_on(runner)}')
     return None
+
+
+def _raise_no_more() -> None:
+    """Take back PyTorch's handler, which raises again, anywhere, whenever another process ends."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, 'SIGCHLD'):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def goes_on(runner: Runner) -> str:
@@ -69,9 +78,10 @@ def _loading(match: re.Match, text: str, runner: Runner) -> str:
     images = {process: image for at_hand in notes.values() for process, image in at_hand.images().items()}
     if match.re is LATE:
         longest = sorted(images.values(), key=lambda one: -one[1])
-        where = listed([f'{name} (for {seconds:.0f} s)' for name, seconds in longest], 4)
+        at_hand = [f'{name} (for {seconds:.0f} s)' for name, seconds in longest]
+        where = f'; at hand: {listed(at_hand, 4)}' if at_hand else ''
         return (
-            f'no batch within {match[1]} seconds: a process that loads data hangs{"; at hand: " * bool(where)}{where}. A slow disk may need '
+            f'no batch within {match[1]} seconds: a process that loads data hangs{where}. A slow disk may need '
             '--cfg-options train_dataloader.timeout=3600'
         )
     ended = [int(number) for number in re.findall(r'\d+', match[1])]
