@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from vitdense.names import nearest
 
 WEIGHTS = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.pkl')
 """Suffixes of checkpoints."""
+
+REMOTE = re.compile(r'[a-z][\w+.-]*://|hf[-_]hub:')
+"""How names of files begin that are not looked for on this machine."""
 
 LONGEST = 200
 """Bytes of a name that another one can be made of; file systems take 255."""

@@ -28,7 +28,7 @@ def read_weights(filename: str) -> Any:
     """What is in a file, as mmengine wants it: weights of whatever wrapper are under ``state_dict``.
 
     Args:
-        filename: a path, a URL or a key of ``RELEASES``.
+        filename: whatever :func:`fetch` takes.
 
     Raises:
         FileNotFoundError, ConnectionError, ValueError: as of :func:`fetch` and of :func:`read`.

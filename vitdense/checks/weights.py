@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.layouts import RELEASES
 from vitdense.config.tree import places
+from vitdense.files import REMOTE
 
 from .rules import Case, rule
 from .run import Run
@@ -21,7 +22,7 @@ KEYS = ('pretrained', 'teacher_ckpt', 'init_cfg.checkpoint')
 )
 def missing_weights(run: Run) -> Iterator[Case]:
     for where, path in named_files(run):
-        if path in RELEASES or '://' in path:
+        if path in RELEASES or REMOTE.match(path):
             continue
         try:
             fetch(path)

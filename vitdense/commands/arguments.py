@@ -150,7 +150,7 @@ def predict(parser: Parser) -> None:
     parser.add_argument(
         '--model', required=True, metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint'
     )
-    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL, hf-hub:OWNER/NAME or official release')
     parser.add_argument(
         '--out', type=Path, default=Path('predictions'), metavar='DIR', help='folder of the results (%(default)s)'
     )
@@ -185,7 +185,7 @@ def export(parser: Parser) -> None:
         'Write a trained model as one file, for pictures of any number and size, and compare it with the original.'
     )
     parser.add_argument('model', metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint')
-    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL, hf-hub:OWNER/NAME or official release')
     parser.add_argument(
         '--to',
         choices=list(FORMATS),
@@ -216,7 +216,7 @@ def benchmark(parser: Parser) -> None:
     count = number(int, 'above 0', lambda n: n > 0)
     what = 'work dir, config (with random weights if it has no --checkpoint), or exported file'
     parser.add_argument('model', metavar='MODEL', help=what)
-    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL or official release')
+    parser.add_argument('--checkpoint', metavar='FILE', help='file, URL, hf-hub:OWNER/NAME or official release')
     parser.add_argument('--vs', metavar='MODEL2', help='another one, which takes turns with the first')
     parser.add_argument('--vs-checkpoint', metavar='FILE', help='its checkpoint')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default, if there is one')

@@ -15,7 +15,7 @@ from vitdense.config.runtime import read_config
 from vitdense.config.swap.names import check_name
 from vitdense.console import CONSOLE, is_first_process, note, warn
 from vitdense.datasets.formats import FRACTION, read_data
-from vitdense.files import checkpoints_in
+from vitdense.files import REMOTE, checkpoints_in
 from vitdense.names import counted
 from vitdense.predict.load import find_model
 
@@ -54,13 +54,13 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_checkpoint(name: str) -> None:
-    """Look whether a checkpoint is there, unless it is a URL.
+    """Look whether a checkpoint is there, unless it is a URL or a file of the hub.
 
     Raises:
         FileNotFoundError: it is not; the message lists the checkpoints beside it, nearest first.
     """
     path = Path(name).expanduser()
-    if '://' not in name and not path.is_file():
+    if not REMOTE.match(name) and not path.is_file():
         raise FileNotFoundError(f'no checkpoint file {name!r}{checkpoints_in(path.parent, path.name)}')
 
 

@@ -35,8 +35,8 @@ def load(
         source: a work dir, whose config and ``best.pth`` (or else ``last.pth``) are taken; a config, as
             ``tools/train.py`` takes it: a file, or ``mmdet::...``; a file of ``vitdense export``: ONNX, for which
             onnxruntime is enough, ``.pt2``, for which PyTorch is, or ``.safetensors``.
-        checkpoint: whatever ``load_from`` takes: a file, a URL, or the name of an official release. A work dir needs
-            none, nor does a config with ``load_from``.
+        checkpoint: whatever ``load_from`` takes: a file, a URL, ``hf-hub:OWNER/NAME``, or the name of an official
+            release. A work dir needs none, nor does a config with ``load_from``.
         device: by default ``cuda`` where there is one, else ``cpu``.
 
     Raises:
