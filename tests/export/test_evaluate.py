@@ -32,5 +32,9 @@ def test_equals_a_test(kind, tmp_path):
 
 
 def test_without_an_evaluation():
-    with pytest.raises(ValueError, match='--evaluate: the config has no val_evaluator'):
+    with pytest.raises(ValueError, match='no metrics to compare: the config has no val_evaluator'):
         evaluate(None, Config(dict(val_evaluator=dict(type='CocoMetric'))))
+
+
+def test_metrics_that_one_alone_has_differ():
+    assert differing(dict(a=0.5, b=float('nan')), {}) == ['a']

@@ -148,7 +148,10 @@ def predict(parser: Parser) -> None:
     share = number(float, 'from 0 to 1', lambda n: 0 <= n <= 1)
     parser.add_argument('sources', nargs='+', metavar='SOURCE', help='image, video, folder, pattern or URL')
     parser.add_argument(
-        '--model', required=True, metavar='DIR_OR_CONFIG', help='work dir of a training, or a config with --checkpoint'
+        '--model',
+        required=True,
+        metavar='MODEL',
+        help='work dir of a training, config with --checkpoint, or exported file',
     )
     parser.add_argument('--checkpoint', metavar='FILE', help='file, URL, hf-hub:OWNER/NAME or official release')
     parser.add_argument(

@@ -21,11 +21,10 @@ from vitdense.export.onnx import to_onnx
 from vitdense.export.program import to_program
 from vitdense.export.proof import compare
 from vitdense.export.weights import to_weights
-from vitdense.files import replacing
+from vitdense.files import check_folder, replacing
 from vitdense.names import counted
 from vitdense.predict.load import load, load_exported
 from vitdense.predict.model import Model
-from vitdense.predict.predictor import Predictor
 from vitdense.predict.sources import Frame, find
 
 WRITERS: dict[str, Callable[[Model, Path, bool], None]] = dict(onnx=to_onnx, torch=to_program, safetensors=to_weights)
@@ -42,35 +41,38 @@ def run(args: argparse.Namespace) -> int:
     """
     form, target = target_of(args)
     model = load(args.model, args.checkpoint, 'cpu')
-    if not isinstance(model, Model):
-        raise ValueError(f'{args.model} is exported already')
+    assert isinstance(model, Model)
     paths = args.images or validation_images(model.cfg)
     frames = [Frame(origin.read(), origin.path) for origin in find(paths)]
+    # Before the model is recorded: what is wrong with an evaluation is told at once
+    before = evaluate(model, copy.deepcopy(model.cfg)) if args.evaluate or args.half else {}
     with replacing(target) as part:
         start = time.perf_counter()
-        WRITERS[form](model, part, args.half)
+        with CONSOLE.status('export'):
+            WRITERS[form](model, part, args.half)
         seconds, size = time.perf_counter() - start, part.stat().st_size / 2**20
         CONSOLE.print(f'exported   {type(model.network).__name__}, {size:.1f} MB, in {seconds:.0f} s')
         exported = load_exported(str(part), 'cpu')
         differences = compare(model, exported, frames)
         CONSOLE.print(f'proof      {differences}')
         wrong = [] if differences.is_small or args.half else ['detections or pixels']
-        if args.evaluate or args.half:
-            wrong += compare_metrics(model, exported)
+        if before:
+            wrong += compare_metrics(before, evaluate(exported, copy.deepcopy(model.cfg)))
         if wrong:
             part.unlink()
             CONSOLE.print(f'FAILED: the file finds something else than the model ({", ".join(wrong)}): not written')
             return 1
+        check_free(target, args.overwrite)
     CONSOLE.print(f'file       {target}')
     return 0
 
 
-def compare_metrics(model: Model, exported: Predictor) -> list[str]:
-    """Print the metrics of the validation of both, and return those that differ."""
-    before, after = (evaluate(one, copy.deepcopy(model.cfg)) for one in (model, exported))
+def compare_metrics(before: dict[str, float], after: dict[str, float]) -> list[str]:
+    """Print the metrics of the validation of a model and of its file, and return those that differ."""
     table = Table('metric', 'PyTorch', 'exported')
-    for key, value in before.items():
-        table.add_row(key, f'{value:.4f}', f'{after[key]:.4f}')
+    for key in before:
+        values = [metrics.get(key, -1) for metrics in (before, after)]
+        table.add_row(key, *('-' if value == -1 else f'{value:.4f}' for value in values))  # as COCO says 'undefined'
     CONSOLE.print(table)
     return differing(before, after)
 
@@ -79,11 +81,14 @@ def target_of(args: argparse.Namespace) -> tuple[str, Path]:
     """The format, and the file to write.
 
     Raises:
-        FileExistsError: it is there, and nobody said ``--overwrite``.
+        FileExistsError: it is there, and nobody said ``--overwrite``; or it is a folder.
         FileNotFoundError: there is no such folder.
-        ValueError: it has another suffix.
+        PermissionError: nothing can be written there.
+        ValueError: it has another suffix, or the model is a file that cannot be exported again.
     """
     model = Path(args.model)
+    if model.suffix in (FORMATS['onnx'], FORMATS['torch']) and model.is_file():
+        raise ValueError(f'{model} is exported already; its work dir or a file of --to safetensors can be')
     of_suffix = {suffix: form for form, suffix in FORMATS.items()}
     form = args.to or of_suffix.get(args.out.suffix if args.out else '', 'onnx')
     suffix = FORMATS[form]
@@ -92,9 +97,21 @@ def target_of(args: argparse.Namespace) -> tuple[str, Path]:
         raise ValueError(f'--out {target}: expected the path of a file that ends in {suffix}')
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f'--out {target}: there is no folder {target.parent}')
-    if target.exists() and not args.overwrite:
-        raise FileExistsError(f'{target} is there already; --overwrite replaces it')
+    check_free(target, args.overwrite)
+    check_folder('--out', target.parent)
     return form, target
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Look whether a file may be written.
+
+    Raises:
+        FileExistsError: it is there, and not to be overwritten; or it is a folder.
+    """
+    if target.is_dir():
+        raise FileExistsError(f'--out {target} is a folder, expected the path of a file')
+    if target.exists() and not overwrite:
+        raise FileExistsError(f'{target} is there already; --overwrite replaces it')
 
 
 def validation_images(cfg: Config) -> list[str]:

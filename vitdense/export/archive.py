@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def check(path: Path) -> None:
         strange = [name for name in names if name not in inputs and not FILES.fullmatch(name)]
         for name, text in texts.items():
             strange += [f'{found} in {name}' for found in _strange(json.loads(text))]
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise ValueError(f'{path} is no program of torch.export, or is damaged: {error}') from None
     if strange:
         raise ValueError(f'{path} is refused: it has {strange[0][:200]}, by which it could run code of its own')

@@ -10,7 +10,9 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from rich.progress import track
 
-from vitdense.console import CONSOLE
+from vitdense.config.missing_files import check_files
+from vitdense.console import CONSOLE, silent_imports
+from vitdense.names import brief
 from vitdense.predict.predictor import Predictor
 from vitdense.predict.results import Result
 
@@ -22,23 +24,32 @@ def evaluate(predictor: Predictor, cfg: Config) -> dict[str, float]:
     """Metrics of the validation of a config, or else of its test.
 
     Raises:
-        ValueError: it has neither.
+        ValueError: it has neither, its evaluator fails, or has nothing to measure.
         FileNotFoundError: the data are not there.
     """
     split = next(
         (name for name in ('val', 'test') if cfg.get(f'{name}_dataloader') and cfg.get(f'{name}_evaluator')), ''
     )
     if not split:
-        raise ValueError('--evaluate: the config has no val_evaluator with a val_dataloader')
+        raise ValueError('no metrics to compare: the config has no val_evaluator with a val_dataloader')
+    check_files(cfg, (split,))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        dataset: Any = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-        evaluator = Evaluator(cfg[f'{split}_evaluator'])
+        with silent_imports():
+            dataset: Any = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+            evaluator = Evaluator(cfg[f'{split}_evaluator'])
         evaluator.dataset_meta = dataset.metainfo
         for i in track(range(len(dataset)), 'evaluate', console=CONSOLE, disable=not CONSOLE.is_terminal):
             sample = dataset[i]['data_samples']
             [result] = predictor.predict(sample.img_path, threshold=0.0)
             evaluator.process(data_samples=[_filled(sample, result)])
-        return evaluator.evaluate(len(dataset))
+        try:
+            with silent_imports():
+                found = evaluator.evaluate(len(dataset))
+        except Exception as error:  # metrics raise what they like
+            raise ValueError(f'{split}_evaluator fails: {brief(error)}') from error
+    if not found:
+        raise ValueError(f'{split}_evaluator has nothing to measure: nothing is found in {len(dataset)} pictures')
+    return found
 
 
 def _filled(sample: Any, result: Result) -> Any:
@@ -56,7 +67,7 @@ def differing(before: dict[str, float], after: dict[str, float]) -> list[str]:
     """Metrics that differ by more than the tolerance."""
     highest = max((abs(value) for value in before.values() if math.isfinite(value)), default=0.0)
     tolerance = TOLERANCE if highest <= 1 else 100 * TOLERANCE
-    return [key for key in before if not _equal(before[key], after[key], tolerance)]
+    return [key for key in before if not _equal(before[key], after.get(key, math.nan), tolerance)]
 
 
 def _equal(one: float, other: float, tolerance: float) -> bool:

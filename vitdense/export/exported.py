@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from vitdense.predict.predictor import Predictor
 from vitdense.predict.results import Result
 from vitdense.predict.sources import Frame
+from vitdense.version import __version__
 
 from .preprocess import Preprocess
 
@@ -26,13 +28,20 @@ class ExportedModel(Predictor):
         names, palette, task, iou_threshold: see :class:`Predictor`.
     """
 
-    def __init__(self, facts: str) -> None:
-        """Use what the file says of itself, a JSON text."""
-        known = json.loads(facts)
-        self.names, self.task, self.iou_threshold = tuple(known['names']), known['task'], known['iou_threshold']
-        self.palette = tuple((r, g, b) for r, g, b in known['palette'])
-        self.mask_threshold = known['mask_threshold']
-        self.preprocess = Preprocess.from_json(known['preprocess'])
+    def __init__(self, facts: str, path: str | os.PathLike) -> None:
+        """Use what the file at ``path`` says of itself, a JSON text.
+
+        Raises:
+            ValueError: that cannot be understood.
+        """
+        try:
+            known = json.loads(facts)
+            self.names, self.task, self.iou_threshold = tuple(known['names']), known['task'], known['iou_threshold']
+            self.palette = tuple((r, g, b) for r, g, b in known['palette'])
+            self.mask_threshold = known['mask_threshold']
+            self.preprocess = Preprocess.from_json(known['preprocess'])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(not_understood(path, error)) from None
 
     @abstractmethod
     def run(self, image: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
@@ -71,6 +80,14 @@ class ExportedModel(Predictor):
         if shares:
             found['masks'] = paste(shares[0][keep], found['boxes'], (h, w), self.mask_threshold)
         return Result(image, path, self.names, self.palette, number=number, **found)
+
+
+def not_understood(path: str | os.PathLike, error: Exception) -> str:
+    """Message about a file whose description has not what this version expects."""
+    return (
+        f'{os.fspath(path)} does not say what it is as vitdense {__version__} does: another version has written it, or '
+        f'it is damaged ({type(error).__name__}: {error})'
+    )
 
 
 def paste(shares: np.ndarray, boxes: np.ndarray, hw: tuple[int, int], threshold: float) -> np.ndarray:

@@ -36,7 +36,7 @@ class ProgramModel(ExportedModel):
             program = torch.export.load(path, extra_files=extra)
         except Exception as error:  # whatever it makes of a damaged file
             raise ValueError(f'{path} cannot be read: {type(error).__name__}: {error}') from None
-        super().__init__(extra[KEY])
+        super().__init__(extra[KEY], path)
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         if self.device.type != 'cpu':
             program = move_to_device_pass(program, str(self.device))

@@ -31,6 +31,7 @@ class Differences:
         scores: of detections.
         pixels: share of those of a map, or of the masks, that differ.
         other: detections that only one of both has, or with another class, beyond those of nearly equal scores.
+        of_maps: whether they are of maps, and not of detections.
     """
 
     pictures: int = 0
@@ -39,6 +40,7 @@ class Differences:
     scores: float = 0.0
     pixels: float = 0.0
     other: int = 0
+    of_maps: bool = False
 
     @property
     def is_small(self) -> bool:
@@ -52,8 +54,11 @@ class Differences:
 
     def __str__(self) -> str:
         pictures = counted(self.pictures, 'picture')
-        if not self.detections:
+        if self.of_maps:
             return f'{pictures}; {self.pixels:.2g} of the pixels differ (at most {PIXELS:g})'
+        if not self.detections:
+            more = f', but the file {counted(self.other, "detection")}' if self.other else ', which shows little'
+            return f'{pictures}, in which the model finds nothing{more}; --images names others'
         parts = [f'boxes by {self.boxes:.2g} pixels ({BOXES:g})', f'scores by {self.scores:.2g} ({SCORES:g})']
         if self.pixels:
             parts.append(f'masks by {self.pixels:.2g} of the pixels ({PIXELS:g})')
@@ -75,6 +80,7 @@ def add(found: Differences, model: Predictor, exported: Predictor, frame: Frame)
     expected, result = results
     found.pictures += 1
     if expected.semantic_map is not None:
+        found.of_maps = True
         found.pixels = max(found.pixels, float((expected.semantic_map != result.semantic_map).mean()))
         return
     found.detections += len(expected)

@@ -50,7 +50,7 @@ class OnnxModel(ExportedModel):
             raise ValueError(
                 f'{path} is an ONNX file, but none of `vitdense export`: its metadata do not say what it is'
             )
-        super().__init__(facts)
+        super().__init__(facts, path)
 
     @contextmanager
     def giving_back(self) -> Iterator[None]:

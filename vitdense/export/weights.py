@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from vitdense.config.building import building
 from vitdense.config.known_keys import resolve
 from vitdense.config.settle import PACKAGES, settle
 from vitdense.config.swap.measure import without_weights
@@ -20,7 +21,7 @@ from vitdense.files import replacing
 from vitdense.predict.model import Model
 from vitdense.version import __version__
 
-from .exported import KEY
+from .exported import KEY, not_understood
 from .half import weights_in_half
 
 SCOPES = (*PACKAGES, 'mmengine', 'mmcv', 'vitdense')
@@ -89,16 +90,19 @@ def load_weights(path: str | os.PathLike, facts: Mapping[str, Any], device: torc
     Raises:
         ValueError: the description names what is not registered here, or the weights are of another model.
     """
-    cfg = Config(facts['config'])
-    check_types(cfg.to_dict(), cfg.default_scope, path)
+    try:
+        cfg, meta = Config(facts['config']), dict(classes=facts['names'], palette=facts['palette'])
+        check_types(cfg.to_dict(), cfg.default_scope, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(not_understood(path, error)) from None
     settle(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    with building(cfg), DefaultScope.overwrite_default_scope(cfg.default_scope):
         network = MODELS.build(without_weights(cfg.model))
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f'{os.fspath(path)} holds other weights than it describes: {error}') from None
-    return Model(cfg, network, dict(classes=facts['names'], palette=facts['palette']), device)
+    return Model(cfg, network, meta, device)
 
 
 def check_types(node: Any, scope: str, path: str | os.PathLike) -> None:

@@ -175,13 +175,15 @@ def find_model(source: str, checkpoint: str | os.PathLike | None = None) -> tupl
 
     Raises:
         FileNotFoundError: a work dir has no config, or no checkpoint where none is given.
-        ValueError: it is a checkpoint.
+        ValueError: it is a checkpoint, or an exported file for which another one is given.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if folder.suffix in EXPORTED:
             if not folder.is_file():
                 raise FileNotFoundError(f'there is no exported file {source!r}')
+            if checkpoint is not None:
+                raise ValueError(f'{source!r} has its weights, it takes no other checkpoint: {str(checkpoint)!r}')
             return str(folder), None
         if folder.suffix in WEIGHTS:
             raise ValueError(f'model {source!r} is a checkpoint: name its work dir or its config, and it as checkpoint')
