@@ -140,6 +140,17 @@ def test_a_program_with_more_than_a_program_is_refused(what, program, tmp_path, 
     assert sorted(os.listdir()) == ['model.pt2']
 
 
+@pytest.mark.slow
+def test_a_program_with_damaged_weights(program, tmp_path):
+    with zipfile.ZipFile(program) as archive:
+        weights = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(program.read_bytes())
+    content[weights.header_offset + weights.file_size // 2] ^= 1
+    (tmp_path / 'm.pt2').write_bytes(content)
+    with pytest.raises(ValueError, match=r'm\.pt2 is damaged: .*weight_\d+ in it has another checksum'):
+        vitdense.load(tmp_path / 'm.pt2', device='cpu')
+
+
 @pytest.mark.parametrize('suffix', ['.pt2', '.safetensors'])
 def test_what_is_no_file_of_the_kind(suffix, tmp_path):
     (tmp_path / f'm{suffix}').write_text('text')

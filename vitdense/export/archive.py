@@ -51,12 +51,15 @@ def check(path: Path) -> None:
             told = any(name.endswith(f'/extra/{KEY}') for name in names)
             texts = {name: archive.read(name) for name in names if name.endswith('.json')}
             empty = {entry.filename for entry in archive.infolist() if not entry.file_size}
+            damaged = archive.testzip()  # PyTorch does not look at the checksums
         inputs = {name for name in empty if INPUTS.fullmatch(name)}
         strange = [name for name in names if name not in inputs and not FILES.fullmatch(name)]
         for name, text in texts.items():
             strange += [f'{found} in {name}' for found in _strange(json.loads(text))]
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise ValueError(f'{path} is no program of torch.export, or is damaged: {error}') from None
+    if damaged:
+        raise ValueError(f'{path} is damaged: {damaged} in it has another checksum')
     if strange:
         raise ValueError(f'{path} is refused: it has {strange[0][:200]}, by which it could run code of its own')
     if not told:
