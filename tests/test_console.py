@@ -60,3 +60,25 @@ def test_a_terminal_has_a_bar_of_its_width():
 def test_a_pipe_and_a_plain_terminal_have_lines():
     assert output(False).splitlines()[-1] == 'lines 160'
     assert 'lines' in output(True, TERM='dumb')
+
+
+@pytest.mark.slow
+def test_what_reads_the_console_may_end():
+    """As ``| head -1`` does: the run goes on."""
+    lines = [
+        'from vitdense.console import CONSOLE',
+        'for i in range(2000): CONSOLE.print(i)',
+        "open('/dev/stderr', 'w').write('done')",
+    ]
+    settings = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    writer = subprocess.Popen(
+        [sys.executable, '-c', '\n'.join(lines)],
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout.readline() == '0\n'
+    writer.stdout.close()
+    assert writer.stderr.read() == 'done'
+    assert writer.wait() == 0

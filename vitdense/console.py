@@ -37,6 +37,11 @@ class Screen(Console):
     def size(self, size: tuple[int, int]) -> None:
         raise AttributeError('the size is that of the terminal')
 
+    def on_broken_pipe(self) -> None:
+        """Go on without a console, where what it was piped to has ended; the log file has all that follows."""
+        with open(os.devnull, 'w') as nothing:
+            os.dup2(nothing.fileno(), 1)
+
 
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')  # names in a script that the terminal lacks end no run

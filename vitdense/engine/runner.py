@@ -24,6 +24,7 @@ from vitdense.console import quiet_console, silent_stderr
 from vitdense.datasets.at_hand import AtHand
 from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
+from vitdense.datasets.sharing import allow_many_files
 from vitdense.engine.failures import explained
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
 from vitdense.files import replacing
@@ -60,6 +61,7 @@ class Runner(MMEngineRunner):
         """As in mmengine; an error of a transform names its image, and a process that hangs ends the run."""
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
             dataloader = {'timeout': TIMEOUT, **dataloader}
+            allow_many_files()
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         at_hand = AtHand(loader.num_workers) if loader.num_workers else None
         for pipeline in pipelines(loader.dataset):
