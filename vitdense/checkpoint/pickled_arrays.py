@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitdense.untrusted.pickles import Whole
+
 
 class NotPlainError(ValueError):
     """A pickle needs something else than arrays and plain values; the message is the name of that."""
@@ -81,22 +83,6 @@ _KNOWN: dict[str, Any] = {
 """What a pickle of arrays may call, and what is called in its place."""
 
 
-class _Bytes(io.BytesIO):
-    """Content whose end is not to be met: ``pickle`` takes what is left for all that it asked for."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        return self._whole(super().read(size), size or -1)
-
-    def readline(self, size: int | None = -1) -> bytes:
-        line = super().readline(size)
-        return self._whole(line, size or -1 if line.endswith(b'\n') else len(line) + 1)
-
-    def _whole(self, found: bytes, size: int) -> bytes:
-        if len(found) < size:
-            raise EOFError(f'it ends after {len(found)} of {size} bytes of a value')
-        return found
-
-
 class _ArrayUnpickler(pickle._Unpickler):
     """Written in Python: the one in C makes room for as many objects as the file says that it has.
 
@@ -106,7 +92,7 @@ class _ArrayUnpickler(pickle._Unpickler):
     dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8}  # type: ignore[attr-defined]
 
     def __init__(self, content: bytes) -> None:
-        super().__init__(_Bytes(content), encoding='latin1')
+        super().__init__(Whole(io.BytesIO(content)), encoding='latin1')
 
     def find_class(self, module: str, name: str) -> Callable:
         # NumPy 1 wrote numpy.core, NumPy 2 writes numpy._core

@@ -1,19 +1,19 @@
-"""What is in a file of weights. No code that a file holds is ever run.
+"""What is in a file of weights. No code that a file holds is ever run, and none takes memory or time without end.
 
 The format is told by a file's content, not by its name. A file that holds anything but plain values is refused, and
 one that is no file of weights is described: what was expected, and what is there.
 """
 
 import argparse
+import io
 import json
+import math
 import os
 import pickle
-import pickletools
 import re
 import shlex
 import zipfile
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitdense.checkpoint.pickled_arrays import NotPlainError, load_arrays, tensor_of
+from vitdense.untrusted.files import check_regular, check_zip, most_bytes
+from vitdense.untrusted.pickles import check_pickle
+from vitdense.untrusted.values import UnboundedError, check_values
 
 EXPECTED = 'weights of PyTorch, of safetensors, in an .npz of NumPy or in a pickle of arrays'
 AGAIN = 'delete it and copy or fetch it again'
@@ -79,11 +82,15 @@ def read_content(path: Path) -> Any:
     Raises:
         OSError, ValueError: as there, but for what is not weights.
     """
+    check_regular(path)
     with path.open('rb') as file:
         size = file.seek(0, os.SEEK_END)
     try:
-        return reader_of(path)(path)
-    except UnfitError as error:
+        content = reader_of(path)(path)
+        check_values(content)
+        _check_sizes(content, size)
+        return content
+    except (UnfitError, UnboundedError) as error:
         raise ValueError(f'checkpoint {path} {error}') from None
     except Exception as error:  # whatever a library makes of a damaged file
         reason = str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
@@ -137,6 +144,10 @@ def _reader_of_zip(path: Path) -> Callable[[Path], Any]:
         raise _truncated(path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        try:
+            check_zip(archive, path.stat().st_size)
+        except ValueError as error:
+            raise UnfitError(str(error)) from None
     inner = {name.partition('/')[2] for name in names}
     if 'constants.pkl' in inner:
         raise _needs_code(path, ['a program of TorchScript'], 'torch.jit.load({}, "cpu")')
@@ -168,15 +179,16 @@ def _read_zip(path: Path) -> Any:
         damaged = next((record.filename for record in records if record.external_attr & 0x10), None)  # said to be one
         if any(record.CRC for record in records):  # PyTorch does not look at the checksums, and need not write them
             damaged = damaged or archive.testzip()
-    if damaged:
-        raise UnfitError(f'is damaged: {damaged!r} in it is not what its table of contents says; {AGAIN}')
+        if damaged:
+            raise UnfitError(f'is damaged: {damaged!r} in it is not what its table of contents says; {AGAIN}')
+    check_pickle(io.BytesIO(torch._C.PyTorchFileReader(str(path)).get_record('data.pkl')))  # that PyTorch will read
     return _load(path, lambda first: torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
 def _read_legacy(path: Path) -> Any:
-    with path.open('rb') as file:  # a first look: PyTorch takes a name that is cut short for that of a class
+    with path.open('rb') as file:  # PyTorch takes a name that is cut short for that of a class
         for _ in range(5):
-            deque(pickletools.genops(file), maxlen=0)
+            check_pickle(file)
     return _load(path, lambda first: [first])
 
 
@@ -218,10 +230,49 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
+        for entry in arrays.zip.infolist():
+            _check_array(arrays.zip, entry)
         return {key: tensor_of(arrays[key]) for key in arrays.files}
 
 
+def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """NumPy makes room for the shape that an array says it has, whatever comes then."""
+    with archive.open(entry) as file:
+        if file.read(6) != b'\x93NUMPY':
+            return
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if math.prod(shape) * dtype.itemsize > entry.file_size:
+        raise UnfitError(f'is damaged: {entry.filename} has {entry.file_size} bytes for the shape {shape} of {dtype}')
+
+
+def _check_sizes(content: Any, size: int) -> None:
+    """Refuse tensors that are many times the file: a view can repeat one number for ever."""
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
+    if claimed > most_bytes(size):
+        raise UnfitError(
+            f'has {size} bytes, and tensors of {claimed} that repeat what is in them, expected at most '
+            f'{most_bytes(size)}'
+        )
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """All tensors, each as often as the content holds the list or dict with it, which is walked through once."""
+    seen, stack = set(), [content]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            stack += value.values() if isinstance(value, Mapping) else value
+
+
 def _read_pickle(path: Path) -> Any:
+    with path.open('rb') as file:
+        check_pickle(file)
     try:
         return load_arrays(path.read_bytes())
     except NotPlainError as error:
