@@ -5,6 +5,8 @@ Importing the package checks the stack, and prepares it for current PyTorch in t
 - ``mmcv._ext`` can be imported where mmcv has no compiled operators;
 - mmcv's multi-scale deformable attention is computed by our operator, on CPUs and wherever mmcv has no kernel for it;
 - mmengine reads weights by our reader, converts those for our models, and refuses a file of which nothing fits;
+- no file of data runs code: mmengine reads pickles, YAML and checkpoints as plain values, and builds classes alone;
+- OpenCV refuses pictures of more than 2 ** 28 pixels, unless ``OPENCV_IO_MAX_IMAGE_PIXELS`` says otherwise;
 - ``torch.load`` trusts the log history, plain numbers, that mmengine keeps in its checkpoints;
 - ``mmseg::`` in configs finds onedl-mmsegmentation, and Python 3.14 has ``pkgutil.find_loader`` for mmcv.
 

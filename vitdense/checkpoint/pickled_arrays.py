@@ -5,13 +5,14 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal
+from importlib import import_module
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitdense.untrusted.pickles import Whole
+from vitdense.untrusted.pickles import Whole, check_pickled
 
 
 class NotPlainError(ValueError):
@@ -26,6 +27,18 @@ def load_arrays(content: bytes) -> Any:
         Exception: whatever Python says of a damaged pickle.
     """
     return _plain(_ArrayUnpickler(content).load())
+
+
+def load_plain(content: bytes) -> Any:
+    """What is pickled in ``content``: plain values, arrays, tensors, and mmengine's structures with these.
+
+    Raises:
+        NotPlainError: it needs another class or function.
+        UnboundedError: it would make more values than anybody can walk through.
+        Exception: whatever Python says of a damaged pickle.
+    """
+    check_pickled(content)
+    return _arrays(_DataUnpickler(content).load())
 
 
 def tensor_of(array: np.ndarray) -> Tensor | np.ndarray:
@@ -89,17 +102,86 @@ class _ArrayUnpickler(pickle._Unpickler):
     So does a ``bytearray`` for bytes; here, bytes are read in its place.
     """
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8}  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8,  # type: ignore[attr-defined]
+    }
 
     def __init__(self, content: bytes) -> None:
         super().__init__(Whole(io.BytesIO(content)), encoding='latin1')
 
-    def find_class(self, module: str, name: str) -> Callable:
+    def find_class(self, module: str, name: str) -> Any:
         # NumPy 1 wrote numpy.core, NumPy 2 writes numpy._core
         full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.').replace('__builtin__.', 'builtins.')
         if full not in _KNOWN:
             raise NotPlainError(f'{module}.{name}')
         return _KNOWN[full].__call__  # on which a pickle can set no attributes
+
+
+STRUCTURES = (
+    *(('mmengine.structures', name) for name in ('BaseDataElement', 'InstanceData', 'PixelData')),
+    ('mmdet.structures', 'DetDataSample'),
+    ('mmseg.structures', 'SegDataSample'),
+)
+"""Classes of predictions and proposals, which hold values and run nothing as they are filled."""
+
+
+class _DataUnpickler(_ArrayUnpickler):
+    """Reads tensors and ``STRUCTURES`` as well."""
+
+    stack: list[Any]
+    load_build: Callable[[], None]
+
+    def _build(self) -> None:
+        if callable(self.stack[-2]):  # the class itself, or a function
+            raise NotPlainError(f'another {self.stack[-2]}')
+        self.load_build()
+
+    dispatch: ClassVar[dict[int, Any]] = {**_ArrayUnpickler.dispatch, pickle.BUILD[0]: _build}
+
+    def find_class(self, module: str, name: str) -> Any:
+        for home, kind in STRUCTURES:
+            if name == kind and module.startswith(home):
+                return getattr(import_module(home), kind)
+        full = f'{module}.{name}'.replace('__builtin__.', 'builtins.').replace('copy_reg.', 'copyreg.')
+        return _OF_DATA[full].__call__ if full in _OF_DATA else super().find_class(module, name)
+
+
+def _storage_of(content: bytes | str) -> Any:
+    """A storage as ``torch.save`` wrote it, read as weights are."""
+    data = content.encode('latin1') if isinstance(content, str) else content
+    return torch.load(io.BytesIO(data), 'cpu', weights_only=True)
+
+
+def _reconstructed(kind: Any, base: type, state: Any) -> Any:
+    """A structure without its values, as pickles of the protocols 0 and 1 begin one."""
+    if kind not in [getattr(import_module(home), name) for home, name in STRUCTURES]:
+        raise NotPlainError(str(kind))
+    return kind.__new__(kind)
+
+
+_OF_DATA: dict[str, Any] = {
+    'torch.storage._load_from_bytes': _storage_of,
+    'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
+    'copyreg._reconstructor': _reconstructed,
+    'builtins.object': object,
+    'builtins.set': set,
+    'builtins.frozenset': frozenset,
+}
+"""What a pickle of data may call besides, and what is called in its place."""
+
+
+def _arrays(value: Any) -> Any:
+    """``value`` with the arrays that were read in the place of what read them."""
+    if isinstance(value, _Array):
+        return value.array
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_arrays, value))
+    if type(value).__name__ in dict(map(reversed, STRUCTURES)):  # type: ignore[arg-type]
+        vars(value).update({key: _arrays(item) for key, item in vars(value).items()})
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""What the OpenMMLab packages need in order to run on current PyTorch and to load what it says, and nothing else."""
+"""What the OpenMMLab packages need to run on current PyTorch, to load what it says, and to run no code of data."""
 
-from vitdense.compat import deform_attn, evaluation, mmcv_ext, noise, patches, requirements, weights
+from vitdense.compat import deform_attn, evaluation, mmcv_ext, noise, patches, requirements, untrusted, weights
+from vitdense.untrusted.pictures import limit_opencv
 
 
 def install() -> None:
@@ -12,12 +13,14 @@ def install() -> None:
         ImportError: a package of the stack is missing or cannot be loaded; the text says what to install. Where there
             is nothing of the stack, importing :mod:`vitdense.registry` says it.
     """
+    limit_opencv()
     if not requirements.has_stack():
         return
     requirements.check()
     mmcv_ext.install()
     deform_attn.install()
     weights.install()
+    untrusted.install()
     patches.apply()
     evaluation.install()
     noise.install()

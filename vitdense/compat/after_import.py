@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -9,20 +10,25 @@ from typing import Any
 from vitdense_startup import changed
 
 Repair = Callable[[Any], None]
-REPAIRS: dict[str, Repair] = {}
-"""What to do with a module once it is imported, by the name of the module."""
+REPAIRS: dict[str, list[Repair]] = {}
+"""What to do with a module once it is imported, in this order, by the name of the module."""
 
 
 class RepairFinder(MetaPathFinder):
     """Imports the modules of ``REPAIRS`` as they are, and then repairs them."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        repair = REPAIRS.get(fullname)
-        if repair is None:
+        repairs = REPAIRS.get(fullname)
+        if repairs is None:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        return changed(spec, repair)
+        return changed(spec, partial(_repair, repairs))
+
+
+def _repair(repairs: list[Repair], module: Any) -> None:
+    for repair in repairs:
+        repair(module)
 
 
 FINDER = RepairFinder()
@@ -30,8 +36,10 @@ FINDER = RepairFinder()
 
 def after_import(name: str, repair: Repair) -> None:
     """Let ``repair`` have the module ``name``: now if it is imported already, else when it will be. Idempotent."""
-    again = REPAIRS.get(name) is repair
-    REPAIRS[name] = repair
+    known = REPAIRS.setdefault(name, [])
+    again = repair in known
+    if not again:
+        known.append(repair)
     if FINDER not in sys.meta_path:
         sys.meta_path.insert(0, FINDER)
     module = sys.modules.get(name)

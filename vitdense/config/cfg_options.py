@@ -9,6 +9,7 @@ from mmengine.config import Config
 from vitdense.config.tree import look_up, nested, places
 from vitdense.console import silent_imports
 from vitdense.names import listed, unknown
+from vitdense.untrusted.configs import STACK, check_types, packages_of
 
 if TYPE_CHECKING:
     from vitdense.config.known_keys import Keys, Readers
@@ -31,10 +32,12 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
         Warnings, see :func:`check_options`.
 
     Raises:
-        ValueError: see :func:`check_options`.
+        ValueError: see :func:`check_options`; or one is a type of a package that neither is of the stack nor named in
+            the config, which would be imported.
     """
-    warnings, options = check_options(cfg, options), deepcopy(options)
     tree = cfg.to_dict()
+    check_types(nested(deepcopy(options)), '--cfg-options', {*STACK, *packages_of(tree)})
+    warnings, options = check_options(cfg, options), deepcopy(options)
     parents = [place for place, value in places(nested(options)).items() if isinstance(value, dict)]
     # without this mark mmengine refuses to merge keys into None
     unset = {f'{parent}._delete_': True for parent in parents if look_up(tree, parent, default=...) is None}

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from vitdense.config.python_style import in_text_style
 from vitdense.console import silent_imports
 from vitdense.names import nearest
+from vitdense.untrusted.configs import check_inner
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
@@ -23,6 +24,7 @@ def config_path(name: str) -> Path:
 
     Raises:
         FileNotFoundError: no such package or config; the message lists the configs that are there, nearest first.
+        ValueError: it leads out of the package.
     """
     package, _, inner = name.rpartition('::')
     if not package:
@@ -31,6 +33,7 @@ def config_path(name: str) -> Path:
         if root == Path('.') and Path('configs').is_dir():
             root = Path('configs')
         return _existing(path, root, name)
+    check_inner(name)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f'config {name!r}: the package {package!r} is not installed')

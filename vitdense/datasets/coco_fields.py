@@ -6,6 +6,8 @@ from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
+from vitdense.untrusted.files import read_regular
+
 FLAGS = ('iscrowd', 'ignore')
 IDS = ('id', 'image_id', 'category_id')
 WORDS = {
@@ -18,9 +20,12 @@ def parse(content: bytes) -> Any:
     """The value of a JSON file in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or too deep for Python.
     """
-    return json.loads(content.decode('utf-8-sig'))
+    try:
+        return json.loads(content.decode('utf-8-sig'))
+    except RecursionError as error:
+        raise ValueError(f'lists or dicts too deep within each other: {error}') from None
 
 
 def flag(value: Any) -> bool | None:
@@ -75,4 +80,4 @@ def categories_by_name(categories: Iterable[dict], used: Collection[Hashable]) -
 
 def read_json(path: str | Path) -> Any:
     """The value of a JSON file, see :func:`parse`."""
-    return parse(Path(path).read_bytes())
+    return parse(read_regular(path))

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitdense.untrusted.pictures import TooLargeError, check_pixels
+
 ENOUGH_LEVELS = 64
 """Of 256: where fewer are left of 16 bits, they are stretched to the range of the picture instead."""
 
@@ -38,11 +40,14 @@ def decode(content: bytes, name: str) -> np.ndarray:
         raise ImageError(f'{name} is empty')
     try:
         with Image.open(io.BytesIO(content)) as picture:
+            check_pixels(*picture.size)
             if picture.format == 'JPEG':  # OpenCV fills a missing end with grey and says nothing
                 _decode_small(content)
             plain = picture.mode in PLAIN and 'transparency' not in picture.info
             image = _by_opencv(content) if plain else None
             return from_pillow(picture) if image is None else image
+    except TooLargeError as error:
+        raise ImageError(f'{name} {error}') from None
     except Exception as error:  # decoders raise whatever they like
         reason = 'it is no image file' if isinstance(error, Image.UnidentifiedImageError) else f'damaged: {error}'
         raise ImageError(f'{name} cannot be read: {reason}') from None

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vitdense.names import listed
+from vitdense.untrusted.files import check_regular, read_regular
 
 from .decoding import ImageError, decode, from_array, from_pillow, from_tensor
 
@@ -24,7 +26,13 @@ IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.tif', '.ti
 VIDEOS = ('.mp4', '.m4v', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.ts', '.3gp')
 STREAMS = ('rtsp', 'rtmp', 'rtp', 'udp', 'tcp')
 TIMEOUT = 30
-"""Seconds that a server has for its answer."""
+"""Seconds that a server has for each part of its answer."""
+
+LONGEST = 600
+"""Seconds that it has for all of it."""
+
+LARGEST = 2**29
+"""Bytes of an answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +106,11 @@ def opened_video(value: str | int, name: str) -> Iterator[Any]:
         import cv2
     except ImportError:
         raise ImportError('videos and cameras need OpenCV: pip install opencv-python-headless') from None
+    if isinstance(value, str) and '://' not in value:
+        try:
+            check_regular(value)
+        except OSError as error:
+            raise ImageError(f'{name} cannot be opened: {error.strerror}') from None
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # silent, as is OpenCV now: the error below says it
     level = cv2.setLogLevel(0)
     video = cv2.VideoCapture(value)
@@ -189,8 +202,20 @@ def _content(name: str) -> bytes:
     try:
         if urlparse(name).scheme in ('http', 'https'):
             with urlopen(Request(name, headers={'User-Agent': 'vitdense'}), timeout=TIMEOUT) as answer:
-                return answer.read()
-        return Path(name).read_bytes()
+                return _received(answer, name)
+        return read_regular(name)
     except (URLError, OSError) as error:
         reason = getattr(error, 'strerror', None) or getattr(error, 'reason', None) or error
         raise ImageError(f'{name} cannot be read: {reason}') from None
+
+
+def _received(answer: Any, name: str) -> bytes:
+    """All that a server sends, if it is not too much and does not take too long."""
+    end, content = time.monotonic() + LONGEST, bytearray()
+    while part := answer.read1(2**16):
+        content += part
+        if len(content) > LARGEST:
+            raise ImageError(f'{name} cannot be read: it has more than {LARGEST} bytes')
+        if time.monotonic() > end:
+            raise ImageError(f'{name} cannot be read: after {LONGEST} seconds it has not ended')
+    return bytes(content)

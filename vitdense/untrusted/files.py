@@ -12,6 +12,9 @@ SLACK = 2**28
 TIMES = 50
 """How many times its own size a file may make of itself; weights that are packed have a quarter of theirs."""
 
+MOST_LABELS = 2**26
+"""Bytes of a file with the labels of one image, or with names."""
+
 KINDS = (
     (stat.S_ISCHR, 'a device'),
     (stat.S_ISBLK, 'a device'),
@@ -21,7 +24,19 @@ KINDS = (
 
 
 class NoFileError(OSError):
-    """Something that is no regular file; it can have no end, and nobody need ever write to it."""
+    """Something that is no regular file: it can have no end, and nobody need ever write to it.
+
+    Attributes:
+        what: it is, as the end of a sentence that begins with its path.
+    """
+
+    def __init__(self, path: str | os.PathLike, what: str) -> None:
+        super().__init__(0, what, os.fspath(path))
+        self.what = what
+
+    def __str__(self) -> str:
+        """Without the number that other errors of the system have."""
+        return f'{self.filename} {self.what}'
 
 
 def check_regular(path: str | os.PathLike) -> os.stat_result:
@@ -37,17 +52,20 @@ def check_regular(path: str | os.PathLike) -> os.stat_result:
     found = os.stat(path)
     kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), '')
     if kind:
-        raise NoFileError(0, f'is {kind}, expected a regular file', os.fspath(path))
+        raise NoFileError(path, f'is {kind}, expected a regular file')
     return found
 
 
-def read_regular(path: str | os.PathLike) -> bytes:
-    """The content of a regular file.
+def read_regular(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """The content of a regular file of at most so many bytes.
 
     Raises:
-        NoFileError, OSError: see :func:`check_regular`.
+        NoFileError: it has more; see also :func:`check_regular`.
+        OSError: see there.
     """
-    check_regular(path)
+    size = check_regular(path).st_size
+    if most is not None and size > most:
+        raise NoFileError(path, f'has {size} bytes, expected at most {most}')
     return Path(path).read_bytes()
 
 

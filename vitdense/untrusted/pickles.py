@@ -8,7 +8,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from .values import check_values
 
@@ -65,7 +65,7 @@ class _Outline(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list]
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: Whole) -> None:
         super().__init__(file, encoding='latin1')

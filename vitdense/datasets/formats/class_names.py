@@ -1,10 +1,14 @@
 """Names of classes in text, JSON and YAML files."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from vitdense.untrusted.files import MOST_LABELS, read_regular
+from vitdense.untrusted.yaml_text import read_yaml
+
+from ..coco_fields import parse
 
 FILES = (
     *('classes.txt', 'labels.txt', 'class_names.txt', 'obj.names', 'names.txt', 'label_names.txt', 'labelmap.txt'),
@@ -49,11 +53,11 @@ def read_names(path: Path) -> dict[int, str]:
         ValueError: there are no names, or one of them twice.
     """
     try:
-        text = path.read_bytes().decode('utf-8-sig')
+        text = read_regular(path, MOST_LABELS).decode('utf-8-sig')
         if path.suffix.lower() == '.json':
-            names = from_value(json.loads(text))
+            names = from_value(parse(text.encode()))
         elif path.suffix.lower() in ('.yaml', '.yml'):
-            names = from_value(yaml_of(text))
+            names = from_value(read_yaml(text))
         else:
             names = _from_lines(text.splitlines())
     except (ValueError, OSError) as error:
@@ -61,27 +65,13 @@ def read_names(path: Path) -> dict[int, str]:
     return names
 
 
-def yaml_of(text: str | bytes) -> Any:
-    """What a text in YAML, or JSON, says.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    import yaml  # exported models need none
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from None
-
-
 def read_colours(path: Path) -> dict[tuple[int, int, int], int]:
     """Numbers of classes by red, green and blue, where a file of :func:`read_names` has colours, else nothing."""
-    text = path.read_bytes().decode('utf-8-sig', 'replace')
+    text = read_regular(path, MOST_LABELS).decode('utf-8-sig', 'replace')
     if path.suffix.lower() not in ('.json', '.yaml', '.yml'):
         found = [COLOURED.fullmatch(line.strip()) for line in text.splitlines() if line.strip() and line[0] != '#']
         return {_rgb(line[2].split(',')): number for number, line in enumerate(found) if line} if all(found) else {}
-    value = yaml_of(text)  # it reads JSON as well
+    value = read_yaml(text)  # it reads JSON as well
     entries = value if isinstance(value, list) else next((one for one in value.values() if isinstance(one, list)), [])
     if not all(isinstance(one, dict) and _is_rgb(one.get('color')) for one in entries):
         return {}

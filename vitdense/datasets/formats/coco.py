@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitdense.names import counted, listed
+from vitdense.untrusted.files import check_regular
 
 from ..coco_fields import read_json
 from .listing import WHOLE
@@ -46,6 +47,7 @@ class CocoParts:
 def keys_of(path: Path) -> set[str]:
     """Keys in the beginning of a JSON file that has a dict, whatever their depth."""
     try:
+        check_regular(path)
         with path.open('rb') as file:
             head = file.read(HEAD).decode('utf-8-sig', 'replace').lstrip()
     except OSError:

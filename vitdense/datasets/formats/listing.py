@@ -11,6 +11,8 @@ from typing import Any
 from PIL import Image
 
 from vitdense.findings import Finding
+from vitdense.untrusted.files import check_regular, read_regular
+from vitdense.untrusted.pictures import check_pixels
 
 from . import rules
 
@@ -75,7 +77,8 @@ class Listing:
 
 def files_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     """Files with these suffixes, capitals or not, below a folder in the order of their paths; no hidden ones."""
-    suffixes, found = tuple(suffixes), []
+    suffixes = tuple(suffixes)
+    found: list[Path] = []
     visited: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -84,23 +87,27 @@ def files_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
             continue
         visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(('.', '__MACOSX'))]
-        found += [Path(place, name) for name in names if name.lower().endswith(suffixes) and name[0] != '.']
+        chosen = [Path(place, name) for name in names if name.lower().endswith(suffixes) and name[0] != '.']
+        found += filter(Path.is_file, chosen)  # neither devices nor pipes
     return sorted(found, key=lambda path: path.as_posix())
 
 
 def lines_of(path: Path) -> list[str]:
     """Lines of a list of names, which are those of files, whatever their encoding."""
-    return [line.strip() for line in path.read_bytes().decode('utf-8-sig', 'surrogateescape').splitlines()]
+    return [line.strip() for line in read_regular(path).decode('utf-8-sig', 'surrogateescape').splitlines()]
 
 
 def upright_wh(path: Path) -> tuple[int, int]:
     """Width and height of an image as it is loaded, after what EXIF says about turning.
 
     Raises:
-        OSError: PIL does not know the file.
+        OSError: PIL does not know the file, or it is none.
+        TooLargeError: it has too many pixels.
     """
+    check_regular(path)
     with Image.open(path) as image:
         width, height = image.size
+        check_pixels(width, height)
         turned = 1
         if image.format in ('JPEG', 'MPO', 'TIFF', 'WEBP'):
             with suppress(Exception):  # a damaged header is no EXIF

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from vitdense.findings import Finding
 from vitdense.names import counted, listed
+from vitdense.untrusted.files import MOST_LABELS, read_regular
 
 from . import rules
 from .class_names import find_names
@@ -85,7 +86,7 @@ def _read_file(path: Path, image: Path, listing: Listing) -> tuple[Picture, list
     picture = Picture(image)
     names: list[str] = []
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MOST_LABELS)
         tree = ElementTree.fromstring(content)
     except (ElementTree.ParseError, OSError, ValueError) as error:
         listing.findings.append(Finding(rules.UNREADABLE, str(path), str(error), leave_out='image'))

@@ -6,9 +6,11 @@ from typing import Any
 
 from vitdense.findings import Finding
 from vitdense.names import counted, listed
+from vitdense.untrusted.files import MOST_LABELS, read_regular
+from vitdense.untrusted.yaml_text import read_yaml
 
 from . import rules
-from .class_names import find_names, from_value, names_file, yaml_of
+from .class_names import find_names, from_value, names_file
 from .listing import SUFFIXES, Listing, Picture, Thing, add_sizes, box_of, files_below, lines_of
 from .parts import by_folders, part_of
 
@@ -25,7 +27,7 @@ NOT_LABELS = frozenset({'classes.txt', 'labels.txt', 'notes.txt', 'readme.txt', 
 def describes(path: Path) -> bool:
     """Whether a YAML file names classes and parts, as YOLO's do."""
     try:
-        content = yaml_of(path.read_bytes())
+        content = read_yaml(read_regular(path, MOST_LABELS))
     except (ValueError, OSError):
         return False
     return isinstance(content, dict) and 'names' in content and bool({'train', 'val', 'path'} & content.keys())
@@ -43,7 +45,7 @@ def read(path: Path) -> Listing:
     keypoints = False
     remarks: list[str] = []
     if path.is_file():
-        content = yaml_of(path.read_bytes())
+        content = read_yaml(read_regular(path, MOST_LABELS))
         try:
             names = from_value(content['names'])
         except ValueError as error:
@@ -169,7 +171,7 @@ def _is_list(path: Path, root: Path) -> bool:
 def _read_labels(path: Path, picture: Picture, listing: Listing, number: dict[int, int], keypoints: bool) -> None:
     """Add the objects of a label file to a picture, and what is wrong with it to the listing."""
     try:
-        lines = path.read_bytes().decode('utf-8-sig').splitlines()
+        lines = read_regular(path, MOST_LABELS).decode('utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         listing.findings.append(Finding(rules.UNREADABLE, str(path), str(error), leave_out='image'))
         return

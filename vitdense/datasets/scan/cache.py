@@ -10,7 +10,7 @@ from vitdense.files import cache_folder, replacing
 
 from .report import SplitReport
 
-VERSION = 5
+VERSION = 6
 """Of the checks: to be raised when they find something else in the same files."""
 
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from vitdense.config.datasets import positions
 from vitdense.findings import Finding
+from vitdense.untrusted.files import read_regular
 
 from ..coco_fields import FLAGS
 from . import rules
+from .bounds import crowded, elsewhere
 from .boxes import check_annotations
 from .classes import check_categories, check_names
 from .coco_file import CocoFile, FileFault, read_coco
@@ -37,7 +39,7 @@ def read(leaf: Leaf) -> bytes:
     if path.is_dir():
         raise FileFault(f'{leaf.key}.ann_file is the folder {path}')
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise FileFault(f'{leaf.key}.ann_file {path} cannot be read: {error.strerror}') from None
 
@@ -67,10 +69,18 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     paths, note = _image_paths(leaf, file)
     missing = missing_files(list(paths.values()))
     file.findings += [
-        Finding(rules.MISSING_IMAGE, path, f'there is no such file (image {file.images[i]["id"]!r})', True, 'image', i)
+        Finding(
+            rules.MISSING_IMAGE,
+            path,
+            f'{missing[path] or "there is no such file"} (image {file.images[i]["id"]!r})',
+            True,
+            'image',
+            i,
+        )
         for i, path in paths.items()
         if path in missing
     ]
+    file.findings += [*elsewhere(leaf.dataset, paths.values()), *crowded(file)]
     left = np.flatnonzero(file.left_by('image')).tolist()
     names = [f'{paths.get(i, path)} (image {file.images[i]["id"]!r})' for i in left]
     file.findings += check_sizes(leaf.node.get('pipeline') or [], file.wh[left], names, left)

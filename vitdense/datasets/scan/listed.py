@@ -11,6 +11,7 @@ from vitdense.config.datasets import positions
 from vitdense.findings import Finding
 
 from . import rules
+from .bounds import crowded, elsewhere
 from .boxes import check_boxes
 from .classes import check_names, shorten
 from .coco_file import CocoFile, FileFault
@@ -67,8 +68,12 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
     paths = {i: info['img_path'] for i, info in enumerate(used) if isinstance(info.get('img_path'), str)}
     missing, near = missing_files(list(paths.values())), Neighbours().tell
     report.findings += [
-        Finding(rules.MISSING_IMAGE, path, near(path), index=places[i]) for i, path in paths.items() if path in missing
+        Finding(rules.MISSING_IMAGE, path, missing[path] or near(path), index=places[i])
+        for i, path in paths.items()
+        if path in missing
     ]
+    report.findings += elsewhere(leaf.dataset, paths.values())
+    report.findings += [replace(one, index=places[one.index]) for one in crowded(file)]
     sized = np.flatnonzero(np.isfinite(file.wh).all(1)).tolist()
     names = [paths.get(i, leaf.key) for i in sized]
     report.findings += check_sizes(leaf.node.get('pipeline') or [], file.wh[sized], names, [places[i] for i in sized])

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import UnidentifiedImageError
+
+from vitdense.untrusted.files import read_regular
 
 from . import rules
 from .pictures import Loader
@@ -36,7 +37,7 @@ def look_at_map(path: str, loader: Loader) -> SemanticMap:
         return SemanticMap(kind=kind, error=message)
 
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(path)
         array = loader.decode(content).squeeze() if content else None
     except UnidentifiedImageError:
         return fault(rules.UNREADABLE_MAP, 'is no image')

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -20,6 +19,8 @@ from rich.progress import track
 from vitdense.console import CONSOLE
 from vitdense.findings import Finding
 from vitdense.registry import bare_type
+from vitdense.untrusted.files import NoFileError, check_regular, read_regular
+from vitdense.untrusted.pictures import TooLargeError, check_pixels, most_pixels
 
 from . import rules
 
@@ -90,7 +91,9 @@ def look(path: str, loader: Loader) -> Picture:
     grey and says nothing.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(path)
+    except NoFileError as error:
+        return Picture(path, error.what)
     except OSError as error:
         return Picture(path, f'cannot be read: {error.strerror}')
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -100,6 +103,10 @@ def look(path: str, loader: Loader) -> Picture:
     with suppress(Exception), Image.open(io.BytesIO(content)) as image:  # what PIL cannot read the loader may
         stored, kind = image.size, image.format or ''
         orientation = image.getexif().get(ORIENTATION, 1)
+    try:
+        check_pixels(*stored)
+    except TooLargeError as error:
+        return Picture(path, str(error), digest)
     if orientation not in range(1, 9):
         orientation = 1
     if kind == 'JPEG':
@@ -158,20 +165,37 @@ def size_fault(picture: Picture, wh: tuple[int, int], what: str) -> tuple[str, s
     return rules.TURNED, f'{exif} to {width} x {height}, which is what {what} says', False
 
 
-def missing_files(paths: Sequence[str]) -> set[str]:
-    """Those of ``paths`` that are not there, by one listing of each folder."""
+def missing_files(paths: Sequence[str]) -> dict[str, str]:
+    """Those of ``paths`` that are no files, and what is there, '' for nothing; by one listing of each folder."""
     folders = defaultdict(list)
     for path in paths:
         folder, name = os.path.split(path)
         folders[folder].append((name, path))
-    missing: set[str] = set()
+    missing: dict[str, str] = {}
     for folder, entries in folders.items():
-        try:
-            there = set(os.listdir(folder or '.'))
-        except OSError:
-            there = set()
-        missing.update(path for name, path in entries if name not in there)
+        there: dict[str, bool] = {}
+        with suppress(OSError), os.scandir(folder or '.') as listing:
+            there = {entry.name: _is_file(entry) for entry in listing}
+        missing.update((path, _what_is(path)) for name, path in entries if not there.get(name))
     return missing
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def _what_is(path: str) -> str:
+    """What is at a path in the place of a file, '' for nothing."""
+    try:
+        check_regular(path)
+    except NoFileError as error:
+        return error.what
+    except (OSError, ValueError):
+        return ''
+    return 'is a folder' if os.path.isdir(path) else ''
 
 
 def in_threads(work: Callable[[Any], T], items: Sequence[Any], title: str) -> Iterator[T]:
@@ -185,8 +209,8 @@ def in_threads(work: Callable[[Any], T], items: Sequence[Any], title: str) -> It
 
 @contextmanager
 def _huge_images() -> Iterator[None]:
-    """Let PIL open what OpenCV opens, up to 2**30 pixels."""
-    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 2**30
+    """Let PIL open what OpenCV opens."""
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most_pixels()
     try:
         yield
     finally:

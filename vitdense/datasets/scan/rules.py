@@ -116,6 +116,25 @@ FAULTY_MASK = declare(
     'mend the file',
 )
 MISSING_IMAGE = declare('missing image', 'files of the images', 'a file', 'mend data_prefix or the file')
+ELSEWHERE = declare(
+    'images outside of the data set',
+    'paths of the images and maps, against data_root, data_prefix and the folder of ann_file',
+    'files within one of these: what others wrote may name any file of this machine',
+    '',
+    fatal=False,
+)
+TOO_MANY = declare(
+    'too many objects in an image',
+    'the annotations of each image',
+    'at most 20000 objects: losses compare each of them with thousands of predictions',
+    'cut the image in tiles, or --lenient leaves it out',
+)
+TOO_LARGE = declare(
+    'image of too many pixels',
+    IMAGES_OF_A_FILE,
+    'no more pixels than the limit of OpenCV, OPENCV_IO_MAX_IMAGE_PIXELS, which is 2**28 here',
+    'cut the image in tiles, or set OPENCV_IO_MAX_IMAGE_PIXELS',
+)
 MAP_AS_IMAGE = declare(
     'semantic map that is read as an image',
     '`data_prefix`, `img_suffix` and `seg_map_suffix`, and the files that they lead to',

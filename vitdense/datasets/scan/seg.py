@@ -10,6 +10,7 @@ from vitdense.findings import Finding
 from vitdense.names import listed
 
 from . import rules
+from .bounds import elsewhere
 from .classes import check_names
 from .coco_file import FileFault
 from .maps import LabelRule, SemanticMap, beyond_8_bits, histogram, loads_8_bits, look_at_map
@@ -76,7 +77,9 @@ def examine(leaf: Leaf, report: SplitReport, content: bytes, most: int | None) -
         for kind, key in zip((rules.MISSING_IMAGE, rules.MISSING_MAP), PATHS, strict=True):
             if info.get(key) in missing:
                 bad.add(i)
-                report.findings.append(Finding(kind, info[key], near(info[key]), True, 'image', i))
+                found = missing[info[key]] or near(info[key])
+                report.findings.append(Finding(kind, info[key], found, True, 'image', i))
+    report.findings += elsewhere(leaf.dataset, paths)
     opened = {}
     if leaf.loader is None:
         report.note = 'images not opened: the pipeline loads them in another way'
