@@ -6,11 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 from mmengine.logging import MMLogger
 from rich.console import Console, ConsoleDimensions
+from rich.text import Text
 
 from vitdense.compat.noise import is_news
+from vitdense.untrusted.text import visible
 
 WIDTH = 160
 """Letters of a line where stdout is no terminal."""
@@ -27,6 +30,10 @@ class Screen(Console):
     @is_interactive.setter
     def is_interactive(self, at_import: bool) -> None:
         pass
+
+    def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
+        """All texts that are printed, those of tables as well, with what a terminal would obey written out."""
+        return super().render_str(visible(text), *args, **kwargs)
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -61,6 +68,12 @@ class ConsoleHandler(logging.Handler):
             CONSOLE.print(f'{record.levelname.lower()}: {text}', style='bold red' if record.levelno > 30 else 'yellow')
         else:
             CONSOLE.print(text)
+
+
+def written_out(record: logging.LogRecord) -> bool:
+    """A filter that lets all pass, without signs that a terminal would obey: names in a message are those of files."""
+    record.msg, record.args = visible(record.getMessage()), ()
+    return True
 
 
 def say(message: str) -> None:
@@ -119,6 +132,7 @@ def quiet_console(logger: MMLogger) -> None:
             ours = ConsoleHandler(handler.level)
             ours.filters = handler.filters
             logger.handlers[i] = ours
+    logger.addFilter(written_out)
     LOGGERS.append(logger)
     while EARLY:
         logger.log(*EARLY.pop(0), extra={'to_console': False})

@@ -236,7 +236,7 @@ def test_a_module_is_repaired_once_it_is_whole(tmp_path, monkeypatch):
     repair = found.append
     after_import.after_import('spoilt', repair)
     assert found == [True, spoilt]
-    after_import.after_import('spoilt', after_import.REPAIRS['spoilt'])
+    after_import.after_import('spoilt', after_import.REPAIRS['spoilt'][1])
     assert found == [True, spoilt], 'the same repair twice is one'
     del sys.modules['spoilt']
 

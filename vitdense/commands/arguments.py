@@ -9,6 +9,7 @@ from vitdense.config.option_values import read_value
 from vitdense.datasets.formats import FRACTION, KNOWN
 from vitdense.names import unknown
 from vitdense.predict.label_studio import LOCAL_FILES
+from vitdense.untrusted.text import visible
 
 FORMATS = dict(onnx='.onnx', torch='.pt2', safetensors='.safetensors')
 """What ``vitdense export`` writes, and its suffixes."""
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f'error: {message}\nAll options: {self.prog} --help\n')
+        self.exit(2, f'error: {visible(message)}\nAll options: {self.prog} --help\n')
 
 
 class Settings(argparse.Action):

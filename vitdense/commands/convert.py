@@ -3,6 +3,7 @@
 import argparse
 
 from vitdense.checkpoint.write import rewrite
+from vitdense.untrusted.text import visible
 
 
 def run(args: argparse.Namespace) -> None:
@@ -11,4 +12,4 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         OSError, ValueError: that is not possible.
     """
-    print(*rewrite(args.source, args.target, args.to, args.overwrite), sep='\n')
+    print(*map(visible, rewrite(args.source, args.target, args.to, args.overwrite)), sep='\n')

@@ -4,6 +4,8 @@ import dis
 import sys
 import time
 
+from vitdense.untrusted.text import visible
+
 GRACE = 30
 """Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run."""
 
@@ -36,10 +38,10 @@ def tell(error: Exception) -> None:
     try:
         from vitdense.console import is_first_process, to_log_file
     except ImportError:  # where exported models alone are used, rich may be missing
-        print(f'error: {error}', file=sys.stderr, flush=True)
+        print(f'error: {visible(str(error))}', file=sys.stderr, flush=True)
         return
     if not is_first_process():
         time.sleep(GRACE)
     text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text
-    print(f'error: {text}', file=sys.stderr, flush=True)
+    print(f'error: {visible(str(text))}', file=sys.stderr, flush=True)
     to_log_file(f'error: {text}', error)

@@ -19,6 +19,7 @@ from vitdense.predict import ImageError, load
 from vitdense.predict.outputs import Outputs
 from vitdense.predict.predictor import ahead
 from vitdense.predict.sources import Origin, find
+from vitdense.untrusted.text import visible
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         earlier = f', {len(done)} of them by an earlier start' if done else ''
         CONSOLE.print(f'{counted(len(finished), "source")} in {args.out}{earlier}; results: {file}')
     for error in unread:
-        print(f'error: {error}', file=sys.stderr, flush=True)
+        print(f'error: {visible(str(error))}', file=sys.stderr, flush=True)
     leave()
     return 1 if unread else 0
 

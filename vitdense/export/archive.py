@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitdense.untrusted.files import check_regular, check_zip
+
 from .exported import KEY
 
 FILES = re.compile(
@@ -45,8 +47,10 @@ def check(path: Path) -> None:
     Raises:
         ValueError: it is not; the message names what is in it.
     """
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path.stat().st_size)
             names = archive.namelist()
             told = any(name.endswith(f'/extra/{KEY}') for name in names)
             texts = {name: archive.read(name) for name in names if name.endswith('.json')}
@@ -56,7 +60,7 @@ def check(path: Path) -> None:
         strange = [name for name in names if name not in inputs and not FILES.fullmatch(name)]
         for name, text in texts.items():
             strange += [f'{found} in {name}' for found in _strange(json.loads(text))]
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f'{path} is no program of torch.export, or is damaged: {error}') from None
     if damaged:
         raise ValueError(f'{path} is damaged: {damaged} in it has another checksum')

@@ -40,7 +40,7 @@ class ExportedModel(Predictor):
             self.palette = tuple((r, g, b) for r, g, b in known['palette'])
             self.mask_threshold = known['mask_threshold']
             self.preprocess = Preprocess.from_json(known['preprocess'])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(not_understood(path, error)) from None
 
     @abstractmethod

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vitdense.untrusted.pictures import check_pixels
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -58,11 +60,19 @@ class Preprocess:
         return (edge, other) if width < height else (other, edge)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """A picture (H, W, 3) uint8 BGR as the model takes it: (3, H', W') float32."""
-        image = resize(image, self.new_wh(image.shape[1], image.shape[0]))
+        """A picture (H, W, 3) uint8 BGR as the model takes it: (3, H', W') float32.
+
+        Raises:
+            TooLargeError: the file asks for a size that no picture has.
+        """
+        wh = self.new_wh(image.shape[1], image.shape[0])
+        check_pixels(*wh)
+        image = resize(image, wh)
         height, width = (-(-side // self.multiple) * self.multiple for side in image.shape[:2])
+        check_pixels(width, height)
         image = resize(image, (width, height))
         sides = (max(image.shape[:2]),) * 2 if self.pad[0] < 0 else self.pad[::-1]
+        check_pixels(*sides)
         below, right = (max(side - length, 0) for side, length in zip(sides, image.shape[:2], strict=True))
         if below or right:
             padded = np.empty((image.shape[0] + below, image.shape[1] + right, 3), image.dtype)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vitdense.untrusted.files import check_regular
+
 from .exported import KEY, ExportedModel
 
 Provider = str | tuple[str, dict[str, Any]]
@@ -34,6 +36,7 @@ class OnnxModel(ExportedModel):
             import onnxruntime
         except ImportError:
             raise ImportError('ONNX files need onnxruntime: pip install onnxruntime') from None
+        check_regular(path)
         self.path = path
         self._options: Any = None
         self.device = device or 'cpu'

@@ -19,6 +19,8 @@ from vitdense.config.settle import PACKAGES, settle
 from vitdense.config.swap.measure import without_weights
 from vitdense.files import replacing
 from vitdense.predict.model import Model
+from vitdense.untrusted.files import check_regular
+from vitdense.untrusted.values import UnboundedError, check_values
 from vitdense.version import __version__
 
 from .exported import KEY, not_understood
@@ -76,11 +78,12 @@ def facts_in(path: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         ValueError: it is no file of safetensors, or what it says cannot be read.
     """
+    check_regular(path)
     try:
         with safe_open(path, 'pt') as file:
             text = (file.metadata() or {}).get(KEY)
         return None if text is None else json.loads(text)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f'{os.fspath(path)} is no file of safetensors, or is damaged: {error}') from None
 
 
@@ -91,9 +94,10 @@ def load_weights(path: str | os.PathLike, facts: Mapping[str, Any], device: torc
         ValueError: the description names what is not registered here, or the weights are of another model.
     """
     try:
+        check_values(facts)
         cfg, meta = Config(facts['config']), dict(classes=facts['names'], palette=facts['palette'])
         check_types(cfg.to_dict(), cfg.default_scope, path)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UnboundedError) as error:
         raise ValueError(not_understood(path, error)) from None
     settle(cfg)
     with building(cfg), DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -34,6 +34,9 @@ class NoFileError(OSError):
         super().__init__(0, what, os.fspath(path))
         self.what = what
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.filename, self.what)
+
     def __str__(self) -> str:
         """Without the number that other errors of the system have."""
         return f'{self.filename} {self.what}'

@@ -6,8 +6,8 @@ COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u202
 """Signs that a terminal obeys: controls but for the end of a line and the tabulator, and those that turn the direction
 of writing."""
 
-FORMULA = ('=', '+', '-', '@', '\t', '\r')
-"""Beginnings of cells that a spreadsheet computes."""
+FORMULA = re.compile(r'[=+\-@\t\r].*[(|!]', re.DOTALL)
+"""Cells by which a spreadsheet calls something; a class may well be called + or -1."""
 
 
 def visible(text: str) -> str:
@@ -17,4 +17,4 @@ def visible(text: str) -> str:
 
 def cell(text: str) -> str:
     """``text`` for a table, with an apostrophe where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if FORMULA.match(text) else text
