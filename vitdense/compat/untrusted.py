@@ -92,8 +92,8 @@ def _data_configs(module: Any) -> None:
     def file2dict(read: Callable) -> Callable:
         def read_checked(filename: str, *args: Any, **kwargs: Any) -> Any:
             found = read(filename, *args, **kwargs)
-            if str(filename).endswith(DATA):
-                check_config(dict(found[0]), str(filename))
+            if _from_checkpoint.get() or str(filename).endswith(DATA):  # before mmengine imports what it says
+                check_config(dict(found[0]), 'the config in the checkpoint' if _from_checkpoint.get() else filename)
             return found
 
         return read_checked
@@ -117,12 +117,9 @@ def _data_configs(module: Any) -> None:
 
     def fromstring(read: Callable) -> Callable:
         def read_checked(cfg_str: str, file_format: str) -> Any:
-            if not _from_checkpoint.get():
-                return read(cfg_str, file_format)
-            check_plain(cfg_str, 'the config in the checkpoint')
-            found = read(cfg_str, file_format)
-            check_config(found.to_dict(), 'the config in the checkpoint')
-            return found
+            if _from_checkpoint.get():
+                check_plain(cfg_str, 'the config in the checkpoint')
+            return read(cfg_str, file_format)
 
         return read_checked
 
