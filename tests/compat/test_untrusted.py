@@ -215,7 +215,7 @@ CONFIGS = [
     ({'val_evaluator': {'outfile_prefix': '../keep'}}, 'val_evaluator.outfile_prefix'),
     ({'default_hooks': {'checkpoint': {'out_dir': '/tmp/new'}}}, 'default_hooks.checkpoint.out_dir'),
     ({'default_hooks': {'checkpoint': {'filename_tmpl': '../{}.pth'}}}, 'without folders'),
-    ({'a': nested(600)}, '500 deep|recursion'),
+    ({'a': nested(600)}, '500 deep|too deep'),
 ]
 FILES = [
     *(('a.yaml', text, message) for text, message in TAGS),

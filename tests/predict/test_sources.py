@@ -1,5 +1,7 @@
 """What a source consists of."""
 
+import contextlib
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.bounded import refusal
 
 from vitdense.predict.decoding import ImageError
 from vitdense.predict.sources import find
@@ -122,3 +125,48 @@ def test_videos_that_cannot_be_opened(source, message, tmp_path, monkeypatch):
     [origin] = find(source)
     with pytest.raises(ImageError, match=message):
         next(origin.frames())
+
+
+def test_devices_and_pipes_are_no_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a.jpg', 'v.mp4'):
+        os.mkfifo(name)
+    with pytest.raises(FileNotFoundError, match='no image, video or folder'):
+        list(find('/dev/zero'))
+    for origin in find(tmp_path):
+        read = (lambda origin=origin: next(origin.frames())) if origin.is_video else origin.read
+        assert 'is a pipe, expected a regular file' in refusal(read)
+    assert len(list(find(tmp_path))) == 2
+
+
+def test_large_pictures_are_not_decoded(tmp_path):
+    Image.new('1', (20_000, 20_000)).save(tmp_path / 'a.png')
+    [origin] = find(tmp_path / 'a.png')
+    assert 'a.png cannot be read' in refusal(origin.read, megabytes=300) or 'pixels' in refusal(origin.read)
+
+
+def test_answers_of_a_server_are_bounded(monkeypatch):
+    class Endless(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**14))
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/a.jpg'
+        with monkeypatch.context() as patch:
+            patch.setattr('vitdense.predict.sources.LARGEST', 10**6)
+            with pytest.raises(ImageError, match='it has more than 1000000 bytes'):
+                greys(url)
+        monkeypatch.setattr('vitdense.predict.sources.LONGEST', 0.1)
+        with pytest.raises(ImageError, match=r'after 0\.1 seconds it has not ended'):
+            greys(url)
+        server.shutdown()
+    with pytest.raises(FileNotFoundError):
+        list(find('ftp://127.0.0.1/a.jpg'))

@@ -91,7 +91,10 @@ def _regular_files(module: Any) -> None:
 def _data_configs(module: Any) -> None:
     def file2dict(read: Callable) -> Callable:
         def read_checked(filename: str, *args: Any, **kwargs: Any) -> Any:
-            found = read(filename, *args, **kwargs)
+            try:
+                found = read(filename, *args, **kwargs)
+            except RecursionError as error:
+                raise UntrustedError(f'{filename} has lists or dicts too deep within each other: {error}') from None
             if _from_checkpoint.get() or str(filename).endswith(DATA):  # before mmengine imports what it says
                 check_config(dict(found[0]), 'the config in the checkpoint' if _from_checkpoint.get() else filename)
             return found

@@ -20,7 +20,7 @@ from vitdense.console import CONSOLE
 from vitdense.findings import Finding
 from vitdense.registry import bare_type
 from vitdense.untrusted.files import NoFileError, check_regular, read_regular
-from vitdense.untrusted.pictures import TooLargeError, check_pixels, most_pixels
+from vitdense.untrusted.pictures import TooLargeError, check_pixels
 
 from . import rules
 
@@ -209,8 +209,8 @@ def in_threads(work: Callable[[Any], T], items: Sequence[Any], title: str) -> It
 
 @contextmanager
 def _huge_images() -> Iterator[None]:
-    """Let PIL open what OpenCV opens."""
-    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most_pixels()
+    """Let PIL open what OpenCV opens; :func:`look` has the same limit for both."""
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from vitdense.compat.requirements import missing_package
 from vitdense.findings import Finding
+from vitdense.untrusted.pictures import most_pixels
 
 from . import cache, coco, listed, rules, seg
 from .classes import check_categories
@@ -72,7 +73,9 @@ def _scan(leaf: Leaf, check: str) -> SplitReport:
             kind.count(leaf, report, content)
             report.note = report.note or 'not checked'
             return report
-        key = cache.cache_key(content, {**_settings(leaf), 'check': check, 'most': MOST_OPENED})
+        key = cache.cache_key(
+            content, {**_settings(leaf), 'check': check, 'most': MOST_OPENED, 'pixels': most_pixels()}
+        )
         known = cache.load(key)
         if known:
             known.key = leaf.key
