@@ -16,7 +16,7 @@ from mmdet.apis import DetInferencer, init_detector
 from mmdet.models.backbones import ResNet
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, OPTIMIZERS
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import InstanceData
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.utils.io import datafrombytes
@@ -27,6 +27,7 @@ import vitdense
 from vitdense.checkpoint.write import rewrite
 from vitdense.config.cfg_options import merge_options
 from vitdense.config.load import load_config
+from vitdense.config.runtime import read_config
 from vitdense.models.backbones import PVTv2
 from vitdense.predict.load import load_model
 from vitdense.untrusted.configs import UntrustedError
@@ -124,6 +125,23 @@ def test_the_config_in_a_checkpoint_is_data(folders, home):
     assert Config.fromstring('import math\na = math.pi', '.py').a > 3, 'what a program says by itself is its own'
 
 
+@pytest.mark.parametrize(
+    ('text', 'message'), [(PROGRAM, 'is a program'), ("custom_imports = dict(imports=['evil'])", 'evil')]
+)
+def test_resuming_runs_no_code(text, message):
+    class Resumed(Runner):
+        train_loop = Namespace()
+
+        def __init__(self) -> None:
+            pass
+
+        def load_checkpoint(self, *args, **kwargs) -> dict:
+            return dict(meta=dict(epoch=1, iter=1, config=text))
+
+    with pytest.raises(UntrustedError, match=message):
+        Resumed().resume('a.pth')
+
+
 def test_timm_unpickles_nothing(home):
     import timm
 
@@ -211,10 +229,6 @@ CONFIGS = [
     ({'_base_': 'evil::a.py'}, "_base_ is 'evil'"),
     ({'_base_': 'vitdense::../../evil.py'}, 'leads out of the package'),
     ({'_base_': 'vitdense::/tmp/evil.py'}, 'leads out of the package'),
-    ({'val_evaluator': {'type': 'CityscapesMetric', 'output_dir': 'keep'}}, 'val_evaluator.output_dir'),
-    ({'val_evaluator': {'outfile_prefix': '../keep'}}, 'val_evaluator.outfile_prefix'),
-    ({'default_hooks': {'checkpoint': {'out_dir': '/tmp/new'}}}, 'default_hooks.checkpoint.out_dir'),
-    ({'default_hooks': {'checkpoint': {'filename_tmpl': '../{}.pth'}}}, 'without folders'),
     ({'a': nested(600)}, '500 deep|too deep'),
 ]
 FILES = [
@@ -225,14 +239,35 @@ FILES = [
 
 @pytest.mark.parametrize(('name', 'text', 'message'), FILES)
 def test_configs_in_json_and_yaml_are_data(name, text, message, home):
-    (home / 'keep').mkdir()
     (home / 'inner.json').write_text('{"_base_": "evil.py"}')
     (home / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         load_config(name)
     with pytest.raises(ValueError, match=message):
         init_detector(name, device='cpu')
-    assert (home / 'keep').is_dir()
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ({'val_evaluator': {'type': 'CityscapesMetric', 'output_dir': 'keep'}}, 'val_evaluator.output_dir'),
+        ({'val_evaluator': {'outfile_prefix': '../new'}}, 'val_evaluator.outfile_prefix'),
+        ({'val_evaluator': {'outfile_prefix': '~/new'}}, 'val_evaluator.outfile_prefix'),
+        ({'default_hooks': {'checkpoint': {'out_dir': '/tmp/new'}}}, 'default_hooks.checkpoint.out_dir'),
+        ({'default_hooks': {'checkpoint': {'filename_tmpl': '../{}.pth'}}}, 'without folders'),
+    ],
+)
+def test_configs_that_are_data_write_to_new_places(content, message, home):
+    """Some metrics of mmdet and mmseg empty theirs."""
+    (home / 'keep').mkdir()
+    for name in ('a.json', 'a.yaml'):
+        (home / name).write_text(json.dumps(content))
+        with pytest.raises(UntrustedError, match=message):
+            read_config(Namespace(config=name, cfg_options=None))
+    (home / 'a.py').write_text(f'locals().update({content!r})')
+    read_config(Namespace(config='a.py', cfg_options=None))
+    (home / 'a.json').write_text('{"work_dir": "/tmp/new", "val_evaluator": {"outfile_prefix": "new/results"}}')
+    assert read_config(Namespace(config='a.json', cfg_options=None)).work_dir == '/tmp/new'
 
 
 def test_aliases_of_yaml_are_bounded(home):

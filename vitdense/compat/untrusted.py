@@ -26,7 +26,13 @@ from vitdense.untrusted.configs import (
 from vitdense.untrusted.files import check_regular
 from vitdense.untrusted.yaml_text import read_yaml
 
+OF_CHECKPOINT = 'the config in the checkpoint'
+
 _from_checkpoint: ContextVar[bool] = ContextVar('_from_checkpoint', default=False)
+"""Whether texts of configs are those of a checkpoint."""
+
+_is_data: ContextVar[bool] = ContextVar('_is_data', default=False)
+"""Whether a file in Python is such a text."""
 
 
 def install() -> None:
@@ -36,7 +42,8 @@ def install() -> None:
     after_import('mmengine.fileio.backends.local_backend', _regular_files)
     after_import('mmengine.config.config', _data_configs)
     after_import('mmengine.registry.registry', _classes_alone)
-    after_import('mmengine.infer.infer', _configs_of_checkpoints)
+    after_import('mmengine.infer.infer', _configs_of_inferencers)
+    after_import('mmengine.runner.runner', _configs_of_resumed_runs)
     after_import('mmseg.utils.io', _plain_images)
     after_import('mmdet.datasets.openimages', _plain_hierarchies)
     after_import('timm.models._helpers', _weights_alone)
@@ -95,8 +102,8 @@ def _data_configs(module: Any) -> None:
                 found = read(filename, *args, **kwargs)
             except RecursionError as error:
                 raise UntrustedError(f'{filename} has lists or dicts too deep within each other: {error}') from None
-            if _from_checkpoint.get() or str(filename).endswith(DATA):  # before mmengine imports what it says
-                check_config(dict(found[0]), 'the config in the checkpoint' if _from_checkpoint.get() else filename)
+            if _is_data.get() or str(filename).endswith(DATA):  # before mmengine imports what it says
+                check_config(dict(found[0]), OF_CHECKPOINT if _is_data.get() else filename)
             return found
 
         return read_checked
@@ -120,9 +127,14 @@ def _data_configs(module: Any) -> None:
 
     def fromstring(read: Callable) -> Callable:
         def read_checked(cfg_str: str, file_format: str) -> Any:
-            if _from_checkpoint.get():
-                check_plain(cfg_str, 'the config in the checkpoint')
-            return read(cfg_str, file_format)
+            if not _from_checkpoint.get():
+                return read(cfg_str, file_format)
+            check_plain(cfg_str, OF_CHECKPOINT)
+            token = _is_data.set(True)
+            try:
+                return read(cfg_str, file_format)
+            finally:
+                _is_data.reset(token)
 
         return read_checked
 
@@ -132,18 +144,25 @@ def _data_configs(module: Any) -> None:
         _replace(module.Config, name, change)
 
 
-def _configs_of_checkpoints(module: Any) -> None:
-    def change(init_model: Callable) -> Callable:
-        def init_checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-            token = _from_checkpoint.set(True)
-            try:
-                return init_model(self, *args, **kwargs)
-            finally:
-                _from_checkpoint.reset(token)
+def _configs_of_inferencers(module: Any) -> None:
+    _replace(module.BaseInferencer, '_init_model', _reading_checkpoints)
 
-        return init_checked
 
-    _replace(module.BaseInferencer, '_init_model', change)
+def _configs_of_resumed_runs(module: Any) -> None:
+    _replace(module.Runner, 'resume', _reading_checkpoints)
+
+
+def _reading_checkpoints(method: Callable) -> Callable:
+    """A method that evaluates the config in a checkpoint as Python, and takes values alone from now on."""
+
+    def read_checked(*args: Any, **kwargs: Any) -> Any:
+        token = _from_checkpoint.set(True)
+        try:
+            return method(*args, **kwargs)
+        finally:
+            _from_checkpoint.reset(token)
+
+    return read_checked
 
 
 def _classes_alone(module: Any) -> None:

@@ -9,6 +9,7 @@ from vitdense.config.load import config_path, load_config
 from vitdense.config.settle import settle
 from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
+from vitdense.untrusted.configs import DATA, check_places
 
 COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'EarlyStoppingHook', 'LogProcessor')
 """Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""
@@ -28,6 +29,8 @@ def read_config(args: argparse.Namespace) -> Config:
         ValueError: it cannot be read, or nothing reads one of the options.
     """
     cfg = load_config(args.config)
+    if str(cfg.filename).endswith(DATA):
+        check_places(cfg.to_dict(), args.config)
     use_runtime(cfg)
     warnings = merge_options(cfg, args.cfg_options or {})
     with silent_imports():

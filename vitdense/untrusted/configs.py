@@ -22,19 +22,10 @@ TYPES = ('type', 'runner_type', 'constructor', 'ema_type')
 SCOPES = ('_scope_', 'default_scope')
 """Keys whose texts are packages that mmengine imports."""
 
-WRITTEN = (
-    'work_dir',
-    'out_dir',
-    'output_dir',
-    'save_dir',
-    'outfile_prefix',
-    'out_file_path',
-    'proposals_file',
-    'tmpdir',
-)
+WRITTEN = ('out_dir', 'output_dir', 'save_dir', 'outfile_prefix', 'out_file_path', 'proposals_file', 'tmpdir')
 """Keys of places to which classes of the stack write, and which some of them empty."""
 
-PLACED = ('filename_tmpl', 'exp_name')
+PLACED = ('filename_tmpl',)
 """Keys of names that are put into a path."""
 
 DATA = ('.json', '.yaml', '.yml')
@@ -52,14 +43,14 @@ class UntrustedError(ValueError):
 
 
 def check_config(tree: Any, what: str) -> None:
-    """Refuse what could run code, or write anywhere, in nested values of a config that is data.
+    """Refuse what could run code in nested values of a config that is data.
 
     Args:
         tree: dicts and lists.
         what: whose they are, for the message.
 
     Raises:
-        UntrustedError: a key names a package beyond ``STACK``, or a place outside of the folder of the process.
+        UntrustedError: a key names a package beyond ``STACK``.
         UnboundedError: they are no tree.
     """
     check_values(tree)
@@ -68,8 +59,16 @@ def check_config(tree: Any, what: str) -> None:
     for name in [names] if isinstance(names, str) else names or ():
         _check_package(what, 'custom_imports', name, STACK)
     check_types(tree, what, STACK)
+
+
+def check_places(tree: Any, what: str) -> None:
+    """Refuse places outside of the folder of the process, to which a run of a config that is data would write.
+
+    Raises:
+        UntrustedError: there is one.
+    """
     for place, key, value in _texts(tree):
-        if key in WRITTEN and not _is_inner(value, key == 'work_dir'):
+        if key in WRITTEN and not _is_inner(value):
             raise UntrustedError(
                 f'{what}: {place} is {value!r}, expected a path within the folder from which the run is started, which '
                 'is not there yet; a config in Python may name any'
@@ -99,12 +98,12 @@ def _check_package(what: str, place: str, name: Any, packages: Collection[str]) 
         )
 
 
-def _is_inner(path: str, may_exist: bool) -> bool:
+def _is_inner(path: str) -> bool:
     """Whether a place to write to is within the current folder, and new: some metrics empty theirs."""
     pure = PurePath(path)
     if pure.is_absolute() or '..' in pure.parts or path.startswith('~') or '://' in path:
         return False
-    return may_exist or not os.path.lexists(path)
+    return not os.path.lexists(path)
 
 
 def _texts(node: Any, place: str = '') -> Iterator[tuple[str, str, str]]:
@@ -161,7 +160,7 @@ def check_plain(text: str, what: str) -> None:
         if not isinstance(node, PLAIN) or (isinstance(node, ast.Call) and not (is_dict and not node.args)):
             raise UntrustedError(
                 f'{what} is a program (line {getattr(node, "lineno", 1)}: {ast.unparse(node)[:80]}), expected values '
-                'by name; name the config beside the checkpoint instead'
+                'by name, as mmengine writes them'
             )
 
 
