@@ -100,6 +100,29 @@ def test_what_stands_in_several_places_is_read(tmp_path, form):
     assert "found one of ['classes', 'deep', (1, 'b'), 'twice'] without any" in str(error.value)
 
 
+@pytest.mark.parametrize('form', [as_zip, as_legacy])
+def test_types_of_arrays_are_those_that_numpy_writes(tmp_path, form):
+    """With another state, an array of bytes can be told to hold addresses, or to be longer than it is."""
+    arrays = [np.zeros(3), np.array([True]), np.array([1, 2], '>i4'), np.ones((2, 1), np.float16)]
+    path = form(tmp_path / 'a.pth', pickle.dumps({'a': torch.nn.ReLU, 'b': arrays}, 2))
+    with pytest.raises(ValueError, match=r'it needs torch\.nn\.modules\.activation\.ReLU, and'):  # not for its arrays
+        read(path)
+    of_dtype = b'cnumpy\ndtype\n'
+    states = [
+        (b'V8', (3, '|', None, ('a',), {'a': 0}, 8, 1, 27)),
+        (b'V8', (3, '|', None, None, None, 8000, 1, 0)),
+        (b'O8', (3, '|', None, None, None, -1, -1, 0)),
+        (b'f8', (3, '<', ('f8', (9,)), None, None, -1, -1, 0)),
+        (b'U3', (3, '<', None, None, None, 12000, 4, 8)),
+    ]
+    for code, state in states:
+        built = (
+            of_dtype + b'X' + len(code).to_bytes(4, 'little') + code + b'\x85R' + pickle.dumps(state, 2)[2:-1] + b'b'
+        )
+        path = form(tmp_path / 'a.pth', b'\x80\x02}X\x01\x00\x00\x00a' + built + b's.')
+        assert 'holds an array of type' in refusal(lambda path=path: read(path))
+
+
 def test_packed_arrays(tmp_path):
     path = tmp_path / 'a.npz'
     np.savez_compressed(path, a=ZEROS)

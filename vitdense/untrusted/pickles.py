@@ -7,10 +7,13 @@ one a third twice, and so on, takes time without end while the pickle is being r
 import io
 import os
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
-from .values import check_values
+import numpy as np
+
+from .values import UnboundedError, check_values
 
 
 class Whole:
@@ -59,6 +62,21 @@ class _Made(list):
         self.append(value)
 
 
+class _Dtype:
+    """``numpy.dtype``, which takes any state: one that does not belong to it lets arrays reach beyond their memory."""
+
+    def __init__(self, code: str) -> None:
+        if not re.fullmatch(r'[<>=|]?([biufc]\d\d?|[US]\d{1,6}|O8?)', str(code)):
+            raise UnboundedError(f'holds an array of type {code!r}, expected numbers or texts')
+        self.name = code
+        self.state = np.dtype(code).__reduce__()[2]
+
+    def check(self, state: Any) -> None:
+        """Refuse a state that NumPy does not write for this type, whatever the order of bytes."""
+        if not isinstance(state, tuple) or state[:1] + state[2:] != self.state[:1] + self.state[2:]:
+            raise UnboundedError(f'holds an array of type {self.name!r} with the state {str(state)[:80]}')
+
+
 class _Outline(pickle._Unpickler):
     """Makes lists of everything; written in Python, it makes no room for what the file only says that it has."""
 
@@ -77,7 +95,12 @@ class _Outline(pickle._Unpickler):
         return self.made[-1]
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('numpy', 'dtype'):
+            return self._make_dtype
         return lambda *arguments: self.make(arguments)
+
+    def _make_dtype(self, code: str, *_: Any) -> '_Dtype':
+        return _Dtype(code)
 
     def get_extension(self, code: int) -> None:
         self.append(lambda *arguments: self.make(arguments))
@@ -110,7 +133,10 @@ class _Outline(pickle._Unpickler):
 
     def _build(self) -> None:
         state = self.stack.pop()
-        self.stack[-1] = self.make([self.stack[-1], state])
+        if isinstance(self.stack[-1], _Dtype):
+            self.stack[-1].check(state)
+        else:
+            self.stack[-1] = self.make([self.stack[-1], state])
 
     dispatch.update(
         {
