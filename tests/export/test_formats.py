@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from safetensors.torch import load_file, save_file
 from support import ROOT
+from support.bounded import refusal
 from support.trained import work_dir
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +24,7 @@ import vitdense
 from vitdense.commands import parser_of
 from vitdense.commands.export import target_of
 from vitdense.export.archive import check
+from vitdense.export.exported import ExportedModel
 from vitdense.export.half import ATEN, PRODUCTS, in_half
 from vitdense.export.program import to_program
 from vitdense.export.proof import compare
@@ -169,6 +171,34 @@ def test_programs_and_weights_of_others_are_told_apart(tmp_path):
     save_file(dict(weight=torch.zeros(2)), tmp_path / 'm.safetensors')
     with pytest.raises(ValueError, match=r'm.safetensors. is a checkpoint: name its work dir or its config'):
         vitdense.load(tmp_path / 'm.safetensors')
+
+
+def test_programs_that_unpack_to_too_much(tmp_path):
+    path = tmp_path / 'm.pt2'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr('m/models/model.json', bytes(2**28 + 1))
+    assert 'unpacks to' in refusal(lambda: check(path), megabytes=200)
+    for content in ('[' * 200_000, '{"target": 3}', '{"target": "' + '(' * 200_000 + '"}'):
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('m/models/model.json', content)
+        assert 'm.pt2 is ' in refusal(lambda: check(path))
+
+
+def test_descriptions_that_describe_nothing(tmp_path):
+    class Nothing(ExportedModel):
+        path, device, engine = '', 'cpu', ''
+
+        def run(self, image, size):
+            return []
+
+    known = dict(names=['a'], task='detection', iou_threshold=0.5, palette=[[1, 2, 3]], mask_threshold=0.5)
+    for facts in ('', '[]', '{}', '[' * 200_000, json.dumps(dict(known, preprocess={'size': 3, 'x': 1}))):
+        with pytest.raises(ValueError, match='the description of the model is damaged'):
+            Nothing(facts)
+    picture = np.zeros((60, 80, 3), np.uint8)
+    for change in (dict(rule='stretch', size=[10**6, 10**6]), dict(multiple=10**6), dict(pad=[10**6, 10**6])):
+        model = Nothing(json.dumps(dict(known, preprocess=change)))
+        assert '1000000 x 1000000 pixels, expected at most' in refusal(lambda model=model: model.preprocess(picture))
 
 
 @pytest.mark.slow
