@@ -8,6 +8,7 @@ from support import ROOT
 from support.trained import work_dir
 
 from vitdense import commands
+from vitdense.checkpoint import read
 from vitdense.datasets.scan import bounds
 from vitdense.predict import sources
 from vitdense.untrusted import configs, files, pictures, values, yaml_text
@@ -42,6 +43,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
 def test_bounds_of_the_page():
     for number in (
         f'{files.TIMES} times its size, or {files.SLACK >> 20} MB',
+        f'{files.TIMES} times its size, or {read.VIEWS >> 30} GB',
         f'{values.MOST // 10**6} million, {values.DEEPEST} deep',
         f'{yaml_text.MOST // 10**6} million, {values.DEEPEST} deep',
         f'| {files.MOST_LABELS >> 20} MB |',

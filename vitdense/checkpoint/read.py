@@ -30,6 +30,9 @@ from vitdense.untrusted.values import UnboundedError, check_values
 EXPECTED = 'weights of PyTorch, of safetensors, in an .npz of NumPy or in a pickle of arrays'
 AGAIN = 'delete it and copy or fetch it again'
 
+VIEWS = 2**32
+"""Bytes of all tensors of any file: a view takes memory where it is copied, which is when a model is as large."""
+
 LEGACY = b'\x8a\n' + torch.serialization.MAGIC_NUMBER.to_bytes(10, 'little')
 """Near the start of what ``torch.save`` wrote before it wrote zip archives: five pickles, then bare storages."""
 
@@ -250,11 +253,10 @@ def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 def _check_sizes(content: Any, size: int) -> None:
     """Refuse tensors that are many times the file: a view can repeat one number for ever."""
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
-    if claimed > most_bytes(size):
+    claimed, most = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content)), most_bytes(size, VIEWS)
+    if claimed > most:
         raise UnfitError(
-            f'has {size} bytes, and tensors of {claimed} that repeat what is in them, expected at most '
-            f'{most_bytes(size)}'
+            f'has {size} bytes, and tensors of {claimed} that repeat what is in them, expected at most {most}'
         )
 
 

@@ -72,9 +72,9 @@ def read_regular(path: str | os.PathLike, most: int | None = None) -> bytes:
     return Path(path).read_bytes()
 
 
-def most_bytes(size: int) -> int:
-    """Bytes that a file of ``size`` bytes may make of itself: files that claim more are bombs."""
-    return max(SLACK, TIMES * size)
+def most_bytes(size: int, slack: int = SLACK) -> int:
+    """Bytes that a file of ``size`` bytes may make of itself, ``slack`` at least: files that claim more are bombs."""
+    return max(slack, TIMES * size)
 
 
 def unpacked_size(archive: zipfile.ZipFile) -> int:
