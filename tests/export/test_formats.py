@@ -193,11 +193,11 @@ def test_descriptions_that_describe_nothing(tmp_path):
 
     known = dict(names=['a'], task='detection', iou_threshold=0.5, palette=[[1, 2, 3]], mask_threshold=0.5)
     for facts in ('', '[]', '{}', '[' * 200_000, json.dumps(dict(known, preprocess={'size': 3, 'x': 1}))):
-        with pytest.raises(ValueError, match='the description of the model is damaged'):
-            Nothing(facts)
+        with pytest.raises(ValueError, match=r'm\.onnx does not say what it is'):
+            Nothing(facts, 'm.onnx')
     picture = np.zeros((60, 80, 3), np.uint8)
     for change in (dict(rule='stretch', size=[10**6, 10**6]), dict(multiple=10**6), dict(pad=[10**6, 10**6])):
-        model = Nothing(json.dumps(dict(known, preprocess=change)))
+        model = Nothing(json.dumps(dict(known, preprocess=change)), 'm.onnx')
         assert '1000000 x 1000000 pixels, expected at most' in refusal(lambda model=model: model.preprocess(picture))
 
 
