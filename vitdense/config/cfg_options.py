@@ -36,7 +36,7 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
             the config, which would be imported.
     """
     tree = cfg.to_dict()
-    check_types(nested(deepcopy(options)), '--cfg-options', {*STACK, *packages_of(tree)})
+    check_types(nested(deepcopy(options)), '--cfg-options', dict.fromkeys([*STACK, *sorted(packages_of(tree))]))
     warnings, options = check_options(cfg, options), deepcopy(options)
     parents = [place for place, value in places(nested(options)).items() if isinstance(value, dict)]
     # without this mark mmengine refuses to merge keys into None

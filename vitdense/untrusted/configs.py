@@ -6,6 +6,7 @@ backbone. A config in Python is a program, which may do so; one that is data may
 
 import ast
 import os
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
 from typing import Any
@@ -90,12 +91,13 @@ def check_types(tree: Any, what: str, packages: Collection[str]) -> None:
 
 def _check_package(what: str, place: str, name: Any, packages: Collection[str]) -> None:
     package = str(name).partition('.')[0]
-    if package not in packages:
-        raise UntrustedError(
-            f'{what}: {place} is {name!r}, which imports {package!r}, and that can run any code; expected one of '
-            f'{", ".join(packages)}. A config in Python may name others: _base_ = this file, '
-            f"custom_imports = dict(imports=['{package}'])"
-        )
+    if package in packages:
+        return
+    remedy = f"A config in Python may name others: _base_ = this file, custom_imports = dict(imports=['{package}'])"
+    raise UntrustedError(
+        f'{what}: {place} is {name!r}, which imports {package!r}, and that can run any code; expected one of '
+        f'{", ".join(packages)}. {remedy if package not in sys.stdlib_module_names else ""}'.rstrip()
+    )
 
 
 def _is_inner(path: str) -> bool:
