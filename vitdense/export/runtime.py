@@ -36,7 +36,6 @@ class OnnxModel(ExportedModel):
             import onnxruntime
         except ImportError:
             raise ImportError('ONNX files need onnxruntime: pip install onnxruntime') from None
-        check_regular(path)
         self.path = path
         self._options: Any = None
         self.device = device or 'cpu'
@@ -44,6 +43,7 @@ class OnnxModel(ExportedModel):
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = int(os.environ.get('OMP_NUM_THREADS') or 0)  # as PyTorch; 0 means all cores
         settings.add_session_config_entry('session.force_spinning_stop', '1')  # its threads wait without computing
+        check_regular(path)
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=providers)
         except Exception as error:  # onnxruntime has its own classes
