@@ -59,6 +59,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 HOOKS = _child('HOOKS', 'engine')
 LOG_PROCESSORS = _child('LOG_PROCESSORS', 'engine')
 RUNNERS = _child('RUNNERS', 'engine')
+LOOPS = _child('LOOPS', 'engine')
 FUNCTIONS = _child('FUNCTIONS', 'engine')
 
 

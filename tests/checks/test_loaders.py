@@ -2,6 +2,7 @@
 
 import pytest
 from mmdet.datasets.samplers import MultiDataSampler
+from mmdet.datasets.transforms import CachedMosaic
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader
@@ -31,6 +32,25 @@ def test_an_epoch_and_an_evaluation_need_a_sampler_that_ends(endless):
         assert found(loader, split, ITERATIONS) == {f'{split}_dataloader.sampler': 'endless sampler'}
     batches = dict(sampler=dict(type=DefaultSampler), batch_sampler=dict(type=endless))
     assert found(batches) == {'train_dataloader.batch_sampler': 'endless sampler'}
+
+
+@pytest.mark.parametrize('mosaic', ['CachedMosaic', 'mmdet.CachedMosaic', CachedMosaic])
+@pytest.mark.parametrize('nested', [False, True])
+def test_a_transform_with_a_memory_is_remarked(mosaic, nested):
+    transforms = [dict(type='LoadImageFromFile'), dict(type=mosaic)]
+    where = 'train_dataloader.dataset.pipeline.1'
+    if nested:
+        transforms = [dict(type='RandomApply', transforms=transforms)]
+        where = 'train_dataloader.dataset.pipeline.0.transforms.1'
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(pipeline=transforms)), train_cfg=EPOCHS))
+    [remark] = [one for one in check(Run(cfg, ('train',)), 'config') if one.kind == 'transform with a memory']
+    assert (remark.where, remark.fatal) == (f'{where}.type', False)
+
+
+def test_mosaics_of_a_data_set_have_no_memory():
+    dataset = dict(type='MultiImageMixDataset', dataset=dict(pipeline=[]), pipeline=[dict(type='Mosaic')])
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset), train_cfg=EPOCHS))
+    assert 'transform with a memory' not in {one.kind for one in check(Run(cfg, ('train',)), 'config')}
 
 
 @pytest.mark.parametrize('ending', ['DefaultSampler', DefaultSampler, MultiDataSampler])

@@ -100,7 +100,7 @@ def test_an_early_stop_says_why_and_saves_its_last_step(tmp_path, capsys):
     [line] = re.findall('stopped early.*', capsys.readouterr().out)
     assert line == (
         'stopped early at epoch 4/20: toy/bbox_mAP has not risen by 0.05 from its best, 0.5, in 2 validations. '
-        'This is not the end of the schedule: --resume goes on'
+        'This is not the end of the schedule: --resume with a greater patience goes on'
     )
     assert torch.load(tmp_path / 'run/last.pth', weights_only=True)['meta']['epoch'] == 4
 

@@ -6,7 +6,6 @@ import logging
 import re
 from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +24,6 @@ from vitdense.engine.hooks import (
     InvalidLossError,
     InvalidLossHook,
     ProgressHook,
-    WorkerSeedHook,
     progress,
 )
 from vitdense.engine.log_processor import LogProcessor
@@ -69,38 +67,6 @@ def make(runner_type, folder, model, hooks, **overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('persistent', [False, True])
-def test_augmentation_differs_between_epochs(persistent):
-    def epochs(hook, seed=3):
-        config = dict(
-            batch_size=2,
-            num_workers=2,
-            persistent_workers=persistent,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=Numbers(),
-        )
-        loader = BareRunner.build_dataloader(config, seed=seed)
-        runner = SimpleNamespace(train_dataloader=loader, seed=seed, epoch=0, train_loop=None)
-        drawn = []
-        if hook:
-            hook.before_train(runner)
-        for runner.epoch in range(3):
-            drawn.append(torch.cat([torch.cat(batch['inputs']) for batch in loader]))
-        return drawn
-
-    bare, ours, again, other = (
-        epochs(None),
-        epochs(WorkerSeedHook()),
-        epochs(WorkerSeedHook()),
-        epochs(WorkerSeedHook(), 4),
-    )
-    assert torch.equal(bare[0], bare[1]) is not persistent, 'mmengine alone repeats itself'
-    assert len({tuple(epoch.tolist()) for epoch in ours}) == 3
-    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True)), 'the seed decides'
-    assert not any(torch.equal(a, b) for a, b in zip(ours, other, strict=True))
-    assert len(set(ours[0].tolist())) == 6, 'workers differ from each other'
-
-
 class Batches(Hook):
     """Keeps what was drawn for each image, pass by pass."""
 
@@ -124,7 +90,7 @@ def iterations(folder: Path, number: int, sampler: str = 'DefaultSampler', start
     batches = Batches()
     workers = dict(num_workers=2, persistent_workers=False, multiprocessing_context=start)
     loader = dict(batch_size=2, sampler=dict(type=sampler, shuffle=False), dataset=Numbers(), **workers)
-    hooks = dict(worker_seed=WorkerSeedHook(), checkpoint=CheckpointHook(interval=9, by_epoch=False))
+    hooks = dict(checkpoint=CheckpointHook(interval=9, by_epoch=False))
     loop = dict(by_epoch=False, max_iters=number, **settings.pop('loop', {}))
     make(
         Runner, folder, Toy(), hooks, custom_hooks=[batches], train_dataloader=loader, train_cfg=loop,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from vitdense.config.tree import places
 from vitdense.registry import bare_type
 
 from .rules import Case, rule
@@ -49,7 +50,7 @@ def order(run: Run) -> Iterator[Case]:
 @rule(
     'sampler that ends in a loop of iterations',
     looks_at='`sampler` of the training loader, and whether `train_cfg` counts iterations',
-    expected='a sampler without an end: after each pass, mmengine waits two seconds and starts the workers anew',
+    expected='a sampler without an end: after each pass, workers that are not persistent start anew',
     remedy='--cfg-options train_dataloader.sampler.type=InfiniteSampler',
     fatal=False,
 )
@@ -57,6 +58,24 @@ def ends(run: Run) -> Iterator[Case]:
     sampler = run.split('train').loader.get('sampler')
     if run.trains and not run.by_epoch and bare_type(sampler) == 'DefaultSampler':
         yield Case('train_dataloader.sampler', 'DefaultSampler, and train_cfg counts iterations')
+
+
+MEMORIES = ('CachedMosaic', 'CachedMixUp')
+"""Transforms of mmdet that mix in images which their worker has loaded before."""
+
+
+@rule(
+    'transform with a memory',
+    looks_at='transforms of the training data that mix in images which their worker has loaded before',
+    expected='Mosaic and MixUp in a MultiImageMixDataset, if a resumed run shall be the uninterrupted one to the bit',
+    fatal=False,
+)
+def memories(run: Run) -> Iterator[Case]:
+    loader = run.split('train').loader if run.trains else {}
+    for key, node in places(loader.get('dataset') or {}, 'train_dataloader.dataset').items():
+        if isinstance(node, dict) and run.is_a(node, *MEMORIES):
+            yield Case(f'{key}.type', f'{bare_type(node)}, whose memory is in no checkpoint')
+            return
 
 
 NUMBERS = {'batch_size': 1, 'num_workers': 0, 'prefetch_factor': 1, 'timeout': 0}

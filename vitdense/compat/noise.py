@@ -15,7 +15,7 @@ NOISE = (
     '`reduce_zero_label` will be deprecated',
     'The prefix is not set in metric class',
     'The draw is False',
-    'Reach the end of the dataloader',  # at every pass; a rule says it once
+    'Resumed iteration number is not divisible by',  # and gradients lost: our checkpoints hold them
     'Default ``avg_non_ignore`` is False',
     'The model and loaded state dict do not match exactly',  # our own line says what does not
     'Setting OMP_NUM_THREADS environment variable for each process',

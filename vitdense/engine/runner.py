@@ -4,6 +4,7 @@ import errno
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from vitdense.checkpoint.read import read
 from vitdense.compat.weights import AsItIs
 from vitdense.console import quiet_console, silent_stderr
 from vitdense.datasets.at_hand import AtHand
+from vitdense.datasets.draws import place_draws
 from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
 from vitdense.datasets.sharing import allow_many_files
 from vitdense.engine.failures import explained
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
+from vitdense.engine.loops import resumable
+from vitdense.engine.rank_states import RankState, gather_rank_states
+from vitdense.engine.seeds import resumed_randomness
 from vitdense.files import replacing
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import RUNNERS
@@ -45,11 +50,17 @@ class Runner(MMEngineRunner):
 
     Attributes:
         data_reports: what a scan of the data found, for the hook that reports at the start.
+        rank_states: what each process has for itself, for the checkpoint that is being saved.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.data_reports: list[SplitReport] = []
-        super().__init__(*args, **kwargs)
+        self.rank_states: list[RankState] = []
+        call = signature(MMEngineRunner).bind(*args, **kwargs)
+        given = call.arguments
+        if given.get('resume') and given.get('load_from'):
+            given['randomness'] = resumed_randomness(given['load_from'], given.get('randomness'))
+        super().__init__(*call.args, **call.kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -58,7 +69,11 @@ class Runner(MMEngineRunner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
-        """As in mmengine; an error of a transform names its image, and a process that hangs ends the run."""
+        """As in mmengine, with three differences.
+
+        An error of a transform names its image, a process that hangs ends the run, and what is drawn for an image
+        depends on its place.
+        """
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
             dataloader = {'timeout': TIMEOUT, **dataloader}
             allow_many_files()
@@ -66,7 +81,13 @@ class Runner(MMEngineRunner):
         at_hand = AtHand(loader.num_workers) if loader.num_workers else None
         for pipeline in pipelines(loader.dataset):
             pipeline.at_hand = at_hand
+        if kwargs.get('seed') is not None:
+            place_draws(loader, kwargs['seed'])
         return loader
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As in mmengine; its two loops become those that resume exactly."""
+        return super().build_train_loop(resumable(loop) if isinstance(loop, dict) else loop)
 
     def _log_env(self, env_cfg: dict) -> None:
         if is_main_process():
@@ -78,7 +99,8 @@ class Runner(MMEngineRunner):
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register the default hooks, ours for checkpoints too; ``None`` leaves one out, also one of ours."""
-        hooks = {'convert_checkpoint': dict(type='vitdense.ConvertCheckpointHook'), **(hooks or {})}
+        ours = dict(convert_checkpoint='ConvertCheckpointHook', resume='ResumeHook')
+        hooks = {**{name: dict(type=f'vitdense.{hook}') for name, hook in ours.items()}, **(hooks or {})}
         known = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
         super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name in known})
 
@@ -164,6 +186,7 @@ class Runner(MMEngineRunner):
             OSError: it cannot be written; the one before it is left as it was.
         """
         path = Path(out_dir, filename)
+        self.rank_states = gather_rank_states(self) if kwargs.get('save_optimizer', True) else []
         if '://' in out_dir:
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return

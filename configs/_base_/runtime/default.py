@@ -21,7 +21,6 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     convert_checkpoint=dict(type='vitdense.ConvertCheckpointHook'),
-    worker_seed=dict(type='vitdense.WorkerSeedHook'),
     invalid_loss=dict(type='vitdense.InvalidLossHook'),
     recent_batches=dict(type='vitdense.RecentBatchesHook'),
     start_report=dict(type='vitdense.StartReportHook'),

@@ -9,6 +9,7 @@ from .pictures import PicturesHook
 from .progress import ProgressHook
 from .recent_batches import RecentBatchesHook
 from .results import ResultsHook
+from .resume import ResumeHook
 from .show import ShowHook
 from .start_report import StartReportHook
 from .worker_seed import WorkerSeedHook
@@ -24,6 +25,7 @@ __all__ = [
     'ProgressHook',
     'RecentBatchesHook',
     'ResultsHook',
+    'ResumeHook',
     'ShowHook',
     'StartReportHook',
     'WorkerSeedHook',

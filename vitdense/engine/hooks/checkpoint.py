@@ -28,7 +28,9 @@ class CheckpointHook(MMEngineCheckpointHook):
       its first key. If there is none, no best checkpoint is kept, and one warning says so.
     - A metric that is missing, no number, NaN or infinite is passed over; the next evaluation may have a best one.
 
-    Where an early stop ends the training, the last step is saved as it is at the end of the schedule.
+    Where an early stop ends the training, the last step is saved as it is at the end of the schedule. A checkpoint that
+    a new best one makes mmengine save again is saved when all hooks have seen the metrics, so that a run can go on from
+    it without another validation.
     """
 
     best_ckpt_path: str | None
@@ -36,6 +38,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warned: set[str] = set()
+        self._in_validation = False
+        self._again: tuple[int, dict] | None = None
+
+    def before_val(self, runner: Runner) -> None:
+        self._in_validation, self._again = True, None
+
+    def after_val(self, runner: Runner) -> None:
+        self._in_validation = False
+        if self._again:
+            self._save_checkpoint_with_step(runner, *self._again)
 
     def after_train(self, runner: Runner) -> None:
         step = runner.epoch if self.by_epoch else runner.iter
@@ -45,6 +57,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().after_train(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if self._in_validation:
+            self._again = step, meta
+            return
         super()._save_checkpoint_with_step(runner, step, meta)
         keep_as(self.last_ckpt, runner.work_dir, 'last.pth')
 

@@ -14,10 +14,16 @@ from vitdense.evaluation.main_metric import direction, main_metric, number
 from vitdense.names import listed
 from vitdense.registry import HOOKS
 
+STATE = ('wait_count', 'best_score', 'last_score')
+
+GO_ON = 'This is not the end of the schedule: --resume with a greater patience goes on'
+
 
 @HOOKS.register_module()
 class EarlyStoppingHook(MMEngineEarlyStoppingHook):
     """mmengine's hook, which also says when and why it ends the training, and which knows the main metric.
+
+    Its count and its best score are in checkpoints, so that a resumed run ends where an uninterrupted one does.
 
     Args:
         monitor: key of a metric; 'auto' takes the main one of the first evaluation, see
@@ -33,8 +39,22 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
 
     def __init__(self, monitor: str = 'auto', rule: str | None = None, **kwargs: Any) -> None:
         self.given_rule = rule
+        self.last_score: float | None = None
+        self._key = f'early_stopping_{monitor}'
         super().__init__(monitor, rule or direction(monitor) or ('greater' if monitor == 'auto' else None), **kwargs)
         self._warned = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Go on with the count of a checkpoint, in the message hub of which it is; it may be over already."""
+        state = runner.message_hub.get_info(self._key) if runner.iter else None
+        if not state:
+            return
+        if self.monitor == 'auto' and state['monitor'] != 'auto':
+            self._watch(state['monitor'])
+        self.wait_count, self.best_score, self.last_score = (state[name] for name in STATE)
+        if self._is_over():
+            runner.train_loop.stop_training = True
+            say(f'stopped early before: {self._reason(self.last_score or 0.0)}. {GO_ON}')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
         """Look at the metric; the training ends after this validation if it is to."""
@@ -46,11 +66,19 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
             return
         stopped = runner.train_loop.stop_training
         super().after_val_epoch(runner, metrics if score is None else {self.monitor: score})
+        self.last_score = score
+        state = {name: getattr(self, name) for name in STATE}
+        runner.message_hub.update_info(self._key, {'monitor': self.monitor, **state})
         if runner.train_loop.stop_training and not stopped:
-            say(
-                f'stopped early at {position(runner)}: {self._reason(score or 0.0)}. '
-                'This is not the end of the schedule: --resume goes on'
-            )
+            say(f'stopped early at {position(runner)}: {self._reason(score or 0.0)}. {GO_ON}')
+
+    def _is_over(self) -> bool:
+        if self.last_score is not None and self.check_finite and not math.isfinite(self.last_score):
+            return True
+        reached = self.stopping_threshold is not None and self.last_score is not None
+        if reached and self.rule_map[self.rule](self.last_score, self.stopping_threshold):
+            return True
+        return self.wait_count >= self.patience
 
     def _watch(self, key: str) -> None:
         self.monitor = key

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from vitdense.evaluation.main_metric import number
@@ -22,6 +21,9 @@ Row = dict[str, float]
 
 FIRST = ('epoch', 'iter', 'seconds')
 
+RESULTS = 'results'
+"""In the message hub, which checkpoints hold: the rows so far, and the losses since the last one."""
+
 
 @HOOKS.register_module()
 class ResultsHook(Hook):
@@ -30,15 +32,16 @@ class ResultsHook(Hook):
     A row has the epoch (empty where training goes by iterations), the iterations done, the seconds of training and
     validation so far, the learning rate of the last iteration, the mean of each loss term since the row before, and the
     metrics of the validation. There is one for each epoch and each validation, and one at the end. A resumed run goes
-    on with the table it finds; rows after the iteration that it resumes from are dropped. A run from the start moves a
-    table that is there to ``results_1.csv`` and so on. Losses come from the first process.
+    on with the table that it finds and, where rows are missing there, with that of its checkpoint; rows after the
+    iteration that it resumes from are dropped. A run from the start moves a table that is there to ``results_1.csv``
+    and so on. Losses come from the first process.
     """
 
     priority = 'LOW'  # after the metrics of a validation are complete, before the checkpoint
 
     def __init__(self) -> None:
         self._rows: list[Row] | None = None
-        self._marks: dict[str, int] = {}
+        self._sums: dict[str, list[float]] = {}  # of each loss term since the last row, and of how many iterations
         self._start = self._seconds = 0.0
         self._occasional = Occasional()
         self._harmless = Harmless()
@@ -49,9 +52,27 @@ class ResultsHook(Hook):
         self._start = time.perf_counter()
         with self._harmless(runner, 'Reading results.csv'):
             self._rows = resumed_rows(Path(runner.work_dir, 'results.csv'), runner.iter)
+            if runner.iter and (saved := runner.message_hub.get_info(RESULTS)):
+                rows = {row['iter']: row for row in saved['rows']}
+                rows |= {row['iter']: {**rows.get(row['iter'], {}), **row} for row in self._rows}
+                self._rows, self._sums = [rows[key] for key in sorted(rows)], saved['sums']
             self._seconds = self._rows[-1].get('seconds', 0.0) if self._rows else 0.0
-            since = runner.iter - (self._rows[-1]['iter'] if self._rows else 0)
-            self._marks = {key: max(0, len(log.data[0]) - int(since)) for key, log in _losses(runner).items()}
+        if self._rows is not None:
+            runner.message_hub.update_info(RESULTS, dict(rows=self._rows, sums=self._sums))
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Add the losses, which mmengine has fetched from the device for the log; those of a skipped step count 0."""
+        if self._rows is None:
+            return
+        history = runner.message_hub.log_scalars
+        for key in outputs or {}:
+            if 'loss' in key and (log := history.get(f'train/{key}')) is not None:
+                total = self._sums.setdefault(f'train/{key}', [0.0, 0])
+                values, counts = log.data
+                total[0] += float(values[-1])
+                total[1] += int(counts[-1])
 
     def after_train_epoch(self, runner: Runner) -> None:
         if _by_epoch(runner):
@@ -71,7 +92,7 @@ class ResultsHook(Hook):
         last = self._rows[-1]['iter'] if self._rows else -1
         if last < runner.iter:
             row: Row = {'epoch': epoch} if _by_epoch(runner) else {}
-            row |= {'iter': runner.iter, **_rates(runner), **self._means(runner, int(runner.iter - max(last, 0)))}
+            row |= {'iter': runner.iter, **_rates(runner), **self._means()}
             self._rows.append(row)
         elif not metrics:
             return
@@ -89,19 +110,10 @@ class ResultsHook(Hook):
             with self._harmless(runner, 'Drawing results.png'), self._occasional.timed(), replacing(path) as part:
                 draw_curves(self._rows, runner.experiment_name).savefig(part)
 
-    def _means(self, runner: Runner, iterations: int) -> Row:
-        """Mean of each loss term since the last call.
-
-        The values are those of mmengine's message hub, which has fetched them from the device for the log.
-        """
-        means = {}
-        for key, log in _losses(runner).items():
-            values, counts = log.data
-            full = len(values) >= log.max_length
-            new = slice(len(values) - iterations if full else self._marks.get(key, 0), None)
-            self._marks[key] = len(values)
-            if counts[new].sum():
-                means[key] = float(values[new].sum() / counts[new].sum())
+    def _means(self) -> Row:
+        """Mean of each loss term since the last call."""
+        means = {key: total / count for key, (total, count) in self._sums.items() if count}
+        self._sums.clear()
         return means
 
 
@@ -158,11 +170,6 @@ def _text(key: str, value: float) -> str:
 
 def _by_epoch(runner: Runner) -> bool:
     return not isinstance(runner.train_loop, IterBasedTrainLoop)
-
-
-def _losses(runner: Runner) -> dict[str, HistoryBuffer]:
-    logs = runner.message_hub.log_scalars
-    return {key: log for key, log in logs.items() if key.startswith('train/') and 'loss' in key}
 
 
 def _rates(runner: Runner) -> Row:
