@@ -5,7 +5,7 @@ where the run was. So no state of a generator has to be kept. The place is in mm
 every checkpoint.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -138,11 +138,12 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._validate(self._iter, self._max_iters)
+        self.dataloader_iterator.close()  # and its workers, which else wait for the next garbage collection
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
 
-    def _endless(self) -> Iterator[Any]:
+    def _endless(self) -> Generator[Any, None, None]:
         """Batches, pass after pass, from where the training is."""
         place = self.runner.message_hub.get_info(DATA_PASS) if self._iter else None
         number, first = (place['number'], place['first_iter']) if place else (0, 0)
