@@ -23,7 +23,15 @@ from support.numbers_drawn import Numbers
 from torch.utils.data import BatchSampler, RandomSampler
 
 from vitdense.datasets import draws
-from vitdense.datasets.draws import Batch, PlacedBatches, SeededImages, own_generators, place_draws, reseed
+from vitdense.datasets.draws import (
+    Batch,
+    PlacedBatches,
+    SeededImages,
+    own_generators,
+    pipelines_of,
+    place_draws,
+    reseed,
+)
 
 
 def passes(seed: int, workers: int, number: int = 3, **settings) -> list[list[float]]:
@@ -244,7 +252,7 @@ def test_generators_of_transforms_are_found_and_seeded(kind):
     generator = make()
     nested = SimpleNamespace(transforms=[[Keeps(generator)]])
     dataset = SimpleNamespace(dataset=SimpleNamespace(pipeline=SimpleNamespace(transforms=[Keeps(3), nested])))
-    assert list(own_generators(dataset)) == [generator]
+    assert list(own_generators(list(pipelines_of(dataset)))) == [generator]
     reseed(generator, 4)
     first = draw(generator)
     draw(generator)
@@ -252,3 +260,18 @@ def test_generators_of_transforms_are_found_and_seeded(kind):
     assert draw(generator) == first
     reseed(generator, 5)
     assert draw(generator) != first
+
+
+def test_a_pipeline_that_a_hook_puts_in_place_is_seeded_as_well():
+    class Keeps:
+        def __init__(self) -> None:
+            self.own = np.random.default_rng()
+
+        def __call__(self, data: dict) -> dict:
+            return dict(data, drawn=self.own.random())
+
+    few = Few(pipeline=[Keeps()], serialize_data=False)
+    load, batch = SeededImages(few), Batch([0, 1], seed=5, data_pass=1, first=6, step=2)
+    first = [image['drawn'] for image in load(batch)]
+    few.pipeline = Few(pipeline=[Keeps()], serialize_data=False).pipeline
+    assert [image['drawn'] for image in load(batch)] == first

@@ -19,11 +19,13 @@ ORDER, IMAGE, EPOCH, STEP, VALIDATION = range(5)
 
 
 def seed_host(*key: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch on the CPU from whole numbers, none of them negative."""
-    python, numpy, cpu = np.random.SeedSequence(key).generate_state(3).tolist()
-    random.seed(python)
-    np.random.seed(numpy)
-    torch.default_generator.manual_seed(cpu)
+    """Seed the generators of Python, NumPy and PyTorch on the CPU from whole numbers below 2 ** 64."""
+    whole = 0
+    for number in key:
+        whole = whole << 64 | number
+    random.seed(whole)  # which makes use of all its digits, as the seeds of the others do not
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(63))
 
 
 def seed_process(*key: int) -> None:
@@ -102,15 +104,19 @@ class SeededImages:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self._pipelines: list = []
+        self._own: list = []
 
     def __call__(self, batch: Any) -> list:
         if not isinstance(batch, Batch):
             return [self.dataset[index] for index in batch]
-        own = list(own_generators(self.dataset))
+        pipelines = list(pipelines_of(self.dataset))
+        if list(map(id, pipelines)) != list(map(id, self._pipelines)):  # as hooks exchange them in mid-training
+            self._pipelines, self._own = pipelines, list(own_generators(pipelines))
         images = []
         for number, index in enumerate(batch.indices):
             seed_host(IMAGE, batch.seed, batch.data_pass, batch.first + number * batch.step)
-            for generator in own:
+            for generator in self._own:
                 reseed(generator, random.getrandbits(32))
             images.append(self.dataset[index])
         return images
@@ -129,19 +135,26 @@ def place_draws(loader: DataLoader, seed: int) -> None:
     vars(loader.dataset)['__getitems__'] = SeededImages(loader.dataset)
 
 
+def pipelines_of(dataset: Any) -> Iterator[Any]:
+    """The transforms of a data set and of those that it wraps."""
+    for child in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())):
+        if child is not None:
+            yield from pipelines_of(child)
+    if (pipeline := getattr(dataset, 'pipeline', None)) is not None:
+        yield pipeline
+
+
 def own_generators(part: Any) -> Iterator[Any]:
-    """Generators that transforms keep for themselves, in a data set, in a wrapper around it, in a pipeline."""
+    """Generators that transforms keep for themselves, in a pipeline or a list of any."""
     if isinstance(part, list | tuple):
         for child in part:
             yield from own_generators(child)
-        return
-    if is_generator(part):
+    elif is_generator(part):
         yield part
-        return
-    for name in ('dataset', 'datasets', 'pipeline', 'transforms'):
-        yield from own_generators(getattr(part, name, None) or ())
-    if callable(part):
-        yield from filter(is_generator, getattr(part, '__dict__', {}).values())
+    else:
+        yield from own_generators(getattr(part, 'transforms', None) or ())
+        if callable(part):
+            yield from filter(is_generator, getattr(part, '__dict__', {}).values())
 
 
 def is_generator(value: Any) -> bool:
