@@ -6,9 +6,11 @@ every checkpoint.
 """
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import mmengine.runner.loops as loops
 import torch
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -84,6 +86,21 @@ class ResumableLoop:
             self._validate(done, end)
 
 
+@contextmanager
+def no_eager_iterator() -> Iterator[None]:
+    """Within it, a loop of iterations begins without an iterator.
+
+    That of mmengine 0.10.7 starts the workers and takes indices from the sampler when it is made, before the run knows
+    where it is.
+    """
+    made = loops._InfiniteDataloaderIterator
+    loops._InfiniteDataloaderIterator = lambda loader: None
+    try:
+        yield
+    finally:
+        loops._InfiniteDataloaderIterator = made
+
+
 @LOOPS.register_module()
 class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
     """mmengine's loop, which goes on in the middle of an epoch; arguments as there."""
@@ -124,7 +141,8 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
     """mmengine's loop, which goes on where it was without loading what it has trained; arguments as there."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with no_eager_iterator():
+            super().__init__(*args, **kwargs)
         self.dataloader_iterator = self._endless()
 
     def run(self) -> torch.nn.Module:
