@@ -38,14 +38,13 @@ class CheckpointHook(MMEngineCheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warned: set[str] = set()
-        self._in_validation = False
+        self._saves_best = False
         self._again: tuple[int, dict] | None = None
 
     def before_val(self, runner: Runner) -> None:
-        self._in_validation, self._again = True, None
+        self._again = None
 
     def after_val(self, runner: Runner) -> None:
-        self._in_validation = False
         if self._again:
             self._save_checkpoint_with_step(runner, *self._again)
 
@@ -57,7 +56,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().after_train(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        if self._in_validation:
+        if self._saves_best:
             self._again = step, meta
             return
         super()._save_checkpoint_with_step(runner, step, meta)
@@ -70,7 +69,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             if finite(metrics.get(key)) is None:
                 self._warn(runner, f'no best checkpoint by {key} of this validation: {_found(metrics, key)}', key)
         before = self._best()
-        super()._save_best_checkpoint(runner, {key: finite(metrics.get(key)) for key in self.key_indicators})
+        self._saves_best = True
+        try:
+            super()._save_best_checkpoint(runner, {key: finite(metrics.get(key)) for key in self.key_indicators})
+        finally:
+            self._saves_best = False
         for name, path in self._best().items():
             if path != before.get(name):
                 keep_as(path, runner.work_dir, name)
