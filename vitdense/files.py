@@ -1,10 +1,12 @@
 """Where vitdense keeps files of its own, and how it writes any file: whole or not at all."""
 
+import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitdense.names import nearest
@@ -53,15 +55,70 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """A path to write to, of the same suffix, which takes the place of ``path`` when all went well.
 
     Where nothing was written, ``path`` stays as it is: of several processes, only the main one may write.
+
+    Args:
+        path: the file.
+        durable: wait until the disk has it, so that a loss of power leaves the old file or the new one.
     """
     part = part_of(path)
     try:
         yield part
         if part.exists():
+            if durable:
+                sync(part)
             os.replace(part, path)
+            if durable:
+                sync(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that fails; what went wrong is told by the error before
+            part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder.
+
+    Raises:
+        OSError: the disk cannot take it; of some that is only known now.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot do it with folders
+            raise
+    finally:
+        os.close(handle)
+
+
+REASONS = {
+    errno.ENOSPC: 'disk full',
+    errno.EDQUOT: 'disk quota used up',
+    errno.EFBIG: 'larger than a file may be (ulimit -f)',
+    errno.EIO: 'the disk failed',
+    errno.EROFS: 'the file system is read-only',
+}
+
+
+@contextmanager
+def telling_losses(path: Path) -> Iterator[None]:
+    """Around the writing of a checkpoint: an error of the system says what is lost, and what is not.
+
+    Raises:
+        OSError: one line about ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = REASONS.get(error.errno or 0, error.strerror or str(error))
+        free = ''
+        with suppress(OSError):
+            free = f', {shutil.disk_usage(path.parent).free / 2**20:.0f} MB are free'
+        raise OSError(
+            error.errno,
+            f'{reason}: checkpoint {path} was not saved{free}. Earlier checkpoints are untouched; once that is mended, '
+            '--resume goes on',
+        ) from error

@@ -63,7 +63,7 @@ def test_train(trained):
 @pytest.mark.parametrize(
     'options',
     [
-        ['--resume', '--cfg-options', 'train_cfg.max_epochs=2'],
+        ['--resume', '--accept-changes', '--save-every', '1', '--cfg-options', 'train_cfg.max_epochs=2'],
         ['--auto-scale-lr', '--launcher', 'none', '--check', 'off', '--work-dir', 'other', '--overwrite'],
         ['--backbone', 'pvt_v2_b0', '--no-pretrained'],
     ],

@@ -17,7 +17,7 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, 'scan', lambda run, args: None)
 
     def start(lenient=False) -> Preparation:
-        args = argparse.Namespace(work_dir=None, overwrite=False, lenient=lenient)
+        args = argparse.Namespace(work_dir=None, overwrite=False, lenient=lenient, config='exp.py')
         return Preparation(Run(Config(dict(model=dict(type='X')))), args, 'exp')
 
     return start
@@ -51,7 +51,7 @@ def test_a_run_keeps_its_folder(start, tmp_path):
         leave_files(start(), 'train_batch_0.jpg', MemoryError)
     with start():
         pass
-    assert sorted(path.name for path in (tmp_path / 'work_dirs').iterdir()) == ['exp', 'exp2']
+    assert sorted(path.name for path in (tmp_path / 'work_dirs').iterdir()) == ['exp', 'exp_run2']
 
 
 def test_the_folder_of_a_test_is_beside_that_of_the_training():

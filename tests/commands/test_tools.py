@@ -132,7 +132,7 @@ def test_resume_goes_on_from_the_last_checkpoint(trained, coco, option, setting,
     args = [*options(coco), setting, f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}']
     result = run(
         ROOT / 'tools/train.py', RETINANET, '--backbone', 'pvt_tiny', '--no-pretrained', option, *args,
-        cwd=work_dir.parents[1],
+        '--accept-changes', cwd=work_dir.parents[1],
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert f'resumed from work_dirs/{work_dir.name}/last.pth' in result.stdout

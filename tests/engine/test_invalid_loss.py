@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner as BareRunner
-from support.numbers_drawn import Numbers
+from support import line
 from torch import nn
 
 from vitdense.engine.hooks import CheckpointHook, InvalidLossError, InvalidLossHook, ResultsHook
@@ -40,21 +40,8 @@ class Toy(BaseModel):
 
 def make(runner_type, folder, model, hooks, **overrides):
     torch.manual_seed(0)
-    return runner_type(
-        **{
-            'model': model,
-            'work_dir': str(folder),
-            'train_dataloader': dict(
-                batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Numbers()
-            ),
-            'train_cfg': dict(by_epoch=True, max_epochs=3),
-            'optim_wrapper': dict(optimizer=dict(type='AdamW', lr=0.01)),
-            'default_hooks': hooks,
-            'randomness': dict(seed=0),
-            'experiment_name': f'{folder.name}{id(model)}',
-            **overrides,
-        }
-    )
+    settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01))) | overrides
+    return line.make(runner_type, folder, model, hooks, **settings)
 
 
 def state(runner) -> list[torch.Tensor]:

@@ -116,11 +116,17 @@ def test_second_run_gets_its_own_folder_and_resume_goes_on_in_the_first(first, s
     before = (work_dirs / NAME / 'last.pth').read_bytes()
     second = run('train.py', QUICKSTART, '--seed', '5', *options(shapes, epochs=1), cwd=home)
     assert second.returncode == 0, second.stderr[-3000:]
-    assert (work_dirs / f'{NAME}2/last.pth').is_file()
+    assert (work_dirs / f'{NAME}_run2/last.pth').is_file()
     assert (work_dirs / NAME / 'last.pth').read_bytes() == before
 
     resumed = run(
-        'train.py', QUICKSTART, '--resume', work_dirs / NAME / 'last.pth', *options(shapes, epochs=3), cwd=home
+        'train.py',
+        QUICKSTART,
+        '--resume',
+        work_dirs / NAME / 'last.pth',
+        '--accept-changes',
+        *options(shapes, epochs=3),
+        cwd=home,
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert 'epoch 3/3' in resumed.stdout
@@ -128,7 +134,7 @@ def test_second_run_gets_its_own_folder_and_resume_goes_on_in_the_first(first, s
     with (work_dirs / NAME / 'results.csv').open() as file:
         assert [row['epoch'] for row in csv.DictReader(file)] == ['1', '2', '3']
     assert torch.load(work_dirs / NAME / 'last.pth', weights_only=True)['meta']['epoch'] == 3
-    assert not (work_dirs / f'{NAME}3').exists()
+    assert not (work_dirs / f'{NAME}_run3').exists()
 
 
 @pytest.mark.slow

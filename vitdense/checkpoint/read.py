@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitdense.checkpoint.pickled_arrays import NotPlainError, load_arrays, tensor_of
+from vitdense.checkpoint.seal import is_intact
 from vitdense.untrusted.files import check_regular, check_zip, most_bytes
 from vitdense.untrusted.pickles import check_pickle
 from vitdense.untrusted.values import UnboundedError, check_values
@@ -177,10 +178,13 @@ def _reader_of_safetensors(path: Path) -> Callable[[Path], Any]:
 
 
 def _read_zip(path: Path) -> Any:
+    intact = is_intact(path)
+    if intact is False:
+        raise UnfitError(f'is damaged: its content is not that of its check sum; {AGAIN}')
     with zipfile.ZipFile(path) as archive:
         records = [record for record in archive.infolist() if not record.is_dir()]
         damaged = next((record.filename for record in records if record.external_attr & 0x10), None)  # said to be one
-        if any(record.CRC for record in records):  # PyTorch does not look at the checksums, and need not write them
+        if not intact and any(record.CRC for record in records):  # which PyTorch neither reads nor has to write
             damaged = damaged or archive.testzip()
         if damaged:
             raise UnfitError(f'is damaged: {damaged!r} in it is not what its table of contents says; {AGAIN}')

@@ -4,23 +4,18 @@ Importing this package loads neither PyTorch nor the OpenMMLab packages. What is
 file or the files of the data is answered before a command's own file is imported, which takes some seconds.
 """
 
-import os
 import signal
 import sys
-import threading
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from vitdense.commands.arguments import COMMANDS, overview, parser_of
 from vitdense.compat import requirements
 from vitdense.names import unknown
+from vitdense.signals import RECEIVED, Signals, end, ended, exit_code, interrupt, write
 from vitdense.version import __version__
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def cli(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -40,21 +35,27 @@ def main(command: str, arguments: Sequence[str] | None = None, program: str | No
     """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit.
 
     The code is that of the command, or 0; 2 after an error that is for users, which is told without a traceback; 130
-    after Ctrl-C; and 1 after anything else, with its traceback.
+    after Ctrl-C, 143 after SIGTERM; and 1 after anything else, with its traceback.
     """
     args = parser_of(command, program).parse_args(arguments)
+    RECEIVED.clear()
     try:
-        code = run(command, args)
+        with Signals(interrupt):
+            code = run(command, args)
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        code = INTERRUPTED
+        write(ended(signal.SIGINT))
+        code = exit_code(signal.SIGINT)
     except Exception as error:
         from vitdense.commands.errors import is_for_users, tell
 
-        if args.traceback or not is_for_users(error):
+        if is_for_users(error) and not args.traceback:
+            tell(error)
+            code = 2
+        elif RECEIVED:  # it may have ended a worker, or another process of the run, before it was heard here
+            write(f'{ended(RECEIVED[0])} ({type(error).__name__})')
+            code = exit_code(RECEIVED[0])
+        else:
             raise
-        tell(error)
-        code = 2
     sys.exit(code)
 
 
@@ -68,54 +69,15 @@ def run(command: str, args: Namespace) -> int | None:
         FileNotFoundError, FileExistsError, ValueError, KeyError, ImportError: it cannot do what it was told.
     """
     requirements.check()
-    with interruptible():
+    with Signals(interrupt):
         from vitdense.commands.early import check_arguments, read_early
 
         check_arguments(args)
         configured = [read_early(args)] if 'cfg_options' in args else []
-    with ended_at_once():
+    with Signals(end):  # the C++ of PyTorch aborts on an exception in some places of its import
         import_module('vitdense.engine')  # first: it silences what onedl's packages print
         module = import_module(f'{__name__}.{command}')
     return module.run(args, *configured)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise Ctrl-C at the end where it got lost: some packages catch everything while they are imported."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = []
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process while PyTorch is imported, whose C++ aborts on an exception in some places."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> NoReturn:
-        os.write(2, b'interrupted\n')
-        os._exit(INTERRUPTED)
-
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 __all__ = ['cli', 'main', 'parser_of', 'run']

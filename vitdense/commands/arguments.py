@@ -84,6 +84,15 @@ def train(parser: Parser) -> None:
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='go on from it, or from the last one'
     )
+    parser.add_argument(
+        '--accept-changes', action='store_true', help='with --resume: go on though settings are others than before'
+    )
+    parser.add_argument(
+        '--save-every',
+        type=number(float, 'of minutes, 0 or more', lambda n: n >= 0),
+        metavar='MINUTES',
+        help='write last.pth that often within epochs as well (default 15), 0 for never',
+    )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run'
@@ -329,9 +338,9 @@ def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         '--work-dir',
         metavar='DIR',
-        help=f'folder of logs and results, default {default}; DIR2, DIR3, ... if it is taken',
+        help=f'folder of logs and results, default {default}; DIR_run2, DIR_run3, ... if it is taken',
     )
-    parser.add_argument('--overwrite', action='store_true', help='remove the earlier run in the work dir')
+    parser.add_argument('--overwrite', action='store_true', help='remove what the earlier run wrote in the work dir')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:

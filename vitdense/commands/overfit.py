@@ -179,7 +179,10 @@ def overfit_config(cfg: Config, args: argparse.Namespace) -> None:
         cfg[key] = value
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.update(
-        checkpoint=None, progress=None, pictures=dict(type='vitdense.PicturesHook', num_val_images=args.images)
+        checkpoint=None,
+        progress=None,
+        stop=None,
+        pictures=dict(type='vitdense.PicturesHook', num_val_images=args.images),
     )
 
 

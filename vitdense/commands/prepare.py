@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from vitdense.config.swap.backbone import swap_backbone
 from vitdense.console import warn
 from vitdense.datasets.named_errors import leave_out
 from vitdense.datasets.scan import SplitReport, drop_findings, raise_findings, scan_data
+from vitdense.engine.generations import candidates, newest, put_aside, whole
 from vitdense.engine.processes import on_main_process
-from vitdense.engine.run_folder import LOCK, RunFolder
+from vitdense.engine.recipe import differences, recipe_of, refusal
+from vitdense.engine.run_folder import LOCK, RunFolder, about, is_run_of
 from vitdense.findings import Finding, stop
 from vitdense.models.wrappers import unwrap_model
 
@@ -79,6 +82,8 @@ class Preparation:
         self.folder = take_folder(run.cfg, args, self.name)
         run.cfg.work_dir = str(self.folder.path)
         changes = drop_findings(run.cfg, run.reports, self.folder.path / 'clean') if args.lenient else []
+        if run.cfg.get('resume') and '://' not in run.cfg.load_from:
+            check_resumed(run.cfg, args.accept_changes, Path(args.config).stem)
         return run.reports, run.remarks, changes, run.cfg._cfg_dict
 
 
@@ -113,33 +118,84 @@ def take_folder(cfg: Config, args: argparse.Namespace, name: str) -> RunFolder:
         FileNotFoundError: no run, or no checkpoint, to go on from.
         FileExistsError: ``--overwrite`` of a folder that holds no run.
         BlockingIOError: another run uses the folder.
+        ValueError: no checkpoint that is whole.
     """
     wanted = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
+    config = Path(getattr(args, 'config', name)).stem
+    overwrite = getattr(args, 'overwrite', False)
     resume = getattr(args, 'resume', None)
     from_config = not resume and 'resume' in args and cfg.get('resume')
     if from_config:
         resume = cfg.resume if isinstance(cfg.resume, str) else cfg.get('load_from') or 'auto'
     if not resume:
-        return RunFolder.fresh(wanted, getattr(args, 'overwrite', False))
+        return RunFolder.fresh(wanted, overwrite, config)
     cfg.resume = True
     if resume == 'auto':
         try:
-            folder = RunFolder.latest(wanted)
+            folder = RunFolder.latest(wanted, config, name)
         except FileNotFoundError:
             if not from_config:
                 raise
             cfg.resume = False
             warn(f'resume=True: there is no run in {wanted!r} to go on with, so one begins')
-            return RunFolder.fresh(wanted, args.overwrite)
-        cfg.load_from = str(folder.path / 'last.pth')
+            return RunFolder.fresh(wanted, overwrite, config)
+        with leaving(folder):
+            cfg.load_from = str(newest_whole(folder))
         return folder
     if from_config:
         check_checkpoint(resume)
     cfg.load_from = resume
-    home = Path(resume).parent
-    if args.work_dir or not (home / LOCK).is_file():
-        return RunFolder.fresh(wanted, args.overwrite)
+    home = Path(resume).expanduser().parent
+    if not (home / LOCK).is_file() or (args.work_dir and not is_run_of(home, args.work_dir)):
+        return RunFolder.fresh(wanted, overwrite, config)
     return RunFolder(home)
+
+
+def newest_whole(folder: RunFolder) -> Path:
+    """The newest checkpoint of a run that is whole; says so where it is not ``last.pth``, which is put aside.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = newest(folder.path, folder.about.get('run'))
+    if found.passed:
+        warn(
+            f'--resume: {"; ".join(found.passed)}. The run goes on from {found.path.name} '
+            f'(epoch {found.meta["epoch"]}, iter {found.iteration}), the newest checkpoint that is whole'
+        )
+        put_aside(folder.path, found.path)
+    return found.path
+
+
+def check_resumed(cfg: Config, accept: bool, config: str) -> None:
+    """Look whether the checkpoint that ``cfg`` goes on from is whole, and of a run with its settings.
+
+    Raises:
+        OSError, ValueError: it is not; the message has the differences.
+    """
+    path = Path(cfg.load_from).expanduser()
+    try:
+        checkpoint = whole(path)
+    except ValueError as error:
+        others = [other for other in candidates(path.parent) if not path.exists() or not other.samefile(path)]
+        hint = f'; beside it there is {others[0].name}' if others and (path.parent / LOCK).is_file() else ''
+        raise ValueError(f'--resume: {error}{hint}') from None
+    changes = differences(checkpoint.meta.get('recipe') or {}, recipe_of(cfg, get_world_size()))
+    before = about(path.parent).get('config')
+    if before and before != config:
+        changes = {'config': [f'{before} -> {config}'], **changes}
+    if changes and not accept:
+        raise ValueError(refusal(path, changes))
+
+
+@contextmanager
+def leaving(folder: RunFolder) -> Iterator[None]:
+    """Give a folder free if something goes wrong."""
+    try:
+        yield
+    except BaseException:
+        folder.leave(failed=True)
+        raise
 
 
 def beside_the_training(cfg: Config, purpose: str) -> None:

@@ -24,6 +24,7 @@ from vitdense.config.runtime import log_to
 from vitdense.console import say
 from vitdense.engine.processes import join, leave
 from vitdense.models.wrappers import unwrap_model
+from vitdense.signals import Stopped
 
 SHARED = Path('/dev/shm')
 """Where processes share tensors."""
@@ -44,14 +45,18 @@ def run(args: argparse.Namespace, cfg: Config) -> None:
     name = '_'.join(filter(None, [Path(args.config).stem, args.backbone]))
     with Preparation(run, args, name) as ready:
         runner = build_runner(run, args.lenient)
-        runner.data_reports = run.reports
+        runner.data_reports, runner.accept_changes = run.reports, args.accept_changes
         check_disk(runner)
         check_shared_memory(runner)
         for change in changes + ready.changes:
             say(change)
         tell_remarks(run, runner)
-        with building(cfg):  # optimizer, schedules, and what hooks build
-            runner.train()
+        try:
+            with building(cfg):  # optimizer, schedules, and what hooks build
+                runner.train()
+        except Stopped:
+            leave()
+            raise
         print_summary(runner, 'val')
     leave()
 
@@ -81,6 +86,8 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
     given = {key: value for key, value in given.items() if value is not None}
     cfg.randomness = {'seed': None, **cfg.get('randomness', {}), **given}
     log_to(cfg, args.log)
+    if args.save_every is not None and cfg.default_hooks.get('stop'):
+        cfg.default_hooks.stop.save_every = args.save_every
 
 
 def check_shared_memory(runner: Runner) -> None:
@@ -105,13 +112,14 @@ def check_shared_memory(runner: Runner) -> None:
 
 
 def check_disk(runner: Runner) -> None:
-    """Look whether the last and the best checkpoint, and one being written, fit on the disk.
+    """Look whether the last two and the best checkpoint, and one being written, fit on the disk.
 
     Raises:
         OSError: they do not.
     """
     sizes = [p.numel() * p.element_size() for p in unwrap_model(runner.model).parameters()]
-    needed, free = 3 * 3 * sum(sizes), shutil.disk_usage(runner.work_dir).free  # weights and two moments of Adam
+    # three with weights and two moments of Adam, and two with weights
+    needed, free = (3 * 3 + 2) * sum(sizes), shutil.disk_usage(runner.work_dir).free
     if free < needed:
         raise OSError(
             f'work dir {runner.work_dir} is on a disk with {free / 2**20:.0f} MB free, the checkpoints of this run '

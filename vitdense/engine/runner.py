@@ -1,8 +1,6 @@
 """mmengine's runner with a quiet console, checkpoints that are written whole and loaded only where they fit."""
 
-import errno
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.utils.dl_utils import collect_env
@@ -20,19 +18,26 @@ from torch.utils.data import DataLoader
 
 from vitdense.checkpoint.fetch import fetch
 from vitdense.checkpoint.read import read
+from vitdense.checkpoint.seal import seal
 from vitdense.compat.weights import AsItIs
-from vitdense.console import quiet_console, silent_stderr
+from vitdense.console import quiet_console, say, silent_stderr
 from vitdense.datasets.at_hand import AtHand
 from vitdense.datasets.draws import place_draws
 from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
 from vitdense.datasets.sharing import allow_many_files
+from vitdense.engine.changes import NewSettings, drop_optimizer, steps_done
 from vitdense.engine.failures import explained
-from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook
-from vitdense.engine.loops import resumable
+from vitdense.engine.generations import check_resumable
+from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook, StopHook
+from vitdense.engine.log_processor import position
+from vitdense.engine.loops import DATA_PASS, resumable
 from vitdense.engine.rank_states import RankState, gather_rank_states
+from vitdense.engine.recipe import Recipe, differences, recipe_of, refusal
+from vitdense.engine.run_folder import about
 from vitdense.engine.seeds import resumed_randomness
-from vitdense.files import replacing
+from vitdense.engine.workers import shield_workers
+from vitdense.files import replacing, telling_losses
 from vitdense.models.wrappers import unwrap_model
 from vitdense.registry import RUNNERS
 
@@ -50,11 +55,17 @@ class Runner(MMEngineRunner):
 
     Attributes:
         data_reports: what a scan of the data found, for the hook that reports at the start.
+        accept_changes: whether it may go on from a checkpoint of other settings.
+        changes: which ones are others, see :func:`~vitdense.engine.recipe.differences`.
+        resumed_recipe: the settings of the checkpoint that it goes on from.
         rank_states: what each process has for itself, for the checkpoint that is being saved.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.data_reports: list[SplitReport] = []
+        self.accept_changes = False
+        self.changes: dict[str, list[str]] = {}
+        self.resumed_recipe: Mapping[str, Mapping[str, Any]] = {}
         self.rank_states: list[RankState] = []
         call = signature(MMEngineRunner).bind(*args, **kwargs)
         given = call.arguments
@@ -83,6 +94,7 @@ class Runner(MMEngineRunner):
             pipeline.at_hand = at_hand
         if kwargs.get('seed') is not None:
             place_draws(loader, kwargs['seed'])
+        shield_workers(loader)
         return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -125,6 +137,9 @@ class Runner(MMEngineRunner):
             raise
         finally:
             self._close_bar()
+            for hook in self.hooks:
+                if isinstance(hook, StopHook):
+                    hook.release()
 
     def test(self) -> dict:
         try:
@@ -151,11 +166,13 @@ class Runner(MMEngineRunner):
         """
         path = fetch(filename)
         checkpoint = dict(read(path))
-        if self._resume and 'meta' not in checkpoint:
-            raise ValueError(f'--resume: {path} holds weights and no state of a run; --cfg-options load_from={path}')
+        if self._resume:
+            check_resumable(path, checkpoint)
         self._load_from = str(path)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        if self._resume or isinstance(self._test_loop, BaseLoop):
+        if self._resume:
+            self._compare(path, checkpoint)
+        elif isinstance(self._test_loop, BaseLoop):
             self._compare_classes(path, checkpoint.get('meta', {}))
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
         converted = any(isinstance(hook, ConvertCheckpointHook) for hook in self.hooks)
@@ -164,14 +181,62 @@ class Runner(MMEngineRunner):
         self._has_loaded = True
         return checkpoint
 
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint of a run of this model and these settings.
+        """
+        settings = NewSettings(self)
+        super().resume(*args, **kwargs)
+        before, loop = self.resumed_recipe, self.train_loop
+        by_iterations = isinstance(loop, IterBasedTrainLoop)
+        if not by_iterations and not {'batch', 'data'}.isdisjoint(self.changes):
+            loop._iter = steps_done(self, before)
+            place = dict(number=loop.epoch, first_iter=loop.epoch * len(loop.dataloader))
+            self.message_hub.update_info(DATA_PASS, place)
+        if not {'batch', 'optimizer', 'learning rate', 'schedule', 'data'}.isdisjoint(self.changes):
+            settings.apply(self)
+        if loop.iter >= loop.max_iters if by_iterations else loop.epoch >= loop.max_epochs:
+            longer = 'train_cfg.max_iters' if by_iterations else 'train_cfg.max_epochs'
+            say(
+                f'--resume: the run is complete ({position(self)}), nothing is left to train; a longer one: --resume '
+                f'--accept-changes --cfg-options {longer}=N'
+            )
+
+    def _compare(self, path: Path, checkpoint: dict) -> None:
+        """Look whether a run that goes on is the one that began; what somebody accepts is in ``changes``."""
+        meta = checkpoint['meta']
+        self.resumed_recipe = meta.get('recipe') or {}
+        self.changes = differences(self.resumed_recipe, self.recipe)
+        trained, present = (
+            _classes(meta.get('dataset_meta')),
+            _classes(getattr(self.train_dataloader.dataset, 'metainfo', None)),
+        )
+        if trained and present and trained != present:
+            self.changes['classes'] = [f'{trained} -> {present}']
+        if self.changes and not self.accept_changes:
+            raise ValueError(refusal(path, self.changes))
+        if self.changes:
+            self.logger.warning('\n'.join(refusal(path, self.changes).split('\n')[:-1]))
+        if self.changes and drop_optimizer(self, checkpoint, self.changes):
+            self.logger.warning(
+                '--resume: the optimizer is another one, and begins without the moments of the one before'
+            )
+
+    @property
+    def recipe(self) -> Recipe:
+        """What this run is trained with."""
+        dataset = self.train_dataloader.dataset
+        return recipe_of(self.cfg, self.world_size, len(dataset) if hasattr(dataset, '__len__') else None)
+
     def _compare_classes(self, path: Path, meta: dict) -> None:
-        loader = self.train_dataloader if self._resume else self.test_dataloader
-        trained = tuple((meta.get('dataset_meta') or {}).get('classes') or ())
-        present = tuple(getattr(loader.dataset, 'metainfo', {}).get('classes') or ())
+        trained, present = (
+            _classes(meta.get('dataset_meta')),
+            _classes(getattr(self.test_dataloader.dataset, 'metainfo', None)),
+        )
         if trained and present and trained != present:
             difference = f'{path} was trained with the classes {trained}, the data set has {present}'
-            if self._resume:
-                raise ValueError(f'--resume: {difference}')
             if sorted(trained) == sorted(present):
                 raise ValueError(
                     f'{difference}: the same in another order, and a label is a number; '
@@ -186,19 +251,17 @@ class Runner(MMEngineRunner):
             OSError: it cannot be written; the one before it is left as it was.
         """
         path = Path(out_dir, filename)
+        known = dict(recipe=self.recipe, run=about(Path(self.work_dir)).get('run'))
+        kwargs['meta'] = {**(kwargs.get('meta') or {}), **known}
         self.rank_states = gather_rank_states(self) if kwargs.get('save_optimizer', True) else []
         if '://' in out_dir:
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        try:
-            with replacing(path) as part:
-                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            free = shutil.disk_usage(out_dir).free / 2**20
-            raise OSError(
-                errno.ENOSPC,
-                f'disk full: checkpoint {path} was not saved, {free:.0f} MB are free. Earlier checkpoints are '
-                'untouched: make room and go on with --resume',
-            ) from error
+        with telling_losses(path), replacing(path, durable=True) as part:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            if part.exists():  # else this is not the main process
+                seal(part)
+
+
+def _classes(meta: dict | None) -> tuple[str, ...]:
+    return tuple((meta or {}).get('classes') or ())

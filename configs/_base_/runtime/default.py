@@ -27,5 +27,6 @@ default_hooks = dict(
     progress=dict(type='vitdense.ProgressHook', interval=50),
     results=dict(type='vitdense.ResultsHook'),
     pictures=dict(type='vitdense.PicturesHook'),
+    stop=dict(type='vitdense.StopHook', save_every=15),
     evaluation_files=dict(type='vitdense.EvaluationFilesHook'),
 )

@@ -12,6 +12,7 @@ from .results import ResultsHook
 from .resume import ResumeHook
 from .show import ShowHook
 from .start_report import StartReportHook
+from .stop import StopHook
 from .worker_seed import WorkerSeedHook
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     'ResumeHook',
     'ShowHook',
     'StartReportHook',
+    'StopHook',
     'WorkerSeedHook',
 ]
