@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
+from mmengine.model import convert_sync_batchnorm, is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
@@ -29,9 +32,11 @@ from vitdense.datasets.sharing import allow_many_files
 from vitdense.engine.changes import NewSettings, drop_optimizer, steps_done
 from vitdense.engine.failures import explained
 from vitdense.engine.generations import check_resumable
+from vitdense.engine.global_batch import count_all_images, sync_norms_on_cpus
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook, StopHook
 from vitdense.engine.log_processor import position
 from vitdense.engine.loops import DATA_PASS, resumable
+from vitdense.engine.processes import wrapper_on_cpus
 from vitdense.engine.rank_states import RankState, gather_rank_states
 from vitdense.engine.recipe import Recipe, differences, recipe_of, refusal
 from vitdense.engine.run_folder import about
@@ -100,6 +105,18 @@ class Runner(MMEngineRunner):
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As in mmengine; its two loops become those that resume exactly."""
         return super().build_train_loop(resumable(loop) if isinstance(loop, dict) else loop)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+        """As in mmengine, on CPUs as well; several processes then learn what one would from all their images."""
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        count_all_images(model)
+        if get_device() != 'cpu':
+            return super().wrap_model(model_wrapper_cfg, model)
+        if self.cfg.get('sync_bn'):
+            model = convert_sync_batchnorm(model)
+        sync_norms_on_cpus(model)
+        return MODEL_WRAPPERS.build(wrapper_on_cpus(self.cfg, model_wrapper_cfg), default_args=dict(module=model))
 
     def _log_env(self, env_cfg: dict) -> None:
         if is_main_process():

@@ -21,6 +21,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     convert_checkpoint=dict(type='vitdense.ConvertCheckpointHook'),
+    global_loss=dict(type='vitdense.GlobalLossHook'),
     invalid_loss=dict(type='vitdense.InvalidLossHook'),
     recent_batches=dict(type='vitdense.RecentBatchesHook'),
     start_report=dict(type='vitdense.StartReportHook'),

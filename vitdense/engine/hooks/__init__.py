@@ -4,6 +4,7 @@ from .checkpoint import CheckpointHook
 from .convert_checkpoint import ConvertCheckpointHook
 from .early_stopping import EarlyStoppingHook
 from .evaluation_files import EvaluationFilesHook
+from .global_loss import GlobalLossHook
 from .invalid_loss import InvalidLossError, InvalidLossHook
 from .pictures import PicturesHook
 from .progress import ProgressHook
@@ -20,6 +21,7 @@ __all__ = [
     'ConvertCheckpointHook',
     'EarlyStoppingHook',
     'EvaluationFilesHook',
+    'GlobalLossHook',
     'InvalidLossError',
     'InvalidLossHook',
     'PicturesHook',

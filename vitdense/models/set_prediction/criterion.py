@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdense.models.layers.across_processes import mean_over_processes
+
 from .boxes import generalized_iou
 from .matcher import HungarianMatcher
 from .types import Matches, Predictions, Targets
@@ -14,7 +16,8 @@ class SetCriterion(nn.Module):
 
     Classes: cross entropy, in which a query without object weighs ``no_object_weight``, over the sum of these weights
     (``softmax``); or the focal loss (alpha 0.25, gamma 2) over the number of matches. Boxes: over the number of
-    matches. That number is averaged over processes and at least 1.
+    matches. Both divisors are averaged over processes and at least 1, so that several processes have the gradient that
+    one has of all their images. DETR's release averages the number of matches alone.
 
     Args:
         matcher: finds the query of each ground truth.
@@ -47,18 +50,18 @@ class SetCriterion(nn.Module):
         matches = self.matcher(predictions, targets)
         layers, _, queries, _ = predictions.logits.shape
         count = sum(min(n, queries) for n in targets.counts)
-        total = self._total(count, predictions.logits)
+        total, weights = self._divisors(count, predictions.logits)
         boxes = predictions.boxes[matches.layers, matches.images, matches.queries]
         wanted = targets.boxes[matches.images, matches.targets]
         losses = {
-            'loss_cls': self.loss_class * self._class_losses(predictions.logits, matches, targets, count, total),
+            'loss_cls': self.loss_class * self._class_losses(predictions.logits, matches, targets, weights),
             'loss_bbox': self.loss_l1 * (boxes - wanted).abs().view(layers, 4 * count).sum(1) / total,
             'loss_iou': self.loss_giou * (1 - generalized_iou(boxes, wanted)).view(layers, count).sum(1) / total,
         }
         prefixes = [f'd{layer}.' for layer in range(layers - 1)] + ['']
         return {prefix + name: loss[i] for i, prefix in enumerate(prefixes) for name, loss in losses.items()}
 
-    def _class_losses(self, logits: Tensor, matches: Matches, targets: Targets, count: int, total: Tensor) -> Tensor:
+    def _class_losses(self, logits: Tensor, matches: Matches, targets: Targets, weights: Tensor) -> Tensor:
         """Class loss of each layer (T,)."""
         layers, images, queries, classes = logits.shape
         matched = matches.layers, matches.images, matches.queries
@@ -68,20 +71,17 @@ class SetCriterion(nn.Module):
             weight = logits.new_ones(classes)
             weight[-1] = self.no_object_weight
             losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction='none')
-            weights = count + self.no_object_weight * (images * queries - count)
-            return losses.view(layers, -1).sum(1) / max(weights, 1.0)
+            return losses.view(layers, -1).sum(1) / weights
         alpha, gamma = self.matcher.ALPHA, self.matcher.GAMMA
         wanted = torch.zeros_like(logits).index_put((*matched, labels), logits.new_ones(()))
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction='none')
         error = (logits.sigmoid() - wanted).abs()
         losses = losses * error**gamma * (alpha * wanted + (1 - alpha) * (1 - wanted))
-        return losses.view(layers, -1).sum(1) / total
+        return losses.view(layers, -1).sum(1) / weights
 
-    @staticmethod
-    def _total(count: int, like: Tensor) -> Tensor:
-        """Number of matches in a layer, averaged over the processes and at least 1."""
-        total = torch.full((), float(count), device=like.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
-            total /= torch.distributed.get_world_size()
-        return total.clamp(min=1)
+    def _divisors(self, count: int, logits: Tensor) -> Tensor:
+        """Divisors of the losses of boxes and of classes (2,)."""
+        weights = float(count)
+        if self.matcher.softmax:
+            weights += self.no_object_weight * (logits[0, ..., 0].numel() - count)
+        return mean_over_processes(torch.tensor([count, weights], device=logits.device)).clamp(min=1)
