@@ -6,28 +6,35 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from support.families import FAMILIES, Trained, train
+from support.families import Trained, train
 from support.processes import in_two_processes
 
 from vitdense.engine.processes import join, leave
 
+EXACT = ['Deformable DETR']
+"""Trained in float64: bilinear sampling has kinks, at which the rounding of float32 decides about a gradient."""
+
 EQUAL = ['DETR', 'Deformable DETR', 'YOLOS', 'RetinaNet', 'Mask R-CNN', 'SETR']
 
 
-def train_all(folder: Path) -> None:
+def train_all(folder: Path, families: list[str]) -> None:
     """What each of two processes does."""
     torch.set_num_threads(1)
     join(Config(), 'pytorch')
-    for family in EQUAL:
-        trained = train(family, folder, batch_size=2, launcher='pytorch')
+    for family in families:
+        trained = train_one(family, folder, batch_size=2, launcher='pytorch')
         torch.save(trained, folder / f'{family}_{os.environ["RANK"]}.pt')
     leave()
+
+
+def train_one(family: str, folder: Path, **settings) -> Trained:
+    return train(family, folder, exact=family in EXACT, **settings)
 
 
 @pytest.fixture(scope='module')
 def of_two(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('two')
-    in_two_processes(train_all, folder)
+    in_two_processes(train_all, folder, EQUAL)
     return folder
 
 
@@ -39,7 +46,7 @@ def load(folder: Path, family: str, rank: int = 0) -> Trained:
 @pytest.mark.parametrize('family', EQUAL)
 def test_losses_and_weights_of_two_processes_are_those_of_one(family, of_two, tmp_path):
     """Image by image, every other one goes to the second process: 0, 0, 5 and 1 objects, against 3, 1, 2 and 0."""
-    one, two = train(family, tmp_path), load(of_two, family)
+    one, two = train_one(family, tmp_path), load(of_two, family)
     moved = max((one.after[key] - one.before[key]).abs().max() for key in one.after if key.endswith('weight'))
     assert moved > 0.01
     for name, before in one.before.items():

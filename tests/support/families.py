@@ -1,6 +1,5 @@
 """A small model of every family without random layers, and runs of it on drawn images that are held in memory."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -48,7 +48,11 @@ def retinanet(backbone: dict, channels: tuple[int, ...]) -> dict:
         stacked_convs=1,
         feat_channels=32,
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32], base_sizes=[4, 8, 16, 32]
+            type='AnchorGenerator',
+            scales=[4],
+            ratios=[0.5, 1.0, 2.0],
+            strides=[4, 8, 16, 32],
+            base_sizes=[4, 8, 16, 32],
         ),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
         loss_cls=dict(type='FocalLoss', use_sigmoid=True),
@@ -67,7 +71,11 @@ def mask_rcnn(backbone: dict, neck: dict, strides: tuple[int, ...] = (4, 8, 16, 
     def roi_align(size: int) -> dict:
         layer = dict(type='RoIAlign', output_size=size, sampling_ratio=2)
         return dict(
-            type='SingleRoIExtractor', roi_layer=layer, out_channels=32, featmap_strides=list(strides[:4]), finest_scale=16
+            type='SingleRoIExtractor',
+            roi_layer=layer,
+            out_channels=32,
+            featmap_strides=list(strides[:4]),
+            finest_scale=16,
         )
 
     nms = dict(type='nms', iou_threshold=0.7)
@@ -148,12 +156,12 @@ FAMILIES = {
     'Deformable DETR': single_stage(
         dict(PVT_V2, out_indices=(1, 2)),
         neck=MAPPER,
-        bbox_head=dict(
-            QUERIES, type='vitdense.DeformableDETRHead', in_channels=32, num_levels=3, with_box_refine=True
-        ),
+        bbox_head=dict(QUERIES, type='vitdense.DeformableDETRHead', in_channels=32, num_levels=3, with_box_refine=True),
     ),
     'YOLOS': single_stage(
-        dict(type='vitdense.YOLOS', arch='tiny', depth=2, patch_size=8, img_size=SIDE, det_tokens=20, drop_path_rate=0.0),
+        dict(
+            type='vitdense.YOLOS', arch='tiny', depth=2, patch_size=8, img_size=SIDE, det_tokens=20, drop_path_rate=0.0
+        ),
         bbox_head=dict(type='vitdense.YOLOSHead', num_classes=3, in_channels=192),
     ),
     'RetinaNet': retinanet(PVT_V2, WIDE),
@@ -254,12 +262,21 @@ def train(
     steps: int = 8,
     optim_wrapper: dict | None = None,
     counts: list[int] = COUNTS,
-    prepare: Callable[[Runner], None] = lambda runner: None,
+    exact: bool = False,
     **settings,
 ) -> Trained:
-    """Train a family for some ``steps`` with our runner, by SGD unless ``optim_wrapper`` says otherwise."""
-    model = ConfigDict(deepcopy(FAMILIES[family]))
-    maps = model['type'] == 'EncoderDecoder'
+    """Train a family for some ``steps`` with our runner, by SGD unless ``optim_wrapper`` says otherwise.
+
+    Args:
+        exact: in float64.
+    """
+    maps = FAMILIES[family]['type'] == 'EncoderDecoder'
+    scope = 'mmseg' if maps else 'mmdet'
+    init_default_scope(scope)
+    torch.manual_seed(0)
+    model = MODELS.build(ConfigDict(deepcopy(FAMILIES[family])))
+    if exact:
+        model.double().backbone.register_forward_pre_hook(lambda _, given: tuple(x.double() for x in given))
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05), clip_grad=dict(max_norm=2.0))
     recorder = Steps()
     runner = Runner(
@@ -279,13 +296,12 @@ def train(
             global_loss=dict(type='vitdense.GlobalLossHook'),
         ),
         custom_hooks=[recorder],
-        default_scope='mmseg' if maps else 'mmdet',
+        default_scope=scope,
         experiment_name=f'{folder.name}_{family}_{len(settings)}',
         randomness=dict(seed=0),
         log_level='ERROR',
         **settings,
     )  # fmt: skip
-    prepare(runner)
     before = {}
 
     def keep(*_: object) -> None:

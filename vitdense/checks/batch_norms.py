@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from vitdense.models.layers.across_processes import SyncBatchNormOfCPUs
 from vitdense.registry import bare_type
 
 from .rules import Case, rule
@@ -115,7 +116,7 @@ def _pass(model: Any, hw: tuple[int, ...]) -> str | None:
 
 
 def _is_shared(norm: _BatchNorm, processes: int) -> bool:
-    return isinstance(norm, nn.SyncBatchNorm) and processes > 1
+    return isinstance(norm, nn.SyncBatchNorm | SyncBatchNormOfCPUs) and processes > 1
 
 
 def _stopping(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

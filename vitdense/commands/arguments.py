@@ -93,7 +93,7 @@ def train(parser: Parser) -> None:
         metavar='MINUTES',
         help='write last.pth that often within epochs as well (default 15), 0 for never',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run'
     )

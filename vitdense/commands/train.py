@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch.utils._pytree import tree_leaves
 
@@ -24,6 +23,7 @@ from vitdense.config.runtime import log_to
 from vitdense.console import say
 from vitdense.engine.processes import join, leave
 from vitdense.models.wrappers import unwrap_model
+from vitdense.registry import bare_type
 from vitdense.signals import Stopped
 
 SHARED = Path('/dev/shm')
@@ -65,16 +65,13 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of the command line into ``cfg``.
 
     Raises:
-        ValueError: ``--amp`` without a GPU, or ``--auto-scale-lr`` of a rate that is for no batch size.
+        ValueError: ``--amp`` and another wrapper of the optimizer, or ``--auto-scale-lr`` of a rate that is for no batch size.
         ImportError: the package of ``--log`` is missing.
     """
     if getattr(args, 'resume', None):
         cfg.resume, cfg.load_from = True, None  # which run it goes on from, and so its weights, is found out later
-    if args.amp:
-        if get_device() == 'cpu':
-            raise ValueError('--amp: mixed precision needs a GPU, and there is none')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.amp and bare_type(cfg.optim_wrapper) != 'AmpOptimWrapper':
+        raise ValueError(f'--amp: optim_wrapper.type={bare_type(cfg.optim_wrapper)} of --cfg-options is another wrapper')
     if args.auto_scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError(

@@ -11,7 +11,15 @@ from vitdense.console import silent_imports, warn
 from vitdense.registry import bare_type
 from vitdense.untrusted.configs import DATA, check_places
 
-COUNTERPARTS = ('CocoDataset', 'CocoMetric', 'IoUMetric', 'CheckpointHook', 'EarlyStoppingHook', 'LogProcessor')
+COUNTERPARTS = (
+    'AmpOptimWrapper',
+    'CheckpointHook',
+    'CocoDataset',
+    'CocoMetric',
+    'EarlyStoppingHook',
+    'IoUMetric',
+    'LogProcessor',
+)
 """Classes of mmengine, mmdet and mmseg in whose place vitdense has one with the same arguments."""
 
 LOGS = {
@@ -22,7 +30,7 @@ LOGS = {
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The config of a tool, with the runtime of vitdense and ``--cfg-options``.
+    """The config of a tool, with the runtime of vitdense, ``--amp`` and ``--cfg-options``.
 
     Raises:
         FileNotFoundError: no such config.
@@ -32,6 +40,8 @@ def read_config(args: argparse.Namespace) -> Config:
     if str(cfg.filename).endswith(DATA):
         check_places(cfg.to_dict(), args.config)
     use_runtime(cfg)
+    if getattr(args, 'amp', False) and isinstance(cfg.get('optim_wrapper'), dict):
+        cfg.optim_wrapper.type = 'vitdense.AmpOptimWrapper'  # before the options, which may be about it
     warnings = merge_options(cfg, args.cfg_options or {})
     with silent_imports():
         warnings += settle(cfg)

@@ -4,8 +4,9 @@ from vitdense.console import silent_imports
 
 with silent_imports():
     from . import hooks
+    from .amp import AmpOptimWrapper
     from .layer_decay import LayerDecayOptimWrapperConstructor
     from .log_processor import LogProcessor
     from .runner import Runner
 
-__all__ = ['LayerDecayOptimWrapperConstructor', 'LogProcessor', 'Runner', 'hooks']
+__all__ = ['AmpOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'LogProcessor', 'Runner', 'hooks']

@@ -29,7 +29,7 @@ def sync_norms_on_cpus(model: nn.Module) -> None:
     """Put norms that CPUs can compute in the place of ``nn.SyncBatchNorm``."""
     for module in model.modules():
         if isinstance(module, nn.SyncBatchNorm):
-            module.__class__ = SyncBatchNormOfCPUs
+            module.__class__ = SyncBatchNormOfCPUs  # type: ignore[assignment]
 
 
 def _kinds() -> Iterator[tuple[type, str, type]]:

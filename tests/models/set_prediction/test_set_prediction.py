@@ -185,16 +185,26 @@ def test_half_precision_predictions_are_matched_in_float32():
     assert abs(sum(losses.values()) - sum(exact.values())) < 0.05 * sum(exact.values())
 
 
-def test_the_number_of_boxes_is_the_mean_over_processes(monkeypatch):
-    predictions, targets = case((2, 1))
-    alone = criterion()(predictions, targets)
-    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
-    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda number: number.add_(9))  # those of the other process
-    together = criterion()(predictions, targets)
-    for name, loss in alone.items():
-        factor = 1.0 if name.endswith('cls') else 3 / 6
-        torch.testing.assert_close(together[name], factor * loss)
+@pytest.mark.parametrize('softmax', [True, False])
+@pytest.mark.parametrize('counts', [(5, 0), (0, 0), (1, 0), (2, 3)], ids=str)
+def test_the_mean_over_two_processes_is_the_loss_of_their_images(counts, softmax, monkeypatch):
+    """Each with an image: what divides their losses is exchanged, be it the number of boxes or the sum of weights."""
+    predictions, targets = case(counts, softmax)
+    both = criterion(softmax)(predictions, targets)
+    halves = []
+    for i in range(2):
+        truth = Targets.collate([targets.labels[i][: counts[i]]], [targets.boxes[i][: counts[i]]], ['image'])
+        halves.append((Predictions(*(x[:, i : i + 1] for x in predictions)), truth))
+    own: list[torch.Tensor] = []
+    monkeypatch.setattr(f'{SetCriterion.__module__}.mean_over_processes', lambda x: own.append(x) or x)
+    for half in halves:
+        criterion(softmax)(*half)
+    mean = sum(own) / 2
+    monkeypatch.setattr(f'{SetCriterion.__module__}.mean_over_processes', lambda x: mean)
+    monkeypatch.setattr(f'{SetCriterion.__module__}.count_of_processes', lambda: 2)
+    apart = [criterion(softmax)(*half) for half in halves]
+    for name, loss in both.items():
+        torch.testing.assert_close((apart[0][name] + apart[1][name]) / 2, loss)
 
 
 def test_boxes_beyond_the_image_are_learned_as_they_are():

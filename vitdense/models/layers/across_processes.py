@@ -66,7 +66,9 @@ class SyncBatchNormOfCPUs(_BatchNorm):
 
     def _keep(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdense.models.layers.across_processes import mean_over_processes
+from vitdense.models.layers.across_processes import count_of_processes, mean_over_processes
+from vitdense.models.layers.precision import widened
 
 from .boxes import generalized_iou
 from .matcher import HungarianMatcher
@@ -12,12 +13,13 @@ from .types import Matches, Predictions, Targets
 
 
 class SetCriterion(nn.Module):
-    """Class, L1 and generalised IoU losses of all decoder layers, in float32.
+    """Class, L1 and generalised IoU losses of all decoder layers, in float32 or wider.
 
     Classes: cross entropy, in which a query without object weighs ``no_object_weight``, over the sum of these weights
     (``softmax``); or the focal loss (alpha 0.25, gamma 2) over the number of matches. Boxes: over the number of
-    matches. Both divisors are averaged over processes and at least 1, so that several processes have the gradient that
-    one has of all their images. DETR's release averages the number of matches alone.
+    matches. Both divisors count the images of all processes and are at least 1, so that several processes learn what
+    one learns from all their images. (DETR's release sums the weights of each process's own queries, and takes the
+    number of matches to be at least that of processes.)
 
     Args:
         matcher: finds the query of each ground truth.
@@ -46,7 +48,7 @@ class SetCriterion(nn.Module):
         Raises:
             ValueError: a label that is no class, or predictions that are not finite (see :class:`HungarianMatcher`).
         """
-        predictions = Predictions(*(x.float() for x in predictions))
+        predictions = Predictions(*map(widened, predictions))
         matches = self.matcher(predictions, targets)
         layers, _, queries, _ = predictions.logits.shape
         count = sum(min(n, queries) for n in targets.counts)
@@ -84,4 +86,5 @@ class SetCriterion(nn.Module):
         weights = float(count)
         if self.matcher.softmax:
             weights += self.no_object_weight * (logits[0, ..., 0].numel() - count)
-        return mean_over_processes(torch.tensor([count, weights], device=logits.device)).clamp(min=1)
+        mean = mean_over_processes(torch.tensor([count, weights], device=logits.device))
+        return mean.clamp(min=1 / count_of_processes())
