@@ -30,6 +30,7 @@ from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
 from vitdense.datasets.sharing import allow_many_files
 from vitdense.engine.changes import NewSettings, drop_optimizer, steps_done
+from vitdense.engine.compiling import compile_parts
 from vitdense.engine.failures import explained
 from vitdense.engine.generations import check_resumable
 from vitdense.engine.global_batch import count_all_images, sync_norms_on_cpus
@@ -139,6 +140,19 @@ class Runner(MMEngineRunner):
         if auto_scale_lr and auto_scale_lr.get('base_batch_size') and steps > 1:
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / steps}
         super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the networks of the model, where mmengine compiles the step with its losses and its optimizer."""
+        settings = self.cfg.get('compile')
+        if not isinstance(settings, dict | bool | None):
+            raise ValueError(f'compile: expected arguments of torch.compile, True or False, found {settings!r}')
+        if settings is not None and settings is not False:
+            try:
+                names = compile_parts(unwrap_model(self.model), **({} if settings is True else settings))
+            except (TypeError, ValueError, RuntimeError) as error:
+                known = ', '.join(torch.compiler.list_backends())
+                raise ValueError(f'compile: {str(error).splitlines()[0]} (backends: {known})') from error
+            self.logger.info(f'compiled in the first steps, which take long: {", ".join(names) or "nothing"}')
 
     def train(self) -> torch.nn.Module:
         """Train as mmengine does.
