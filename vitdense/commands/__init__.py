@@ -35,7 +35,8 @@ def main(command: str, arguments: Sequence[str] | None = None, program: str | No
     """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit.
 
     The code is that of the command, or 0; 2 after an error that is for users, which is told without a traceback; 130
-    after Ctrl-C, 143 after SIGTERM; and 1 after anything else, with its traceback.
+    after Ctrl-C, 143 after SIGTERM; and 1 after anything else, with its traceback unless another process of the run is
+    gone.
     """
     args = parser_of(command, program).parse_args(arguments)
     RECEIVED.clear()
@@ -46,7 +47,7 @@ def main(command: str, arguments: Sequence[str] | None = None, program: str | No
         write(ended(signal.SIGINT))
         code = exit_code(signal.SIGINT)
     except Exception as error:
-        from vitdense.commands.errors import is_for_users, tell
+        from vitdense.commands.errors import is_for_users, is_of_a_peer, tell, tell_of_peer
 
         if is_for_users(error) and not args.traceback:
             tell(error)
@@ -54,6 +55,9 @@ def main(command: str, arguments: Sequence[str] | None = None, program: str | No
         elif RECEIVED:  # it may have ended a worker, or another process of the run, before it was heard here
             write(f'{ended(RECEIVED[0])} ({type(error).__name__})')
             code = exit_code(RECEIVED[0])
+        elif is_of_a_peer(error):
+            tell_of_peer(error)
+            code = 1
         else:
             raise
     sys.exit(code)

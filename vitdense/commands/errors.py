@@ -1,13 +1,19 @@
 """How an error ends a command: those that vitdense raises for its users by their message, all others by a traceback."""
 
 import dis
+import os
+import re
 import sys
 import time
 
 from vitdense.untrusted.text import visible
 
-GRACE = 30
-"""Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run."""
+GRACE, GRACE_TOGETHER = 30, 5
+"""Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run; and
+those once they have joined, after which they come to the same place at about the same time."""
+
+OF_A_PEER = re.compile(r'gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out', re.I)
+"""What the errors of an exchange with another process say."""
 
 BUGS = (AssertionError, AttributeError)
 
@@ -30,6 +36,31 @@ def is_for_users(error: BaseException) -> bool:
     return raised and last.tb_frame.f_globals.get('__name__', '').split('.')[0] == 'vitdense'
 
 
+def is_of_a_peer(error: BaseException) -> bool:
+    """Whether an exchange with another process of the run failed, which has ended or does not answer."""
+    torch = sys.modules.get('torch')
+    if torch is None or not _has_joined():
+        return False
+    known = isinstance(error, torch.distributed.DistError)
+    return known or (isinstance(error, RuntimeError) and bool(OF_A_PEER.search(str(error))))
+
+
+def tell_of_peer(error: BaseException) -> None:
+    """Say in a line that another process is gone; what happened there is told there."""
+    from vitdense.console import to_log_file
+
+    hangs = 'timed out' in str(error).lower()
+    what = 'did not answer within env_cfg.dist_cfg.timeout' if hangs else 'has ended, see its message'
+    text = f'error: process {os.environ.get("RANK", "?")} ends: another process of this run {what}'
+    print(text, file=sys.stderr, flush=True)
+    to_log_file(text, error)
+
+
+def _has_joined() -> bool:
+    distributed = sys.modules.get('torch.distributed')
+    return bool(distributed and distributed.is_available() and distributed.is_initialized())
+
+
 def tell(error: Exception) -> None:
     """Print the message of an error that is for users; its traceback goes into the log file, where there is one.
 
@@ -41,7 +72,7 @@ def tell(error: Exception) -> None:
         print(f'error: {visible(str(error))}', file=sys.stderr, flush=True)
         return
     if not is_first_process():
-        time.sleep(GRACE)
+        time.sleep(GRACE_TOGETHER if _has_joined() else GRACE)
     text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text
     print(f'error: {visible(str(text))}', file=sys.stderr, flush=True)
     to_log_file(f'error: {text}', error)

@@ -20,6 +20,7 @@ NOISE = (
     'The model and loaded state dict do not match exactly',  # our own line says what does not
     'Setting OMP_NUM_THREADS environment variable for each process',
     'Setting MKL_NUM_THREADS environment variable for each process',
+    '`broadcast_buffers` is deprecated',  # an argument that mmengine gives
     'Grad strides do not match bucket view strides',  # of 1 x 1 convolutions, whatever the config
     'Warning: The bbox is out of bounds,',
     'Warning: The polygon is out of bounds,',
