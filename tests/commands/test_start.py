@@ -211,6 +211,26 @@ def test_the_processes_after_the_first_wait_before_they_say_the_same(monkeypatch
     assert waits == [errors.GRACE]
 
 
+def test_a_process_whose_peer_is_gone_says_so_in_a_line(monkeypatch, capsys):
+    """Messages as PyTorch's back ends have them; the same text of a run without others is a bug."""
+
+    def lost() -> None:
+        raise RuntimeError('[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.1.1]:3421')
+
+    with pytest.raises(RuntimeError, match='Connection closed'):
+        ends_with(lost, 1, monkeypatch, capsys)
+    monkeypatch.setattr(errors, '_has_joined', lambda: True)
+    monkeypatch.setenv('RANK', '3')
+    text = ends_with(lost, 1, monkeypatch, capsys)
+    assert text == 'error: process 3 ends: another process of this run has ended, see its message\n'
+
+    def hangs() -> None:
+        raise RuntimeError('[gloo/transport/tcp/unbound_buffer.cc:88] Timed out waiting 4000ms for recv operation')
+
+    assert 'did not answer within env_cfg.dist_cfg.timeout' in ends_with(hangs, 1, monkeypatch, capsys)
+    assert ends_with(raised_by_vitdense, 2, monkeypatch, capsys).startswith('error: ')
+
+
 def ends_with(call, code: int, monkeypatch, capsys) -> str:
     """What a command prints to stderr before it exits with ``code``."""
     monkeypatch.setattr(commands, 'run', lambda *args: call())

@@ -138,7 +138,7 @@ def test_the_options_of_amp_are_read():
 
 def test_another_wrapper_is_no_mixed_precision():
     args = arguments(**{'optim_wrapper.type': 'OptimWrapper'})
-    with pytest.raises(ValueError, match='--amp: optim_wrapper.type=OptimWrapper of --cfg-options'):
+    with pytest.raises(ValueError, match=r'--amp: optim_wrapper\.type=OptimWrapper of --cfg-options'):
         set_options(read_config(args), args)
 
 

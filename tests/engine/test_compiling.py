@@ -64,7 +64,7 @@ def test_only_training_is_compiled():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(backend='fastest'), "compile: .*fastest.*backends: .*inductor"),
+        (dict(backend='fastest'), 'compile: .*fastest.*backends: .*inductor'),
         (dict(fast=True), "compile: .*unexpected keyword argument 'fast'"),
         ('inductor', "compile: expected arguments of torch.compile, True or False, found 'inductor'"),
     ],

@@ -1,8 +1,8 @@
 """Commands in processes of their own."""
 
 import os
-import subprocess
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -17,6 +17,7 @@ from . import (
     segmentation,
     splits,
     weights,
+    wrappers,
 )
 from .rules import CHECKS, STAGES, Case, check, rule
 from .run import Run, Split
@@ -45,4 +46,5 @@ __all__ = [
     'segmentation',
     'splits',
     'weights',
+    'wrappers',
 ]

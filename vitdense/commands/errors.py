@@ -12,7 +12,7 @@ GRACE, GRACE_TOGETHER = 30, 5
 """Seconds that a process waits for the first one, which meets most errors as well, to tell them and end the run; and
 those once they have joined, after which they come to the same place at about the same time."""
 
-OF_A_PEER = re.compile(r'gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out', re.I)
+OF_A_PEER = re.compile(r'\bgloo\b|NCCL|[Cc]onnection (closed|reset) by peer|Timed out waiting')
 """What the errors of an exchange with another process say."""
 
 BUGS = (AssertionError, AttributeError)
@@ -38,10 +38,9 @@ def is_for_users(error: BaseException) -> bool:
 
 def is_of_a_peer(error: BaseException) -> bool:
     """Whether an exchange with another process of the run failed, which has ended or does not answer."""
-    torch = sys.modules.get('torch')
-    if torch is None or not _has_joined():
+    if not _has_joined() or is_for_users(error):
         return False
-    known = isinstance(error, torch.distributed.DistError)
+    known = isinstance(error, sys.modules['torch'].distributed.DistError)
     return known or (isinstance(error, RuntimeError) and bool(OF_A_PEER.search(str(error))))
 
 

@@ -65,13 +65,16 @@ def set_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of the command line into ``cfg``.
 
     Raises:
-        ValueError: ``--amp`` and another wrapper of the optimizer, or ``--auto-scale-lr`` of a rate that is for no batch size.
+        ValueError: ``--amp`` and another wrapper of the optimizer, or ``--auto-scale-lr`` of a rate that is for no
+            batch size.
         ImportError: the package of ``--log`` is missing.
     """
     if getattr(args, 'resume', None):
         cfg.resume, cfg.load_from = True, None  # which run it goes on from, and so its weights, is found out later
     if args.amp and bare_type(cfg.optim_wrapper) != 'AmpOptimWrapper':
-        raise ValueError(f'--amp: optim_wrapper.type={bare_type(cfg.optim_wrapper)} of --cfg-options is another wrapper')
+        raise ValueError(
+            f'--amp: optim_wrapper.type={bare_type(cfg.optim_wrapper)} of --cfg-options is another wrapper'
+        )
     if args.auto_scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError(

@@ -25,6 +25,8 @@ REMEDY = (
 TOLD = 10
 """Skipped steps that get a line of their own on the console; the log file has them all."""
 SKIPPED = 'skipped_steps'
+INVALID = 'images_of_an_invalid_loss'
+"""Where the message hub has the images with it, where several processes have a part of the batch."""
 LEAST_SCALE = 1e-3
 """Of the losses in fp16; one that overflows half of the time stays far above."""
 
@@ -96,7 +98,8 @@ class InvalidLossHook(Hook):
         losses = {key: log.current() for key, log in logs.items()}
         wrong = not all(map(math.isfinite, losses.values()))
         if wrong or self._gradient:
-            self._skip(runner, _message(runner.iter + 1, losses, self._gradient, image_names(data_batch)))
+            names = runner.message_hub.runtime_info.pop(INVALID, None) or image_names(data_batch)
+            self._skip(runner, _message(runner.iter + 1, losses, self._gradient, names))
             for log in (*logs.values(), history.get('train/grad_norm')):
                 if log is not None and not math.isfinite(log.current()):
                     _forget(log)
