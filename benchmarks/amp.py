@@ -3,8 +3,7 @@
 A step is what ``tools/train.py`` does with a batch, without and with ``--amp``: preprocessing, forward, losses,
 backward, clipping and the optimizer of the config. All types begin with the same random weights and train on the same
 random images. Images a second are those of the median step; the peak counts weights, gradients and the optimizer's
-state. fp32 is PyTorch's default: TF32 for convolutions, not for matrix products. On a CPU, where mmengine has no AMP,
-``torch.autocast`` stands around the step and no loss is scaled.
+state. fp32 is PyTorch's default: TF32 for convolutions, not for matrix products.
 """
 
 import argparse
@@ -81,17 +80,15 @@ def segments(classes: int, count: int, hw: tuple[int, int], device: str) -> list
     return [SegDataSample(metainfo=dict(img_shape=hw), gt_sem_seg=PixelData(data=x)) for x in maps]
 
 
-def step_of(cfg: Config, model: nn.Module, batch: dict, dtype: str, device: str) -> Callable[[], Tensor]:
+def step_of(cfg: Config, model: nn.Module, batch: dict, dtype: str) -> Callable[[], Tensor]:
     """A function that trains a step and returns the loss before it."""
     options = dict(cfg.optim_wrapper)
-    half = dtype != 'fp32'
-    if half and device == 'cuda':
-        options.update(type='AmpOptimWrapper', dtype=str(DTYPES[dtype]).removeprefix('torch.'))
+    if dtype != 'fp32':
+        options.update(type='vitdense.AmpOptimWrapper', dtype=DTYPES[dtype])
     optim_wrapper = build_optim_wrapper(model, options)
 
     def step() -> Tensor:
-        with torch.autocast(device, DTYPES[dtype], enabled=half and device == 'cpu'):
-            return model.train_step(batch, optim_wrapper)['loss'].detach()
+        return model.train_step(batch, optim_wrapper)['loss'].detach()
 
     return step
 
@@ -113,7 +110,7 @@ def measure_case(args: argparse.Namespace, name: str, rows: list[tuple[str, ...]
     for dtype in args.dtypes:
         try:
             model.load_state_dict(weights)
-            step = step_of(cfg, model, batch, dtype, args.device)
+            step = step_of(cfg, model, batch, dtype)
             first = step().item()
             seconds[dtype] = median_seconds(step, args)
             peak = peak_memory(step, args.device)

@@ -134,6 +134,12 @@ training() {
   run "$python" -W ignore benchmarks/amp.py --device "$device" --out "$work/table.md" "${small[@]}"
 }
 
+precision() {
+  local all=(-m 'sweep or not sweep')
+  [ "$device" = cuda ] || all=()
+  run "$python" -m pytest -q -W ignore -p no:cacheprovider "${all[@]}" -k twenty_steps tests/engine/test_amp.py
+}
+
 sanitizer() { # TOOL
   local tool
   tool=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/compute-sanitizer" command -v compute-sanitizer) ||
@@ -145,7 +151,7 @@ sanitizer() { # TOOL
 }
 memcheck() { sanitizer memcheck; }
 racecheck() { sanitizer racecheck; }
-export -f environment compile compile_deformops parity operator training sanitizer memcheck racecheck
+export -f environment compile compile_deformops parity operator training precision sanitizer memcheck racecheck
 
 part 'Environment' 30 environment
 part 'Compilation' 90 compile
@@ -153,6 +159,7 @@ part 'Compilation of deformops' 75 compile_deformops
 part 'Parity of the back ends' 75 parity
 part 'Multi-scale deformable attention' 120 operator
 part 'Training steps' 120 training
+part 'Mixed precision against float32' 90 precision
 part 'compute-sanitizer, memcheck' 60 memcheck
 part 'compute-sanitizer, racecheck' 60 racecheck
 echo "$out"

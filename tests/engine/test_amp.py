@@ -55,6 +55,11 @@ def test_twenty_steps_are_those_of_float32(family, half, tmp_path, monkeypatch):
     assert set(seen) <= {torch.float32}
 
 
+@pytest.fixture
+def on_cpus(monkeypatch):
+    monkeypatch.setattr('vitdense.engine.amp.get_device', lambda: 'cpu')
+
+
 class Products(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +75,7 @@ def step(optim_wrapper: OptimWrapper, model: Products, factor: float) -> torch.d
 
 
 @pytest.mark.parametrize(('dtype', 'expected'), [(None, torch.bfloat16), *((x, getattr(torch, x)) for x in HALVES)])
-def test_a_step_is_that_of_the_exact_gradient(dtype, expected):
+def test_a_step_is_that_of_the_exact_gradient(dtype, expected, on_cpus):
     model = Products()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     optim_wrapper = AmpOptimWrapper(optimizer, dtype=dtype, loss_scale=dict(init_scale=1024.0))
@@ -79,7 +84,7 @@ def test_a_step_is_that_of_the_exact_gradient(dtype, expected):
     assert bool(optim_wrapper.state_dict()['loss_scaler']) == (dtype == 'float16')
 
 
-def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved():
+def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved(on_cpus):
     model = Products()
     optim_wrapper = AmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5), dtype='float16')
     step(optim_wrapper, model, 2.0)  # a gradient of 2 * 65536
@@ -89,7 +94,7 @@ def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved():
     assert model.weight.tolist() == [[0.25, 0.0]]
 
 
-def test_a_fixed_scale_stays():
+def test_a_fixed_scale_stays(on_cpus):
     model = Products()
     optim_wrapper = AmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5), loss_scale=8, dtype='float16')
     step(optim_wrapper, model, 0.5)
@@ -98,7 +103,7 @@ def test_a_fixed_scale_stays():
 
 @pytest.mark.parametrize('first', [None, *HALVES])
 @pytest.mark.parametrize('second', HALVES)
-def test_a_state_is_taken_from_any_precision(first, second):
+def test_a_state_is_taken_from_any_precision(first, second, on_cpus):
     model = Products()
     made = [torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9) for _ in range(2)]
     before = AmpOptimWrapper(made[0], loss_scale=8, dtype=first) if first else OptimWrapper(made[0])
