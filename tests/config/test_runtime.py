@@ -10,7 +10,7 @@ from vitdense.config.runtime import log_to, read_config, replace_types, use_runt
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 OURS = {
-    *('invalid_loss', 'recent_batches', 'convert_checkpoint', 'start_report'),
+    *('global_loss', 'invalid_loss', 'recent_batches', 'convert_checkpoint', 'start_report'),
     *('progress', 'results', 'pictures', 'evaluation_files', 'stop'),
 }
 
