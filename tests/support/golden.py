@@ -251,7 +251,7 @@ def runner_of(cfg: Config, folder: Path, hooks: tuple = (), mirrored: bool = Tru
             'train_dataloader': loader,
             'train_cfg': dict(type='IterBasedTrainLoop', max_iters=STEPS),
             'optim_wrapper': cfg.optim_wrapper,
-            'default_hooks': dict(checkpoint=None, worker_seed=dict(type='vitdense.WorkerSeedHook'), logger=None),
+            'default_hooks': dict(checkpoint=None, logger=None),
             'custom_hooks': list(hooks),
             'default_scope': 'mmseg' if semantic else 'mmdet',
             'randomness': dict(seed=0),
