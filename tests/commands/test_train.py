@@ -17,7 +17,7 @@ from vitdense.config.cfg_options import merge_options
 from vitdense.engine.hooks.start_report import batch_line
 from vitdense.engine.runner import Runner
 
-AUTO = argparse.Namespace(amp=False, auto_scale_lr=True, seed=None, deterministic=False, log=[])
+AUTO = argparse.Namespace(amp=False, auto_scale_lr=True, seed=None, deterministic=False, log=[], save_every=None)
 
 
 def config(**settings) -> Config:

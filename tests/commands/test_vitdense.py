@@ -1,14 +1,12 @@
 """``vitdense COMMAND``: the overview, and one way for all commands to answer."""
 
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 
 import pytest
 
 from vitdense import commands
-from vitdense.commands import COMMANDS, interruptible
+from vitdense.commands import COMMANDS
 from vitdense.version import __version__
 
 
@@ -56,12 +54,3 @@ def test_errors_are_a_line_or_two(line, message, capsys):
 def test_python_m_vitdense():
     result = subprocess.run([sys.executable, '-m', 'vitdense', '--version'], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == __version__
-
-
-def test_an_interrupt_that_a_package_swallows_is_not_lost():
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible(), suppress(BaseException):
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    with interruptible():
-        pass

@@ -129,6 +129,7 @@ def test_settings_that_do_not_exist(settings, message):
 
 def arguments(**options) -> argparse.Namespace:
     given = dict(config=QUICKSTART, amp=True, auto_scale_lr=False, seed=None, deterministic=False, log=[])
+    given['save_every'] = None
     return argparse.Namespace(**given, cfg_options=options)
 
 
