@@ -13,7 +13,7 @@ ROWS = [
 
 def test_every_row_has_four_cells_and_a_test():
     assert len(ROWS) >= 40
-    for before, row in zip([''] + ROWS, ROWS, strict=False):
+    for before, row in zip(['', *ROWS], ROWS, strict=False):
         cells = row.strip('| ').split(' | ')
         assert len(cells) == 4, row
         assert cells[3] == 'the same' or '.py' in cells[3], row

@@ -135,6 +135,15 @@ def test_the_count_goes_on_with_the_run(tmp_path, capsys):
     assert '3 steps of 12 were skipped' in capsys.readouterr().out
 
 
+def test_a_row_of_skipped_steps_goes_on_over_a_resume(tmp_path):
+    hooks = dict(checkpoint=CheckpointHook(interval=1, by_epoch=False))
+    with pytest.raises(InvalidLossError, match='number 2 in a row'):
+        make(Runner, tmp_path, Toy(at=(4, 5)), dict(hooks, invalid_loss=InvalidLossHook(1))).train()
+    more = dict(resume=True, load_from=str(tmp_path / 'last.pth'))
+    with pytest.raises(InvalidLossError, match=r'^iteration 5: .* number 2 in a row'):
+        make(Runner, tmp_path, Toy(at=(1,)), dict(hooks, invalid_loss=InvalidLossHook(1)), **more).train()
+
+
 def test_invalid_weights_are_not_saved(tmp_path):
     model = Toy()
 

@@ -24,7 +24,7 @@ REMEDY = (
 )
 TOLD = 10
 """Skipped steps that get a line of their own on the console; the log file has them all."""
-SKIPPED = 'skipped_steps'
+SKIPPED, IN_A_ROW = 'skipped_steps', 'skipped_in_a_row'
 INVALID = 'images_of_an_invalid_loss'
 """Where the message hub has the images with it, where several processes have a part of the batch."""
 LEAST_SCALE = 1e-3
@@ -54,7 +54,6 @@ class InvalidLossHook(Hook):
 
     def __init__(self, max_skipped: int = 5) -> None:
         self.max_skipped = max_skipped
-        self._in_a_row = 0
         self._gradient = ''
         self._stepped = False
         self._statistics: list[tuple[Tensor, Tensor]] = []
@@ -68,6 +67,7 @@ class InvalidLossHook(Hook):
             for buffer in (module.running_mean, module.running_var, module.num_batches_tracked)
             if buffer is not None
         ]
+        info = runner.message_hub.runtime_info  # part of every checkpoint
         sharded = get_world_size() > 1 and not isinstance(runner.model, MMDistributedDataParallel)
         names = {id(parameter): name for name, parameter in runner.model.named_parameters()}
         for wrapper in _wrappers(runner.optim_wrapper):
@@ -77,7 +77,8 @@ class InvalidLossHook(Hook):
                 if sharded:
                     all_reduce(norm)
                 if torch.isfinite(norm):
-                    self._in_a_row = 0
+                    if info.get(IN_A_ROW):
+                        info[IN_A_ROW] = 0
                     return
                 self._gradient = _about(optimizer, names)
                 optimizer.zero_grad(set_to_none=True)  # a step without gradients is none
@@ -118,13 +119,14 @@ class InvalidLossHook(Hook):
                 )
 
     def _skip(self, runner: Runner, message: str) -> None:
-        self._in_a_row += 1
-        if self._in_a_row > self.max_skipped:
-            before = f'It is number {self._in_a_row} in a row. ' if self.max_skipped else ''
+        info = runner.message_hub.runtime_info
+        runner.message_hub.update_info(IN_A_ROW, in_a_row := info.get(IN_A_ROW, 0) + 1)
+        if in_a_row > self.max_skipped:
+            before = f'It is number {in_a_row} in a row. ' if self.max_skipped else ''
             raise InvalidLossError(f'{message}. {before}Nothing of this step is saved. {REMEDY}')
         for current, kept in self._statistics:
             current.copy_(kept)
-        number = runner.message_hub.runtime_info.get(SKIPPED, 0) + 1
+        number = info.get(SKIPPED, 0) + 1
         runner.message_hub.update_info(SKIPPED, number)
         runner.logger.warning(f'step skipped: {message}', extra={'to_console': number <= TOLD})
 
