@@ -157,6 +157,19 @@ def test_a_process_that_dies_or_hangs_is_named_with_its_image(kind, expected, co
     assert '--resume goes on' in str(raised.value)
 
 
+def test_a_process_that_dies_while_something_else_is_done(coco, tmp_path):
+    """PyTorch raises where the process that trains is at that moment; a writer of files, say, then raises as well."""
+
+    def fail():
+        try:
+            raise RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed. ')
+        finally:
+            raise RuntimeError('unexpected pos 64 vs 0')
+
+    with pytest.raises(LoadingError, match=r'^a process that loads data ended \(signal: Killed\); the system kills'):
+        runner(tmp_path, coco, Toy(fail)).train()
+
+
 def test_no_loader_waits_for_ever(coco, tmp_path):
     assert runner(tmp_path / 'a', coco, workers=1).train_dataloader.timeout == TIMEOUT
     assert runner(tmp_path / 'b', coco, workers=1, timeout=7).train_dataloader.timeout == 7

@@ -1,8 +1,11 @@
 """What ended a training that no check could foresee: what to do about it, and where the run goes on."""
 
+import multiprocessing
 import re
 import signal
 import threading
+from collections.abc import Collection, Iterator
+from multiprocessing import connection
 from pathlib import Path
 
 import torch
@@ -14,6 +17,8 @@ from vitdense.names import listed
 
 MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 ENDED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)')
+GRACE = 2
+"""Seconds that a process may take to end, once its connections are closed."""
 LATE = re.compile(r'DataLoader timed out after (\S+) seconds')
 
 
@@ -27,15 +32,23 @@ class LoadingError(RuntimeError):
 
 def explained(error: BaseException, runner: Runner) -> Exception | None:
     """What can be done about an ``error`` that ended the training; ``None`` where it says itself all that is known."""
+    _raise_no_more()
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and MEMORY.search(text)
     ):
         return OutOfMemory(f'{_out_of_memory(error, runner)}\n  {goes_on(runner)}')
-    if isinstance(error, RuntimeError) and (match := LATE.search(text) or ENDED.search(text)):
-        _raise_no_more()
-        return LoadingError(f'{_loading(match, text, runner)}\n  {goes_on(runner)}')
+    said = _loading(error, runner)
+    if said:
+        return LoadingError(f'{said}\n  {goes_on(runner)}')
     return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it: the end of a process raises one anywhere, and what it interrupts may raise more."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _raise_no_more() -> None:
@@ -70,23 +83,47 @@ def _out_of_memory(error: BaseException, runner: Runner) -> str:
     return '\n  '.join(lines)
 
 
-def _loading(match: re.Match, text: str, runner: Runner) -> str:
+def _loading(error: BaseException, runner: Runner) -> str:
+    """What a process that loads data did and where, empty where the error is of something else."""
+    images = _at_hand(runner)
+    for one in _chain(error):
+        if isinstance(one, ConnectionError | EOFError):  # while it handed over a batch
+            if gone := _gone(images):
+                return _ended(gone, '', images)
+        elif isinstance(one, RuntimeError) and (match := ENDED.search(str(one))):
+            reason = str(one).partition('signal: ')[2].partition('.')[0]
+            return _ended([int(number) for number in re.findall(r'\d+', match[1])], reason, images)
+        elif isinstance(one, RuntimeError) and (match := LATE.search(str(one))):
+            longest = sorted(images.values(), key=lambda one: -one[1])
+            at_hand = [f'{name} (for {seconds:.0f} s)' for name, seconds in longest]
+            where = f'; at hand: {listed(at_hand, 4)}' if at_hand else ''
+            return (
+                f'no batch within {match[1]} seconds: a process that loads data hangs{where}. A slow disk may need '
+                '--cfg-options train_dataloader.timeout=3600'
+            )
+    return ''
+
+
+def _at_hand(runner: Runner) -> dict[int, tuple[str, float]]:
+    """The image that each process is at, and for how many seconds."""
     loops = [loop for loop in (runner._train_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
     notes = {
         id(one.at_hand): one.at_hand for loop in loops for one in pipelines(loop.dataloader.dataset) if one.at_hand
     }
-    images = {process: image for at_hand in notes.values() for process, image in at_hand.images().items()}
-    if match.re is LATE:
-        longest = sorted(images.values(), key=lambda one: -one[1])
-        at_hand = [f'{name} (for {seconds:.0f} s)' for name, seconds in longest]
-        where = f'; at hand: {listed(at_hand, 4)}' if at_hand else ''
-        return (
-            f'no batch within {match[1]} seconds: a process that loads data hangs{where}. A slow disk may need '
-            '--cfg-options train_dataloader.timeout=3600'
-        )
-    ended = [int(number) for number in re.findall(r'\d+', match[1])]
-    name = next((images[number][0] for number in ended if number in images), None)
-    reason = text.partition('signal: ')[2].partition('.')[0]
+    return {process: image for at_hand in notes.values() for process, image in at_hand.images().items()}
+
+
+def _gone(processes: Collection[int]) -> list[int]:
+    """Those that have ended, or do so in a moment."""
+    children = {child.sentinel: child for child in multiprocessing.active_children() if child.pid in processes}
+    for sentinel in connection.wait(list(children), GRACE) if children else ():
+        children[sentinel].join()  # it closes its files some time before it is gone
+    alive = {child.pid for child in multiprocessing.active_children()}
+    return [number for number in processes if number not in alive]
+
+
+def _ended(processes: list[int], reason: str, images: dict[int, tuple[str, float]]) -> str:
     why = f' (signal: {reason})' if reason else ''
+    name = next((f' at {images[number][0]}' for number in processes if number in images), '')
     hint = '; the system kills the largest process when memory is short: fewer train_dataloader.num_workers need less'
-    return f'a process that loads data ended{why}' + (f' at {name}' if name else '') + hint * (reason in ('', 'Killed'))
+    return f'a process that loads data ended{why}{name}{hint * (reason in ("", "Killed"))}'
