@@ -115,9 +115,11 @@ def _at_hand(runner: Runner) -> dict[int, tuple[str, float]]:
 
 def _gone(processes: Collection[int]) -> list[int]:
     """Those that have ended, or do so in a moment."""
-    children = {child.sentinel: child for child in multiprocessing.active_children() if child.pid in processes}
-    for sentinel in connection.wait(list(children), GRACE) if children else ():
-        children[sentinel].join()  # it closes its files some time before it is gone
+    children = [child for child in multiprocessing.active_children() if child.pid in processes]
+    closed = connection.wait([child.sentinel for child in children], GRACE) if children else []
+    for child in children:
+        if child.sentinel in closed:
+            child.join()  # it closes its files some time before it is gone
     alive = {child.pid for child in multiprocessing.active_children()}
     return [number for number in processes if number not in alive]
 
