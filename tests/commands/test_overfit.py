@@ -84,7 +84,7 @@ def test_failing_says_what_to_look_at_and_leaves_an_earlier_run_alone(shapes, tm
     assert '- an image has' in text
     assert 'the number of queries (bbox_head.query_embed) is 2' in text
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['mine.txt']
-    assert (tmp_path / 'run2').is_dir()
+    assert (tmp_path / 'run_run2').is_dir()
 
 
 @pytest.mark.slow

@@ -85,6 +85,6 @@ def test_a_leaf_says_for_how_many_images_a_step_its_learning_rate_is(leaf):
     else:
         processes = {'coco': 64 if 'vitdet-' in leaf.name else 8}.get(leaf.stem.split('_')[-1], 1)
         assert base == images * processes
-    args = argparse.Namespace(amp=False, auto_scale_lr=True, seed=None, deterministic=False, log=[])
+    args = argparse.Namespace(amp=False, auto_scale_lr=True, seed=None, deterministic=False, log=[], save_every=None)
     set_options(cfg, args)
     assert cfg.auto_scale_lr.enable is True
