@@ -74,12 +74,6 @@ def test_options_of_train(options, trained, run):
     assert 'work dir: ' in run('train', f'{kind}.py', *options)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='it works there')
-def test_amp_without_a_gpu(run):
-    with pytest.raises(ValueError, match='--amp: mixed precision needs a GPU'):
-        run('train', 'detector.py', '--amp')
-
-
 def test_a_saved_config_is_tested_beside_its_run(trained, run):
     kind, folder = trained
     out = run('test', folder / f'{kind}.py', folder / 'last.pth')
