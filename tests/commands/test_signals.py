@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from vitdense import commands
-from vitdense.signals import Signals, interrupt
+from vitdense.signals import ENDING, Signals, interrupt
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def ended(monkeypatch, capfd):
     def run(what) -> tuple[int, str]:
         monkeypatch.setattr(commands, 'run', lambda command, args: what())
         monkeypatch.setattr(commands, 'parser_of', lambda *names: SimpleNamespace(parse_args=parse))
+        before = [signal.getsignal(number) for number in ENDING]
         with pytest.raises(SystemExit) as raised:
             commands.main('predict')
-        for number in (signal.SIGTERM, signal.SIGINT):
-            assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+        assert [signal.getsignal(number) for number in ENDING] == before
         return raised.value.code, capfd.readouterr().err
 
     def parse(arguments) -> SimpleNamespace:
