@@ -20,7 +20,7 @@ class Pretrained:
     was loaded, from whose layout, what was resized, what starts afresh, and what of the file was left out.
 
     Args:
-        checkpoint: a key of ``RELEASES``, a path, a URL, or ``hf-hub:OWNER/NAME``, see :func:`.fetch.fetch`.
+        checkpoint: a key of ``RELEASES``, a path, a URL, or ``hf-hub:OWNER/NAME``, see :func:`.fetch`.
         allow_partial: load what fits, whatever the file lacks or has too much of.
 
     Raises:

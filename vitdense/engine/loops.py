@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import mmengine.runner.loops as loops
+import mmengine.runner.loops as mmengine_loops
 import torch
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -93,12 +93,12 @@ def no_eager_iterator() -> Iterator[None]:
     That of mmengine 0.10.7 starts the workers and takes indices from the sampler when it is made, before the run knows
     where it is.
     """
-    made = loops._InfiniteDataloaderIterator
-    loops._InfiniteDataloaderIterator = lambda loader: None
+    made = mmengine_loops._InfiniteDataloaderIterator
+    mmengine_loops._InfiniteDataloaderIterator = lambda loader: None
     try:
         yield
     finally:
-        loops._InfiniteDataloaderIterator = made
+        mmengine_loops._InfiniteDataloaderIterator = made
 
 
 @LOOPS.register_module()
