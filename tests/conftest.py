@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,9 +17,21 @@ if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are given to the processes in the order of the collection, not those of many tests first."""
+    if hasattr(config.option, 'loadscopereorder'):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is left to the sweep is slow as well, so that ``-m "not slow"`` does without it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is left to the sweep is slow as well, so that ``-m "not slow"`` does without it.
+
+    Several processes begin with the files of many slow tests, so that none is left alone with such a file at the end.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker('slow'))
+    if hasattr(config, 'workerinput'):
+        items.sort(key=lambda item: -slow[item.path])
     for item in items:
         if item.get_closest_marker('sweep'):
             item.add_marker('slow')
