@@ -144,6 +144,35 @@ def test_a_row_of_skipped_steps_goes_on_over_a_resume(tmp_path):
         make(Runner, tmp_path, Toy(at=(1,)), dict(hooks, invalid_loss=InvalidLossHook(1)), **more).train()
 
 
+def in_float16(**settings):
+    return dict(type='vitdense.AmpOptimWrapper', dtype='float16', optimizer=dict(type='AdamW', lr=0.01), **settings)
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_a_scaler_may_look_for_its_scale(fused, tmp_path, capsys):
+    """It begins at 65536 and halves; what its first steps overflow by is no fault of the run."""
+    model = Toy(float('inf'), tuple(range(1, 9)), gradient=True)
+    wrapper = in_float16(clip_grad=dict(max_norm=1.0))
+    wrapper['optimizer']['fused'] = fused
+    runner = make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook()), optim_wrapper=wrapper)
+    runner.train()
+    assert runner.iter == STEPS and runner.optim_wrapper.loss_scaler.get_scale() == 2**16 / 2**8
+    assert [one['step'] for one in runner.optim_wrapper.optimizer.state_dict()['state'].values()] == [1] * 4
+    assert 'skipped' not in capsys.readouterr().out
+    norms, counts = runner.message_hub.log_scalars['train/grad_norm'].data
+    assert counts.tolist()[-STEPS:] == [0] * 8 + [1] and norms[-1] > 0
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_a_fixed_scale_skips_as_float32_does(fused, tmp_path):
+    model = Toy(float('inf'), tuple(range(2, STEPS + 1)), gradient=True)
+    wrapper = in_float16(loss_scale=8.0)
+    wrapper['optimizer']['fused'] = fused
+    runner = make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook(3)), optim_wrapper=wrapper)
+    with pytest.raises(InvalidLossError, match='^iteration 5: the gradient is not finite.* number 4 in a row'):
+        runner.train()
+
+
 def test_invalid_weights_are_not_saved(tmp_path):
     model = Toy()
 

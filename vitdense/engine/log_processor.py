@@ -5,6 +5,7 @@ import sys
 from datetime import timedelta
 from typing import cast
 
+import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.runner import LogProcessor as MMEngineLogProcessor
@@ -23,7 +24,8 @@ class LogProcessor(MMEngineLogProcessor):
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
         """Scalars and log line of a step, see ``mmengine.runner.LogProcessor``."""
-        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        with np.errstate(invalid='ignore'):  # the mean of a window whose steps were all skipped is NaN
+            tag, line = super().get_log_after_iter(runner, batch_idx, mode)
         if mode != 'train' or 'time' not in tag:
             return tag, line
         tag['images_per_second'] = batch_size(runner.train_dataloader) * get_world_size() / max(tag['time'], 1e-9)

@@ -22,6 +22,7 @@ REMEDY = (
     'Usual causes: a learning rate that is too high or has no warm-up, no gradient clipping, fp16 where bf16 is '
     'needed, or wrong boxes (tools/check.py CONFIG --check full).'
 )
+NOT_FINITE = 'the gradient is not finite'
 TOLD = 10
 """Skipped steps that get a line of their own on the console; the log file has them all."""
 SKIPPED, IN_A_ROW = 'skipped_steps', 'skipped_in_a_row'
@@ -73,6 +74,8 @@ class InvalidLossHook(Hook):
         for wrapper in _wrappers(runner.optim_wrapper):
 
             def guard(optimizer: Optimizer, *_: object, wrapper: OptimWrapper = wrapper) -> None:
+                if float(getattr(optimizer, 'found_inf', 0)):  # fused ones leave out themselves what their scaler found
+                    return
                 norm, self._stepped = _norm(wrapper), True
                 if sharded:
                     all_reduce(norm)
@@ -98,25 +101,30 @@ class InvalidLossHook(Hook):
         logs = {key: history[f'train/{key}'] for key in outputs or {} if f'train/{key}' in history}
         losses = {key: log.current() for key, log in logs.items()}
         wrong = not all(map(math.isfinite, losses.values()))
+        if not (wrong or self._gradient or self._stepped) and self._left_out(runner):
+            self._gradient = NOT_FINITE
         if wrong or self._gradient:
             names = runner.message_hub.runtime_info.pop(INVALID, None) or image_names(data_batch)
             self._skip(runner, _message(runner.iter + 1, losses, self._gradient, names))
-            for log in (*logs.values(), history.get('train/grad_norm')):
-                if log is not None and not math.isfinite(log.current()):
-                    _forget(log)
-        elif not self._stepped:
-            self._check_scale(runner)
+        for log in (*logs.values(), history.get('train/grad_norm')):
+            if log is not None and not math.isfinite(log.current()):
+                _forget(log)
         self._gradient, self._stepped = '', False
 
-    def _check_scale(self, runner: Runner) -> None:
-        """A scaler of losses skips what is not finite by itself, and halves the scale each time."""
+    def _left_out(self, runner: Runner) -> bool:
+        """Whether a scaler of losses left a step out that counts as skipped: not where it halves its scale for it."""
         for wrapper in _wrappers(runner.optim_wrapper):
             scaler = getattr(wrapper, 'loss_scaler', None)
-            if scaler is not None and scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
+            if scaler is None or not scaler.is_enabled() or not wrapper.should_update():
+                continue
+            if wrapper._scale_update_param is not None:
+                return True
+            if scaler.get_scale() < LEAST_SCALE:
                 raise InvalidLossError(
                     f'iteration {runner.iter + 1}: the scale of the losses fell to {scaler.get_scale():g}, since one '
                     f'gradient after the other is not finite. Nothing of this step is saved. {REMEDY}'
                 )
+        return False
 
     def _skip(self, runner: Runner, message: str) -> None:
         info = runner.message_hub.runtime_info
@@ -176,7 +184,7 @@ def _about(optimizer: Optimizer, names: Mapping[int, str]) -> str:
     if 0 < len(wrong) < len(parameters):
         first = names.get(id(wrong[0]), 'unknown')
         return f'{len(wrong)} of {len(parameters)} gradients are not finite, the first is that of {first}'
-    return 'the gradient is not finite'
+    return NOT_FINITE
 
 
 def _forget(log: HistoryBuffer) -> None:
