@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections import namedtuple
+from copy import deepcopy
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import TRANSFORMS, DefaultScope
 from support.scan import LOAD, CocoFolder, write_picture
 from torch import nn
+from torch._utils import ExceptionWrapper
 
 from vitdense.commands import train
-from vitdense.datasets.named_errors import leave_out
+from vitdense.commands.errors import is_for_users
+from vitdense.datasets.named_errors import TransformError, leave_out
 from vitdense.engine.failures import LoadingError, OutOfMemory
 from vitdense.engine.hooks import CheckpointHook, InvalidLossHook, RecentBatchesHook
 from vitdense.engine.runner import TIMEOUT, Runner
@@ -87,6 +90,9 @@ def runner(folder, coco, model=None, steps=(), workers=0, batch_size=2, **overri
             train_dataloader=loaders['train'],
             val_dataloader=loaders['val'],
             val_evaluator=[Seen()],
+            test_dataloader=deepcopy(loaders['val']),
+            test_evaluator=[Seen()],
+            test_cfg=dict(),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             val_cfg=dict(),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
@@ -155,6 +161,47 @@ def test_a_process_that_dies_or_hangs_is_named_with_its_image(kind, expected, co
     with pytest.raises(LoadingError, match=expected) as raised:
         one.train()
     assert '--resume goes on' in str(raised.value)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_an_error_in_a_process_that_loads_data_is_told_as_any_other(split, coco, tmp_path):
+    said = 'folder/4.jpg: Resize failed: error: TransformError\nof two lines'
+
+    def hand_over():
+        try:
+            raise TransformError(said)
+        except TransformError:  # as the other process does, and this one then
+            ExceptionWrapper(where='in DataLoader worker process 0').reraise()
+
+    one = runner(tmp_path, coco, Toy(hand_over))
+    one.model.calls = 2
+    with pytest.raises(TransformError) as raised:
+        getattr(one, split)()
+    assert str(raised.value) == said
+    assert is_for_users(raised.value)
+
+
+def test_an_evaluation_is_told_by_its_own_options(coco, tmp_path):
+    def gone():
+        raise RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed. ')
+
+    def full():
+        raise MemoryError
+
+    for fail, kind, said in (
+        (gone, LoadingError, r'fewer test_dataloader\.num_workers need less$'),
+        (full, OutOfMemory, r'of the test set: MemoryError\n.*\n  what takes less: --cfg-options test_dataloader\.batch_'),
+    ):
+        one = runner(tmp_path / kind.__name__, coco, Toy(fail))
+        one.model.calls = 2
+        with pytest.raises(kind, match=said) as raised:
+            one.test()
+        assert '--resume' not in str(raised.value)
+    one = runner(tmp_path / 'val', coco, Toy(full))
+    one.model.calls = -1  # three steps, then the validation
+    with pytest.raises(OutOfMemory, match=r'of the val set: MemoryError\n.*\n.*val_dataloader\.batch_size=1') as raised:
+        one.train()
+    assert str(raised.value).endswith('last.pth is there: --resume goes on from it')
 
 
 def test_a_process_that_dies_while_something_else_is_done(coco, tmp_path):

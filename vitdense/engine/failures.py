@@ -1,22 +1,25 @@
-"""What ended a training that no check could foresee: what to do about it, and where the run goes on."""
+"""What ended a run that no check could foresee: what to do about it, and where a training goes on."""
 
 import multiprocessing
 import re
 import signal
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 
 import torch
 from mmengine.runner import BaseLoop, Runner
 
-from vitdense.datasets.named_errors import pipelines
+from vitdense.datasets.named_errors import TransformError, pipelines
 from vitdense.engine.hooks.recent_batches import RecentBatchesHook
 from vitdense.names import listed
 
 MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 ENDED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)')
+OF_PROCESS = 'in DataLoader worker process'
+"""What PyTorch says of an error that another process has handed over, with the traceback from there."""
 GRACE = 2
 """Seconds that a process may take to end, once its connections are closed."""
 LATE = re.compile(r'DataLoader timed out after (\S+) seconds')
@@ -30,17 +33,34 @@ class LoadingError(RuntimeError):
     """A process that loads data ended or hangs."""
 
 
+@contextmanager
+def explaining(runner: Runner) -> Iterator[None]:
+    """Around a training or an evaluation.
+
+    Raises:
+        OutOfMemory, LoadingError, TransformError: with what to do about it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if failure := explained(error, runner):
+            raise failure from error
+        raise
+
+
 def explained(error: BaseException, runner: Runner) -> Exception | None:
-    """What can be done about an ``error`` that ended the training; ``None`` where it says itself all that is known."""
+    """What can be done about an ``error`` that ended a run; ``None`` where it says itself all that is known."""
     _raise_no_more()
     text = str(error)
+    if isinstance(error, TransformError) and OF_PROCESS in text:
+        return TransformError(text.rpartition(f'{TransformError.__name__}: ')[2].rstrip())
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and MEMORY.search(text)
     ):
-        return OutOfMemory(f'{_out_of_memory(error, runner)}\n  {goes_on(runner)}')
+        return OutOfMemory(_out_of_memory(error, runner) + goes_on(runner))
     said = _loading(error, runner)
     if said:
-        return LoadingError(f'{said}\n  {goes_on(runner)}')
+        return LoadingError(said + goes_on(runner))
     return None
 
 
@@ -58,15 +78,24 @@ def _raise_no_more() -> None:
 
 
 def goes_on(runner: Runner) -> str:
-    """Where a run that ended early goes on, as a sentence."""
+    """Where a training that ended early goes on, as a line after others; an evaluation alone begins again."""
+    if not isinstance(runner._train_loop, BaseLoop):
+        return ''
     last = Path(runner.work_dir, 'last.pth')
-    return f'{last} is there: --resume goes on from it' if last.is_file() else 'no checkpoint was saved so far'
+    return f'\n  {last} is there: --resume goes on from it' if last.is_file() else '\n  no checkpoint was saved so far'
+
+
+def _recent(runner: Runner) -> RecentBatchesHook:
+    """What the run was at; of a run without this hook, nothing is known."""
+    return next((hook for hook in runner.hooks if isinstance(hook, RecentBatchesHook)), RecentBatchesHook())
 
 
 def _out_of_memory(error: BaseException, runner: Runner) -> str:
-    batches = next((list(hook.batches) for hook in runner.hooks if isinstance(hook, RecentBatchesHook)), [])
+    recent = _recent(runner)
+    batches, split = list(recent.batches), recent.split
     said = str(error).strip().partition('\n')[0].partition('. GPU')[0] or type(error).__name__
-    lines = [f'out of memory in iteration {runner.iter + 1}: {said}']
+    place = f'iteration {runner.iter + 1}' if split == 'train' else f'an evaluation of the {split} set'
+    lines = [f'out of memory in {place}: {said}']
     if batches:
         about = f'the batch at hand is that of {batches[-1]}'
         largest = max(batches, key=lambda batch: batch.pixels)
@@ -74,39 +103,38 @@ def _out_of_memory(error: BaseException, runner: Runner) -> str:
             about += f'; the largest of the last {len(batches)} is that of {largest}'
         lines.append(about)
     size = batches[-1].size[0] if batches else 1
-    less = f'train_dataloader.batch_size={size // 2} ' if size > 1 else ''
-    accumulate = 'optim_wrapper.accumulative_counts=2 ' if less else ''
-    lines.append(
-        f'what takes less: --cfg-options {less}{accumulate}model.backbone.with_cp=True, --amp, smaller images in the '
-        'pipeline, a smaller backbone'
-    )
+    less = f'{split}_dataloader.batch_size={size // 2}' if size > 1 else ''
+    if split == 'train':
+        less += f'{" optim_wrapper.accumulative_counts=2" if less else ""} model.backbone.with_cp=True, --amp'
+    less = f'--cfg-options {less.strip()}, ' if less else ''
+    lines.append(f'what takes less: {less}smaller images in the pipeline, a smaller backbone')
     return '\n  '.join(lines)
 
 
 def _loading(error: BaseException, runner: Runner) -> str:
     """What a process that loads data did and where, empty where the error is of something else."""
-    images = _at_hand(runner)
+    images, split = _at_hand(runner), _recent(runner).split
     for one in _chain(error):
         if isinstance(one, ConnectionError | EOFError):  # while it handed over a batch
             if gone := _gone(images):
-                return _ended(gone, '', images)
+                return _ended(gone, '', images, split)
         elif isinstance(one, RuntimeError) and (match := ENDED.search(str(one))):
             reason = str(one).partition('signal: ')[2].partition('.')[0]
-            return _ended([int(number) for number in re.findall(r'\d+', match[1])], reason, images)
+            return _ended([int(number) for number in re.findall(r'\d+', match[1])], reason, images, split)
         elif isinstance(one, RuntimeError) and (match := LATE.search(str(one))):
             longest = sorted(images.values(), key=lambda one: -one[1])
             at_hand = [f'{name} (for {seconds:.0f} s)' for name, seconds in longest]
             where = f'; at hand: {listed(at_hand, 4)}' if at_hand else ''
             return (
                 f'no batch within {match[1]} seconds: a process that loads data hangs{where}. A slow disk may need '
-                '--cfg-options train_dataloader.timeout=3600'
+                f'--cfg-options {split}_dataloader.timeout=3600'
             )
     return ''
 
 
 def _at_hand(runner: Runner) -> dict[int, tuple[str, float]]:
     """The image that each process is at, and for how many seconds."""
-    loops = [loop for loop in (runner._train_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
+    loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
     notes = {
         id(one.at_hand): one.at_hand for loop in loops for one in pipelines(loop.dataloader.dataset) if one.at_hand
     }
@@ -124,8 +152,8 @@ def _gone(processes: Collection[int]) -> list[int]:
     return [number for number in processes if number not in alive]
 
 
-def _ended(processes: list[int], reason: str, images: dict[int, tuple[str, float]]) -> str:
+def _ended(processes: list[int], reason: str, images: dict[int, tuple[str, float]], split: str) -> str:
     why = f' (signal: {reason})' if reason else ''
     name = next((f' at {images[number][0]}' for number in processes if number in images), '')
-    hint = '; the system kills the largest process when memory is short: fewer train_dataloader.num_workers need less'
+    hint = f'; the system kills the largest process when memory is short: fewer {split}_dataloader.num_workers need less'
     return f'a process that loads data ended{why}{name}{hint * (reason in ("", "Killed"))}'

@@ -31,7 +31,7 @@ from vitdense.datasets.scan import SplitReport
 from vitdense.datasets.sharing import allow_many_files
 from vitdense.engine.changes import NewSettings, drop_optimizer, steps_done
 from vitdense.engine.compiling import compile_parts
-from vitdense.engine.failures import explained
+from vitdense.engine.failures import explaining
 from vitdense.engine.generations import check_resumable
 from vitdense.engine.global_batch import count_all_images, sync_norms_on_cpus
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook, StopHook
@@ -158,14 +158,11 @@ class Runner(MMEngineRunner):
         """Train as mmengine does.
 
         Raises:
-            OutOfMemory, LoadingError: with what to do about it.
+            OutOfMemory, LoadingError, TransformError: with what to do about it.
         """
         try:
-            return super().train()
-        except Exception as error:
-            if failure := explained(error, self):
-                raise failure from error
-            raise
+            with explaining(self):
+                return super().train()
         finally:
             self._close_bar()
             for hook in self.hooks:
@@ -173,8 +170,14 @@ class Runner(MMEngineRunner):
                     hook.release()
 
     def test(self) -> dict:
+        """Evaluate as mmengine does.
+
+        Raises:
+            OutOfMemory, LoadingError, TransformError: as in a training.
+        """
         try:
-            return super().test()
+            with explaining(self):
+                return super().test()
         finally:
             self._close_bar()
 

@@ -1,4 +1,4 @@
-"""What the last steps of a training were made of."""
+"""What the last steps of a run were made of."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from .invalid_loss import image_names
 
 
 class Batch(NamedTuple):
-    """A batch of a training.
+    """A batch of a training, validation or test.
 
     Attributes:
-        iteration: counted from 1.
+        iteration: counted from 1; in an evaluation from its begin.
         size: images and the largest channels, height and width among them, to which all are padded.
         objects: annotated objects of all images.
         images: their names.
@@ -46,15 +46,45 @@ class RecentBatchesHook(Hook):
 
     Args:
         most: number of batches.
+
+    Attributes:
+        batches: those of the training, or of the evaluation that is under way.
+        split: what they are of, 'train', 'val' or 'test'.
     """
 
     def __init__(self, most: int = 50) -> None:
-        self.batches: deque[Batch] = deque(maxlen=most)
+        self.of_split: dict[str, deque[Batch]] = {split: deque(maxlen=most) for split in ('train', 'val', 'test')}
+        self.split = 'train'
+
+    @property
+    def batches(self) -> deque[Batch]:
+        return self.of_split[self.split]
+
+    def _begin(self, split: str) -> None:
+        self.split = split
+        self.batches.clear()
+
+    def before_val(self, runner: Runner) -> None:
+        self._begin('val')
+
+    def after_val(self, runner: Runner) -> None:
+        self.split = 'train'
+
+    def before_test(self, runner: Runner) -> None:
+        self._begin('test')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self._note(runner.iter + 1, data_batch)
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self._note(batch_idx + 1, data_batch)
+
+    before_test_iter = before_val_iter
+
+    def _note(self, iteration: int, data_batch: dict | None) -> None:
         if isinstance(data_batch, Mapping):
             images = data_batch.get('inputs')
             shapes = [tuple(one.shape) for one in images if isinstance(one, Tensor)] if images is not None else []
             largest = tuple(map(max, zip(*shapes, strict=False)))
             found = [len(getattr(one, 'gt_instances', ())) for one in data_batch.get('data_samples') or ()]
-            self.batches.append(Batch(runner.iter + 1, (len(shapes), *largest), sum(found), image_names(data_batch)))
+            self.batches.append(Batch(iteration, (len(shapes), *largest), sum(found), image_names(data_batch)))
