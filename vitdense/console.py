@@ -70,9 +70,14 @@ class ConsoleHandler(logging.Handler):
             CONSOLE.print(text)
 
 
+TRACEBACKS = logging.Formatter()
+
+
 def written_out(record: logging.LogRecord) -> bool:
     """A filter that lets all pass, without signs that a terminal would obey: names in a message are those of files."""
     record.msg, record.args = visible(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = visible(TRACEBACKS.formatException(record.exc_info))
     return True
 
 

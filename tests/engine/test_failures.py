@@ -190,7 +190,11 @@ def test_an_evaluation_is_told_by_its_own_options(coco, tmp_path):
 
     for fail, kind, said in (
         (gone, LoadingError, r'fewer test_dataloader\.num_workers need less$'),
-        (full, OutOfMemory, r'of the test set: MemoryError\n.*\n  what takes less: --cfg-options test_dataloader\.batch_'),
+        (
+            full,
+            OutOfMemory,
+            r'of the test set: MemoryError\n.*\n  what takes less: --cfg-options test_dataloader\.batch_',
+        ),
     ):
         one = runner(tmp_path / kind.__name__, coco, Toy(fail))
         one.model.calls = 2

@@ -156,11 +156,13 @@ def test_a_scaler_may_look_for_its_scale(fused, tmp_path, capsys):
     wrapper['optimizer']['fused'] = fused
     runner = make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook()), optim_wrapper=wrapper)
     runner.train()
-    assert runner.iter == STEPS and runner.optim_wrapper.loss_scaler.get_scale() == 2**16 / 2**8
+    assert runner.iter == STEPS
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 2**16 / 2**8
     assert [one['step'] for one in runner.optim_wrapper.optimizer.state_dict()['state'].values()] == [1] * 4
     assert 'skipped' not in capsys.readouterr().out
     norms, counts = runner.message_hub.log_scalars['train/grad_norm'].data
-    assert counts.tolist()[-STEPS:] == [0] * 8 + [1] and norms[-1] > 0
+    assert counts.tolist()[-STEPS:] == [0] * 8 + [1]
+    assert norms[-1] > 0
 
 
 @pytest.mark.parametrize('fused', [False, True])
@@ -169,7 +171,7 @@ def test_a_fixed_scale_skips_as_float32_does(fused, tmp_path):
     wrapper = in_float16(loss_scale=8.0)
     wrapper['optimizer']['fused'] = fused
     runner = make(Runner, tmp_path, model, dict(invalid_loss=InvalidLossHook(3)), optim_wrapper=wrapper)
-    with pytest.raises(InvalidLossError, match='^iteration 5: the gradient is not finite.* number 4 in a row'):
+    with pytest.raises(InvalidLossError, match=r'^iteration 5: the gradient is not finite.* number 4 in a row'):
         runner.train()
 
 

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from vitdense.commands.arguments import parser_of
 from vitdense.commands.errors import tell
-from vitdense.console import CONSOLE, quiet_console, say, warn
+from vitdense.console import CONSOLE, quiet_console, say, to_log_file, warn
 from vitdense.untrusted.text import cell, visible
 
-NAME = 'cat\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202etac'
-SHOWN = 'cat\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\r\\u202etac'
+NAME = 'cat\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202etac\udce9'
+SHOWN = 'cat\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\r\\u202etac\\udce9'
 
 
 def test_signs_that_a_terminal_obeys_are_written_out():
@@ -45,10 +45,15 @@ def test_nothing_that_is_logged_has_them(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: logger)
     say(NAME)
     logger.warning('%s is lost', NAME)
+    try:
+        raise ValueError(NAME)
+    except ValueError as error:
+        to_log_file('ended', error)
     for handler in logger.handlers:
         handler.flush()
     text = (tmp_path / 'a.log').read_text()
-    assert text.count(SHOWN) == 2
+    assert text.count(SHOWN) == 3
+    assert 'Traceback (most recent call last):\n' in text
     assert '\x1b' not in text
     assert capsys.readouterr().out.count(SHOWN) == 2
 

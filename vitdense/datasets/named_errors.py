@@ -52,10 +52,14 @@ class NamedCompose(Compose):
             name = type(transform).__name__
             try:
                 data = transform(data)
+                if name.startswith('Load'):
+                    _check_map(data)
             except Exception as error:
                 if image is None or isinstance(error, TransformError):
                     raise
-                said = f'{image}: {name} failed: {type(error).__name__}: {error}'
+                path = data.get('seg_map_path') if name == 'LoadAnnotations' else None
+                of_map = f' (map {path})' if path and str(path) not in str(error) else ''
+                said = f'{image}: {name} failed{of_map}: {type(error).__name__}: {error}'
                 if self.lenient and name.startswith('Load'):
                     warn(f'left out: {said}')
                     return LeftOut() if self.test_mode else None
@@ -63,6 +67,18 @@ class NamedCompose(Compose):
             if data is None:
                 return None
         return data
+
+
+def _check_map(data: Any) -> None:
+    """Look whether a map that was just loaded covers its image: no scan opens all, and files change.
+
+    Raises:
+        ValueError: it does not.
+    """
+    found, expected = (data.get(key) for key in ('gt_seg_map', 'ori_shape')) if isinstance(data, dict) else (None, None)
+    if found is not None and expected is not None and found.shape != tuple(expected[:2]):
+        size = ' x '.join(map(str, found.shape))
+        raise ValueError(f'the map has {size} values (height, width), the image {expected[0]} x {expected[1]} pixels')
 
 
 def pipelines(dataset: Any) -> list[NamedCompose]:

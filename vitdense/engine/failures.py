@@ -155,5 +155,7 @@ def _gone(processes: Collection[int]) -> list[int]:
 def _ended(processes: list[int], reason: str, images: dict[int, tuple[str, float]], split: str) -> str:
     why = f' (signal: {reason})' if reason else ''
     name = next((f' at {images[number][0]}' for number in processes if number in images), '')
-    hint = f'; the system kills the largest process when memory is short: fewer {split}_dataloader.num_workers need less'
+    hint = (
+        f'; the system kills the largest process when memory is short: fewer {split}_dataloader.num_workers need less'
+    )
     return f'a process that loads data ended{why}{name}{hint * (reason in ("", "Killed"))}'

@@ -1,5 +1,6 @@
 """Lists of names of semantic maps, and maps that lie among the images."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -125,3 +126,17 @@ def test_a_folder_of_maps_in_that_of_the_images(seg):
     assert kinds(reports[0]) == {AMONG: 6}
     drop_findings(cfg, reports, seg.root.parent / 'clean')
     assert names(cfg.train_dataloader.dataset) == ['0', '1', '2', '3', '4']
+
+
+def test_names_that_are_no_utf_8(seg):
+    """Images and maps are found by them; only a list cannot name them."""
+    for path in (seg.image(1), seg.map(1)):
+        os.rename(path, os.fsencode(path.parent) + b'/caf\xe9' + path.suffix.encode())
+    cfg = seg.config()
+    reports = scan_data(cfg, ('train',), 'full')
+    assert (reports[0].images, reports[0].findings) == (5, [])
+    assert 'caf\udce9' in names(cfg.train_dataloader.dataset)
+    seg.image(2).write_bytes(b'')
+    reports = scan_data(cfg, ('train',), 'full')
+    with pytest.raises(ValueError, match='--lenient: caf\udce9 has bytes that are no UTF-8'):
+        drop_findings(cfg, reports, seg.root.parent / 'clean')

@@ -189,7 +189,18 @@ def _use_classes(content: dict, classes: Sequence[str]) -> None:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file at once or not at all."""
+    """Write a file at once or not at all.
+
+    Raises:
+        ValueError: a name in it has bytes that are no UTF-8, as which mmseg and mmdet read lists.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        line = text[: error.start].rpartition('\n')[2] + text[error.start :].partition('\n')[0]
+        raise ValueError(
+            f'--lenient: {line} has bytes that are no UTF-8, so no list can name it; rename the file, or leave it out'
+        ) from None
     with replacing(path) as part:
-        part.write_text(text, encoding='utf-8')
+        part.write_bytes(content)
     return path

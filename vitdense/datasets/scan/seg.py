@@ -37,7 +37,8 @@ def read(leaf: Leaf) -> bytes:
         raise
     except Exception as error:  # data sets of mmseg assert and raise all kinds of things
         raise FileFault(f'{leaf.type} cannot list its images: {type(error).__name__}: {error}') from None
-    return '\n'.join(f'{info.get("img_path")}\t{info.get("seg_map_path")}' for info in leaf.dataset.data_list).encode()
+    lines = (f'{info.get("img_path")}\t{info.get("seg_map_path")}' for info in leaf.dataset.data_list)
+    return '\n'.join(lines).encode('utf-8', 'surrogatepass')  # bytes of names that are no UTF-8
 
 
 def count(leaf: Leaf, report: SplitReport, content: bytes) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from vitdense.evaluation import EvaluationReport
 from vitdense.files import replacing
 from vitdense.registry import HOOKS
-from vitdense.untrusted.text import cell
+from vitdense.untrusted.text import cell, visible
 from vitdense.visualization.plots import draw_confusion_matrix, draw_per_class, draw_pr_curves
 
 from .output import Harmless, Occasional
@@ -99,7 +99,7 @@ def write_per_class(path: Path, report: EvaluationReport) -> None:
         table = csv.writer(file)
         table.writerow(['class', *report.columns])
         for name, row in report.per_class.items():
-            table.writerow([cell(name), *(_number(value, '.6g') for value in row.values())])
+            table.writerow([visible(cell(name)), *(_number(value, '.6g') for value in row.values())])
 
 
 def per_class_table(report: EvaluationReport, suffix: str = '', most: int = 20) -> Table:
