@@ -1,12 +1,16 @@
 """The console of a real terminal."""
 
+import logging
 import os
 import pty
 import subprocess
 import sys
 
 import pytest
+from mmengine.logging import MMLogger
 from support import ROOT
+
+from vitdense.console import quiet_console
 
 SCRIPT = """
 import time
@@ -82,3 +86,16 @@ def test_what_reads_the_console_may_end():
     writer.stdout.close()
     assert writer.stderr.read() == 'done'
     assert writer.wait() == 0
+
+
+def test_a_log_file_that_cannot_be_written_is_told_once(tmp_path, capsys):
+    logger = MMLogger.get_instance(f'full {tmp_path}', log_file=str(tmp_path / 'a.log'))
+    quiet_console(logger)
+    [handler] = [one for one in logger.handlers if isinstance(one, logging.FileHandler)]
+    handler.stream = open('/dev/full', 'w')  # noqa: SIM115
+    for _ in range(3):
+        logger.info('a step')
+    handler.stream = None
+    out, err = capsys.readouterr()
+    assert out.count('a.log lacks what follows: [Errno 28] No space left on device') == 1
+    assert (out.count('\n'), err) == (1, '')

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -127,6 +127,18 @@ class SayHandler(logging.Handler):
         say(record.getMessage())
 
 
+def telling_once(handler: logging.FileHandler) -> Callable[[logging.LogRecord], None]:
+    """What a handler does about records that it cannot write: a line for the first of them, nothing for the others."""
+    told: list[str] = []
+
+    def tell(record: logging.LogRecord) -> None:
+        if not told:
+            told.append(str(sys.exc_info()[1]))
+            CONSOLE.print(f'warning: {handler.baseFilename} lacks what follows: {told[0]}', style='yellow')
+
+    return tell
+
+
 def quiet_console(logger: MMLogger) -> None:
     """Put a :class:`ConsoleHandler` in the place of mmengine's, which writes all to stdout."""
     operators = logging.getLogger('vitdense')
@@ -137,6 +149,8 @@ def quiet_console(logger: MMLogger) -> None:
             ours = ConsoleHandler(handler.level)
             ours.filters = handler.filters
             logger.handlers[i] = ours
+        elif isinstance(handler, logging.FileHandler):
+            handler.handleError = telling_once(handler)  # type: ignore[method-assign]
     logger.addFilter(written_out)
     LOGGERS.append(logger)
     while EARLY:

@@ -63,6 +63,9 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     Args:
         path: the file.
         durable: wait until the disk has it, so that a loss of power leaves the old file or the new one.
+
+    Raises:
+        OSError: the disk does not take it; one line about ``path``, whatever a library makes of that.
     """
     part = part_of(path)
     try:
@@ -73,6 +76,10 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
             os.replace(part, path)
             if durable:
                 sync(path.parent)
+    except Exception as error:
+        if number := of_the_disk(error, path):
+            raise OSError(number, f'{REASONS[number]}: {path} was not written{_free(path)}') from error
+        raise
     finally:
         with suppress(OSError):  # a disk that fails; what went wrong is told by the error before
             part.unlink(missing_ok=True)
@@ -103,6 +110,33 @@ REASONS = {
 }
 
 
+OF_PYTORCH = ('PytorchStreamWriter', 'unexpected pos')
+"""What its writer of archives says of a disk that does not take them, without a number."""
+
+
+def of_the_disk(error: BaseException, path: Path) -> int:
+    """The number of the system's error behind one that came up while ``path`` was written; 0 for another kind."""
+    one: BaseException | None = error
+    while one is not None:
+        number = one.errno if isinstance(one, OSError) else None
+        if match := re.search(r'\(os error (\d+)\)', str(one)):  # of libraries in Rust
+            number = int(match[1])
+        if number in REASONS:
+            return number
+        one = one.__cause__ or one.__context__
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in OF_PYTORCH):
+        with suppress(OSError):
+            return errno.ENOSPC if shutil.disk_usage(path.parent).free < 2**20 else 0
+    return 0
+
+
+def _free(path: Path) -> str:
+    """How much the disk of a file would take, for the end of a sentence."""
+    with suppress(OSError):
+        return f', {shutil.disk_usage(path.parent).free / 2**20:.0f} MB are free'
+    return ''
+
+
 @contextmanager
 def telling_losses(path: Path) -> Iterator[None]:
     """Around the writing of a checkpoint: an error of the system says what is lost, and what is not.
@@ -114,11 +148,8 @@ def telling_losses(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = REASONS.get(error.errno or 0, error.strerror or str(error))
-        free = ''
-        with suppress(OSError):
-            free = f', {shutil.disk_usage(path.parent).free / 2**20:.0f} MB are free'
         raise OSError(
             error.errno,
-            f'{reason}: checkpoint {path} was not saved{free}. Earlier checkpoints are untouched; once that is mended, '
-            '--resume goes on',
+            f'{reason}: checkpoint {path} was not saved{_free(path)}. Earlier checkpoints are untouched; once that is '
+            'mended, --resume goes on',
         ) from error

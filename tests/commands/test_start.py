@@ -1,5 +1,6 @@
 """How the tools answer: before PyTorch is imported where that is possible, and how their errors end them."""
 
+import errno
 import os
 import re
 import signal
@@ -147,6 +148,10 @@ def refused_by_the_system() -> None:
     Path('/nowhere/at/all').read_text()
 
 
+def refused_by_the_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def wrong_type_in_vitdense() -> None:
     listed(None, 3)
 
@@ -163,7 +168,12 @@ def raised_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ('call', 'kind'),
-    [(raised_by_vitdense, RunError), (raised_for_a_registry, KeyError), (refused_by_the_system, FileNotFoundError)],
+    [
+        (raised_by_vitdense, RunError),
+        (raised_for_a_registry, KeyError),
+        (refused_by_the_system, FileNotFoundError),
+        (refused_by_the_disk, OSError),
+    ],
 )
 def test_errors_for_users_have_a_line_and_code_2(call, kind, monkeypatch, capsys):
     text = ends_with(call, 2, monkeypatch, capsys)

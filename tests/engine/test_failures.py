@@ -1,5 +1,6 @@
 """What ends a training in its midst is explained: memory, processes that load data, images that became unreadable."""
 
+import errno
 import multiprocessing
 import os
 import re
@@ -179,6 +180,16 @@ def test_an_error_in_a_process_that_loads_data_is_told_as_any_other(split, coco,
         getattr(one, split)()
     assert str(raised.value) == said
     assert is_for_users(raised.value)
+
+
+def test_a_full_disk_anywhere_says_where_the_run_goes_on(coco, tmp_path):
+    """What vitdense writes says more by itself; this is of the files of mmengine and of others."""
+
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=rf'disk full: a file in {tmp_path} was not written\n.*goes on from it$'):
+        runner(tmp_path, coco, Toy(fail)).train()
 
 
 def test_an_evaluation_is_told_by_its_own_options(coco, tmp_path):

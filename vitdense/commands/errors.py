@@ -6,6 +6,7 @@ import re
 import sys
 import time
 
+from vitdense.files import REASONS
 from vitdense.untrusted.text import visible
 
 GRACE, GRACE_TOGETHER = 30, 5
@@ -22,10 +23,10 @@ def is_for_users(error: BaseException) -> bool:
     """Is the message meant for users?
 
     It is where a ``raise`` in vitdense ended the call, be it on purpose of a check or of a class that was given what it
-    does not take; and where the system refused a file, which its error names. What goes wrong by itself, in vitdense or
-    in any other package, is a bug.
+    does not take; and where the system refused a file, which its error names, or the disk failed. What goes wrong by
+    itself, in vitdense or in any other package, is a bug.
     """
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and (error.filename or error.errno in REASONS):
         return True
     if isinstance(error, BUGS) or error.__traceback__ is None:
         return False

@@ -1,6 +1,7 @@
 """What ended a run that no check could foresee: what to do about it, and where a training goes on."""
 
 import multiprocessing
+import os
 import re
 import signal
 import threading
@@ -14,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from vitdense.datasets.named_errors import TransformError, pipelines
 from vitdense.engine.hooks.recent_batches import RecentBatchesHook
+from vitdense.files import REASONS
 from vitdense.names import listed
 
 MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
@@ -38,7 +40,7 @@ def explaining(runner: Runner) -> Iterator[None]:
     """Around a training or an evaluation.
 
     Raises:
-        OutOfMemory, LoadingError, TransformError: with what to do about it.
+        OutOfMemory, LoadingError, TransformError, OSError: with what to do about it.
     """
     try:
         yield
@@ -54,6 +56,9 @@ def explained(error: BaseException, runner: Runner) -> Exception | None:
     text = str(error)
     if isinstance(error, TransformError) and OF_PROCESS in text:
         return TransformError(text.rpartition(f'{TransformError.__name__}: ')[2].rstrip())
+    if isinstance(error, OSError) and error.errno in REASONS and error.strerror == os.strerror(error.errno):
+        where = error.filename or f'a file in {runner.work_dir}'
+        return OSError(error.errno, f'{REASONS[error.errno]}: {where} was not written{goes_on(runner)}')
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and MEMORY.search(text)
     ):

@@ -102,8 +102,12 @@ class RunFolder:
 
     def _begun(self, wanted: Path, config: str) -> 'RunFolder':
         content = dict(config=config, folder=wanted.name, run=uuid.uuid4().hex)
-        with replacing(self.path / ABOUT) as part:
-            part.write_text(json.dumps(content) + '\n', encoding='utf-8')
+        try:
+            with replacing(self.path / ABOUT) as part:
+                part.write_text(json.dumps(content) + '\n', encoding='utf-8')
+        except OSError:
+            self.leave(failed=True)
+            raise
         return self
 
     def leave(self, failed: bool = False) -> None:
