@@ -202,6 +202,14 @@ def test_descriptions_that_describe_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_that_are_damaged(weights, tmp_path):
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / 'm.safetensors').write_bytes(content)
+    with pytest.raises(ValueError, match=r'm\.safetensors is damaged: its content is not that of its check sum'):
+        vitdense.load(tmp_path / 'm.safetensors', device='cpu')
+
+
 def test_weights_say_what_they_are(weights, model, tmp_path):
     facts = facts_in(weights)
     assert facts['names'] == list(model.names)

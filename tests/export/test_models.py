@@ -18,6 +18,7 @@ from support.trained import work_dir
 import vitdense
 from vitdense import commands
 from vitdense.commands import export, parser_of
+from vitdense.export import seal
 from vitdense.export.graphs import graph_of
 from vitdense.export.onnx import to_onnx
 from vitdense.export.proof import compare
@@ -61,6 +62,7 @@ def both(request, home) -> tuple:
     model = changed(folder, changes) if changes else vitdense.load(folder, device='cpu')
     path = folder / f'{request.param}.onnx'
     to_onnx(model, path)
+    assert seal.MARK + b'0' * 10 not in path.read_bytes()
     return model, vitdense.load(path)
 
 

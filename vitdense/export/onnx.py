@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from vitdense.files import replacing
 from vitdense.predict.model import Model
 
-from . import deformable, nms, roi_align, soft_nms
+from . import deformable, nms, roi_align, seal, soft_nms
 from .exported import KEY
 from .graphs import graph_of
 from .half import in_half
@@ -61,8 +61,9 @@ def to_onnx(model: Model, path: Path, half: bool = False) -> None:
         else:
             program = record_graph(graph)
             content = translate(in_half(program) if half else program, graph.inputs, graph.outputs)
-        content.metadata_props[KEY] = facts
+        content.metadata_props |= {KEY: facts, seal.KEY: seal.OPEN}
         onnx_ir.save(content, part)
+        seal.close(part)
 
 
 def translate(

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdense.untrusted.files import check_regular
-
+from . import seal
 from .exported import KEY, ExportedModel
 
 Provider = str | tuple[str, dict[str, Any]]
@@ -30,7 +29,7 @@ class OnnxModel(ExportedModel):
 
         Raises:
             ImportError: onnxruntime is not installed.
-            ValueError: it is no ONNX file, or not one of vitdense; or the device cannot be used.
+            ValueError: it is no ONNX file, not one of vitdense, or damaged; or the device cannot be used.
         """
         try:
             import onnxruntime
@@ -43,7 +42,7 @@ class OnnxModel(ExportedModel):
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = int(os.environ.get('OMP_NUM_THREADS') or 0)  # as PyTorch; 0 means all cores
         settings.add_session_config_entry('session.force_spinning_stop', '1')  # its threads wait without computing
-        check_regular(path)
+        seal.check(path)
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=providers)
         except Exception as error:  # onnxruntime has its own classes

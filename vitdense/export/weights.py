@@ -19,10 +19,10 @@ from vitdense.config.settle import PACKAGES, settle
 from vitdense.config.swap.measure import without_weights
 from vitdense.files import replacing
 from vitdense.predict.model import Model
-from vitdense.untrusted.files import check_regular
 from vitdense.untrusted.values import UnboundedError, check_values
 from vitdense.version import __version__
 
+from . import seal
 from .exported import KEY, not_understood
 from .half import weights_in_half
 
@@ -40,9 +40,11 @@ def to_weights(model: Model, path: Path, half: bool = False) -> None:
         version=__version__, task=model.task, names=model.names, palette=model.palette, config=described(model.cfg)
     )
     state = weights_in_half(model.network) if half else model.network.state_dict()
+    about = {KEY: json.dumps(facts), seal.KEY: seal.OPEN}
     with replacing(path) as part:
         # safetensors takes no two names of one memory
-        save_file({name: value.contiguous().clone() for name, value in state.items()}, part, {KEY: json.dumps(facts)})
+        save_file({name: value.contiguous().clone() for name, value in state.items()}, part, about)
+        seal.close(part)
 
 
 def described(cfg: Config) -> dict[str, Any]:
@@ -76,9 +78,9 @@ def facts_in(path: str | os.PathLike) -> dict[str, Any] | None:
     """What a file of safetensors says about its model; None of one that is not of ``vitdense export``.
 
     Raises:
-        ValueError: it is no file of safetensors, or what it says cannot be read.
+        ValueError: it is no file of safetensors, is damaged, or what it says cannot be read.
     """
-    check_regular(path)
+    seal.check(path)
     try:
         with safe_open(path, 'pt') as file:
             text = (file.metadata() or {}).get(KEY)
