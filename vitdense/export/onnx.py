@@ -61,7 +61,7 @@ def to_onnx(model: Model, path: Path, half: bool = False) -> None:
         else:
             program = record_graph(graph)
             content = translate(in_half(program) if half else program, graph.inputs, graph.outputs)
-        content.metadata_props |= {KEY: facts, seal.KEY: seal.OPEN}
+        content.metadata_props.update({KEY: facts, seal.KEY: seal.OPEN})
         onnx_ir.save(content, part)
         seal.close(part)
 
