@@ -194,6 +194,23 @@ def test_pickles_of_data_run_no_code():
     assert 'holds more than' in refusal(lambda: mmengine.load('a.pkl'))
 
 
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (pickle.dumps([Harm(Path('harm'))]), 'needs posix.mkdir'),
+        (b'', 'is no pickle of data, or is damaged: EOFError'),
+        (pickle.dumps(dict(a=1))[:-3], 'is no pickle of data, or is damaged: '),
+        (b'no pickle', 'is no pickle of data, or is damaged: '),
+    ],
+)
+def test_a_pickle_is_named_with_what_is_wrong(content, message, tmp_path):
+    (tmp_path / 'a.pkl').write_bytes(content)
+    with pytest.raises(UntrustedError, match=rf'/a\.pkl {message}'):
+        mmengine.load(str(tmp_path / 'a.pkl'))
+    with pytest.raises(UntrustedError, match=f'^a pickle {message}'):
+        mmengine.load(io.BytesIO(content), file_format='pkl')
+
+
 def test_the_hierarchy_of_open_images_is_a_table(home):
     from mmdet.datasets import OpenImagesChallengeDataset
 

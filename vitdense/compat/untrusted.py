@@ -34,6 +34,9 @@ _from_checkpoint: ContextVar[bool] = ContextVar('_from_checkpoint', default=Fals
 _is_data: ContextVar[bool] = ContextVar('_is_data', default=False)
 """Whether a file in Python is such a text."""
 
+_last_read: ContextVar[str] = ContextVar('_last_read', default='')
+"""The file that mmengine has read last, whose bytes it then hands to what knows the format."""
+
 
 def install() -> None:
     """Guard the doors, now or when their modules are imported. Idempotent."""
@@ -66,7 +69,10 @@ def _plain_yaml(module: Any) -> None:
 
 def _plain_pickles(module: Any) -> None:
     def load_from_fileobj(self: Any, file: Any, **kwargs: Any) -> Any:
-        return _plain_pickle(file.read(), getattr(file, 'name', 'a pickle'))
+        read = _last_read.get()
+        _last_read.set('')
+        given = read if read.endswith(('.pkl', '.pickle')) else 'a pickle'
+        return _plain_pickle(file.read(), getattr(file, 'name', given))
 
     _replace(module.PickleHandler, 'load_from_fileobj', lambda load: load_from_fileobj)
 
@@ -81,12 +87,15 @@ def _plain_pickle(content: bytes, name: str) -> Any:
             f'{name} needs {error}, and to load it could run any code that is in the file; expected arrays, tensors, '
             'texts, numbers, lists and dicts'
         ) from None
+    except Exception as error:  # whatever Python makes of a damaged one
+        raise UntrustedError(f'{name} is no pickle of data, or is damaged: {type(error).__name__}: {error}') from error
 
 
 def _regular_files(module: Any) -> None:
     def change(read: Callable) -> Callable:
         def read_regular(self: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
             check_regular(filepath)
+            _last_read.set(str(filepath))
             return read(self, filepath, *args, **kwargs)
 
         return read_regular
