@@ -150,7 +150,7 @@ def quiet_console(logger: MMLogger) -> None:
             ours.filters = handler.filters
             logger.handlers[i] = ours
         elif isinstance(handler, logging.FileHandler):
-            handler.handleError = telling_once(handler)  # type: ignore[method-assign]
+            handler.handleError = telling_once(handler)  # type: ignore[assignment, method-assign]
     logger.addFilter(written_out)
     LOGGERS.append(logger)
     while EARLY:

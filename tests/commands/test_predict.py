@@ -121,6 +121,20 @@ def test_a_second_start_goes_on(predict, home, capsys):
     assert (out / 'predictions.json').read_text() == (whole / 'predictions.json').read_text()
 
 
+def test_what_an_earlier_start_noted_may_be_damaged(predict, home, capsys):
+    out = predict(home / 'data/images')
+    note = out / 'progress_0.jsonl'
+    whole = note.read_bytes()
+    for damage, left in ((b'\xff\xfe\x00\n', 4), (b'[' * 100_000 + b'\n', 4), (b'[1]\n5\n{}\n{"path": 1}\n', 4)):
+        note.write_bytes(whole.replace(b'\n', b'\n' + damage, 1))
+        predict(home / 'data/images')
+        assert f'4 sources in predictions, {left} of them by an earlier start' in capsys.readouterr().out
+    note.unlink()
+    os.mkfifo(note)
+    with pytest.raises(OSError, match=r'progress_0\.jsonl is a pipe, expected a regular file'):
+        predict(home / 'data/images')
+
+
 def test_nothing_is_overwritten(predict, home, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/notes.txt').write_text('mine')

@@ -16,6 +16,8 @@ from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from support.scan import LOAD, CocoFolder, write_picture
 from torch import nn
 from torch._utils import ExceptionWrapper
@@ -23,7 +25,7 @@ from torch._utils import ExceptionWrapper
 from vitdense.commands import train
 from vitdense.commands.errors import is_for_users
 from vitdense.datasets.named_errors import TransformError, leave_out
-from vitdense.engine.failures import LoadingError, OutOfMemory
+from vitdense.engine.failures import LabelError, LoadingError, OutOfMemory
 from vitdense.engine.hooks import CheckpointHook, InvalidLossHook, RecentBatchesHook
 from vitdense.engine.runner import TIMEOUT, Runner
 
@@ -190,6 +192,32 @@ def test_a_full_disk_anywhere_says_where_the_run_goes_on(coco, tmp_path):
 
     with pytest.raises(OSError, match=rf'disk full: a file in {tmp_path} was not written\n.*goes on from it$'):
         runner(tmp_path, coco, Toy(fail)).train()
+
+
+@pytest.mark.parametrize('said', ['Target 9 is out of bounds.', 'CUDA error: device-side assert triggered'])
+def test_labels_without_a_class_are_named_with_their_map(said, coco, tmp_path):
+    def fail():
+        raise IndexError(said)
+
+    one = runner(tmp_path, coco, Toy(fail))
+    [hook] = [hook for hook in one.hooks if isinstance(hook, RecentBatchesHook)]
+    labels = [torch.tensor([0, 1, 255]), torch.tensor([1, 9, 3])]  # the data set has three classes
+    note = hook._note
+
+    def with_maps(*args):
+        note(*args)
+        hook.samples = [
+            SegDataSample(gt_sem_seg=PixelData(data=one[None, None]), metainfo=dict(seg_map_path=f'maps/{i}.png'))
+            for i, one in enumerate(labels)
+        ]
+
+    hook._note = with_maps
+    with pytest.raises(LabelError, match=r'^iteration 3: maps/1\.png has the labels 3, 9, expected 0 to 2 or 255') as e:
+        one.train()
+    assert is_for_users(e.value)
+    labels.pop()
+    with pytest.raises(IndexError, match=said):
+        runner(tmp_path / said[:6], coco, Toy(fail)).train()
 
 
 def test_an_evaluation_is_told_by_its_own_options(coco, tmp_path):

@@ -172,10 +172,15 @@ def test_runs_of_the_former_naming_go_on(tmp_path):
     assert RunFolder.latest(str(tmp_path / 'exp'), 'exp', 'exp').path == tmp_path / 'exp_run2'
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"folder": 3}', 'x'])
+@pytest.mark.parametrize('content', [b'', b'[]', b'{"folder": 3}', b'x', b'\xff', b'[' * 100_000, 'pipe', '/dev/zero'])
 def test_a_damaged_description_is_none(content, tmp_path):
     run(tmp_path / 'exp', 'exp')
-    (tmp_path / 'exp' / ABOUT).write_text(content)
+    path = tmp_path / 'exp' / ABOUT
+    path.unlink(missing_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        os.mkfifo(path) if content == 'pipe' else path.symlink_to(content)
     assert RunFolder.latest(str(tmp_path / 'exp'), 'exp', 'exp').about == {}
 
 

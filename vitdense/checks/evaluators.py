@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 from vitdense.config.datasets import positions
 from vitdense.config.tree import places
 from vitdense.registry import bare_type
+from vitdense.untrusted.files import read_regular
 
 from .rules import Case, rule
 from .run import Run, Split
@@ -194,7 +195,7 @@ class AnnotationFile:
     def read(cls, path: Path) -> 'AnnotationFile | None':
         """The content of a file; ``None`` if it is no such file."""
         try:
-            data = json.loads(path.read_bytes())
+            data = json.loads(read_regular(path))
             images = {image['id']: _file_name(image) for image in data['images']}
             names = {category['id']: category['name'] for category in data.get('categories') or ()}
             objects: Objects = defaultdict(Counter)
@@ -202,7 +203,14 @@ class AnnotationFile:
                 for one in ann.get('segments_info') or [ann]:
                     box = tuple(round(side, 1) for side in one.get('bbox') or ())
                     objects[ann['image_id']][names.get(one['category_id']), box, bool(one.get('iscrowd'))] += 1
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the scan and the metric say what it lacks
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # the scan and the metric say what it lacks
             return None
         return cls(images, objects)
 

@@ -14,6 +14,7 @@ import torch
 from mmengine.runner import BaseLoop, Runner
 
 from vitdense.datasets.named_errors import TransformError, pipelines
+from vitdense.datasets.scan.maps import IGNORED
 from vitdense.engine.hooks.recent_batches import RecentBatchesHook
 from vitdense.files import REASONS
 from vitdense.names import listed
@@ -22,6 +23,8 @@ MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory
 ENDED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)')
 OF_PROCESS = 'in DataLoader worker process'
 """What PyTorch says of an error that another process has handed over, with the traceback from there."""
+LABEL = re.compile(r'Target -?\d+ is out of bounds|device-side assert')
+"""What PyTorch says of a label without a class, on CPUs and GPUs."""
 GRACE = 2
 """Seconds that a process may take to end, once its connections are closed."""
 LATE = re.compile(r'DataLoader timed out after (\S+) seconds')
@@ -35,12 +38,16 @@ class LoadingError(RuntimeError):
     """A process that loads data ended or hangs."""
 
 
+class LabelError(ValueError):
+    """A semantic map has labels without a class."""
+
+
 @contextmanager
 def explaining(runner: Runner) -> Iterator[None]:
     """Around a training or an evaluation.
 
     Raises:
-        OutOfMemory, LoadingError, TransformError, OSError: with what to do about it.
+        OutOfMemory, LoadingError, TransformError, LabelError, OSError: with what to do about it.
     """
     try:
         yield
@@ -66,7 +73,25 @@ def explained(error: BaseException, runner: Runner) -> Exception | None:
     said = _loading(error, runner)
     if said:
         return LoadingError(said + goes_on(runner))
+    if LABEL.search(text) and (found := _no_classes(runner)):
+        return LabelError(found + goes_on(runner))
     return None
+
+
+def _no_classes(runner: Runner) -> str:
+    """The map of the batch at hand that has labels without a class, and which; empty if there is none."""
+    dataset = runner.train_dataloader.dataset
+    number = len((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    for sample in _recent(runner).samples if number else ():
+        if 'gt_sem_seg' in sample:
+            labels = sample.gt_sem_seg.data.unique().tolist()
+            if wrong := [label for label in labels if not 0 <= label < number and label != IGNORED]:
+                path = sample.metainfo.get('seg_map_path') or sample.metainfo.get('img_path')
+                return (
+                    f'iteration {runner.iter + 1}: {path} has the labels {listed(wrong, 8)}, expected 0 to {number - 1}'
+                    f' or {IGNORED}, which is none; tools/check.py CONFIG --check full looks at all maps'
+                )
+    return ''
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vitdense.files import replacing
+from vitdense.untrusted.files import MOST_LABELS, read_regular
 
 LOCK, ABOUT = 'run.lock', 'run.json'
 
@@ -165,8 +166,8 @@ def named(path: str) -> Path:
 def about(folder: Path) -> dict[str, str]:
     """What the run in a folder has said about itself; nothing where it is none, or of an earlier version."""
     try:
-        content = json.loads((folder / ABOUT).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+        content = json.loads(read_regular(folder / ABOUT, MOST_LABELS))
+    except (OSError, ValueError, RecursionError):
         return {}
     return {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vitdense.files import part_of, replacing
+from vitdense.untrusted.files import read_regular
 
 from . import label_studio
 from .results import IGNORED, RGB, Result, category_ids
@@ -62,6 +63,7 @@ class Outputs:
 
         Raises:
             FileExistsError: the folder holds something else, or results of other settings.
+            OSError: what was noted cannot be read, or is no regular file.
         """
         self.folder, self.pictures = folder, pictures
         self.settings = json.loads(json.dumps(settings))
@@ -79,12 +81,13 @@ class Outputs:
             raise FileExistsError(f'--out {self.folder} holds other files; --overwrite removes them')
         entries = []
         for file in files:
-            head, *lines = file.read_text(encoding='utf-8').splitlines() or ['null']
+            head, *lines = read_regular(file).decode(errors='replace').splitlines() or ['null']
             if _parsed(head) not in (None, self.settings):
                 raise FileExistsError(
                     f'--out {self.folder} holds predictions of other settings; --overwrite removes them'
                 )
-            entries += [entry for entry in map(_parsed, lines) if entry]
+            found = map(_parsed, lines)
+            entries += [one for one in found if isinstance(one, dict) and {'path', 'results'} <= one.keys()]
         return entries
 
     def draw(self, result: Result) -> Drawn:
@@ -276,5 +279,5 @@ def _parsed(line: str) -> Any:
     """What a line says; ``None`` of the last one of a start that was killed while it wrote."""
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from vitdense.files import cache_folder, replacing
+from vitdense.untrusted.files import read_regular
 
 from .report import SplitReport
 
@@ -33,10 +34,10 @@ def stamp(path: str) -> list[int]:
 def load(key: str) -> SplitReport | None:
     """The report of an earlier scan, if what it rests on has not changed since."""
     try:
-        content = json.loads((cache_folder('scan') / f'{key}.json').read_text())
+        content = json.loads(read_regular(cache_folder('scan') / f'{key}.json'))
         report = SplitReport.from_json(content['report'])
         same = all(stamp(path) == then for path, then in content['stamps'].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     report.cached = True
     return report if same else None

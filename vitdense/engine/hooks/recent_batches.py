@@ -1,7 +1,7 @@
 """What the last steps of a run were made of."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,15 +50,22 @@ class RecentBatchesHook(Hook):
     Attributes:
         batches: those of the training, or of the evaluation that is under way.
         split: what they are of, 'train', 'val' or 'test'.
+        samples: data samples of the batch at hand, which the loop holds as well.
     """
 
     def __init__(self, most: int = 50) -> None:
         self.of_split: dict[str, deque[Batch]] = {split: deque(maxlen=most) for split in ('train', 'val', 'test')}
         self.split = 'train'
+        self.samples: Sequence = ()
 
     @property
     def batches(self) -> deque[Batch]:
         return self.of_split[self.split]
+
+    def after_train_iter(self, *args: object, **kwargs: object) -> None:
+        self.samples = ()
+
+    after_val_iter = after_test_iter = after_train_iter
 
     def _begin(self, split: str) -> None:
         self.split = split
@@ -83,8 +90,9 @@ class RecentBatchesHook(Hook):
 
     def _note(self, iteration: int, data_batch: dict | None) -> None:
         if isinstance(data_batch, Mapping):
+            self.samples = data_batch.get('data_samples') or ()
             images = data_batch.get('inputs')
             shapes = [tuple(one.shape) for one in images if isinstance(one, Tensor)] if images is not None else []
             largest = tuple(map(max, zip(*shapes, strict=False)))
-            found = [len(getattr(one, 'gt_instances', ())) for one in data_batch.get('data_samples') or ()]
+            found = [len(getattr(one, 'gt_instances', ())) for one in self.samples]
             self.batches.append(Batch(iteration, (len(shapes), *largest), sum(found), image_names(data_batch)))
