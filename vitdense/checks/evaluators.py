@@ -203,14 +203,8 @@ class AnnotationFile:
                 for one in ann.get('segments_info') or [ann]:
                     box = tuple(round(side, 1) for side in one.get('bbox') or ())
                     objects[ann['image_id']][names.get(one['category_id']), box, bool(one.get('iscrowd'))] += 1
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):  # the scan and the metric say what it lacks
+        # the scan and the metric say what it lacks
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return cls(images, objects)
 
