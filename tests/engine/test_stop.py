@@ -312,4 +312,4 @@ def test_the_command_of_several_processes(monkeypatch, tmp_path):
     for name, value in dict(TORCHELASTIC_RUN_ID='x', LOCAL_WORLD_SIZE='2', WORLD_SIZE='2').items():
         monkeypatch.setenv(name, value)
     command = stop.command_to_resume(Path('/runs/last.pth'))
-    assert command == "torchrun --nproc-per-node=2 train.py 'my config.py' --resume /runs/last.pth"
+    assert command == "torchrun --standalone --nproc-per-node=2 train.py 'my config.py' --resume /runs/last.pth"
