@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from vitdense.compat.noise import is_news
+from vitdense.streams import discard
 from vitdense.untrusted.text import visible
 
 WIDTH = 160
@@ -46,8 +47,7 @@ class Screen(Console):
 
     def on_broken_pipe(self) -> None:
         """Go on without a console, where what it was piped to has ended; the log file has all that follows."""
-        with open(os.devnull, 'w') as nothing:
-            os.dup2(nothing.fileno(), 1)
+        discard(1)
 
 
 if isinstance(sys.stdout, io.TextIOWrapper):

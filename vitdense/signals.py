@@ -1,7 +1,8 @@
-"""What Ctrl-C and SIGTERM do to a command: they end it clean, and without a traceback.
+"""What Ctrl-C, SIGTERM and the end of its terminal do to a command: they end it clean, and without a traceback.
 
 Nothing here needs PyTorch. While a training goes on, the first signal asks it to end after its step; see
-:class:`vitdense.engine.hooks.StopHook`. The second one ends the process at once, whatever it does.
+:class:`vitdense.engine.hooks.StopHook`. The second one ends the process at once, whatever it does; but SIGHUP asks only
+once, because nobody repeats it: a shell hands it on, and the terminal sends it as well when the shell is gone.
 """
 
 import multiprocessing
@@ -14,7 +15,10 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, 'SIGHUP', None)
+"""What a terminal that is closed sends; Windows has none."""
+
+ENDING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number)
 
 ASKING = (*ENDING, *(getattr(signal, name) for name in ('SIGUSR1',) if hasattr(signal, name)))
 """What asks a training to end; ``sbatch --signal=USR1@300`` sends the last one before the time is over."""
@@ -41,6 +45,8 @@ class Stopped(SystemExit):
 class Signals:
     """Receives signals while it is entered; in other threads than the main one it does nothing.
 
+    SIGHUP stays ignored where it is, as after ``nohup``.
+
     Attributes:
         number: the first signal that came, ``None`` before.
     """
@@ -48,13 +54,16 @@ class Signals:
     def __init__(self, action: Callable[[int], None], numbers: tuple[int, ...] = ENDING) -> None:
         self.action, self.numbers = action, numbers
         self.number: int | None = None
-        self._when = 0.0
+        self._when: float | None = None
         self._process = os.getpid()
         self._before: dict[int, Callable[[int, FrameType | None], None] | int | None] = {}
 
     def __enter__(self) -> 'Signals':
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in self.numbers}
+            ignored = HANGUP if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else None
+            self._before = {
+                number: signal.signal(number, self._receive) for number in self.numbers if number != ignored
+            }
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -71,14 +80,15 @@ class Signals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # of a child that was forked
             os._exit(exit_code(number))
-        now = time.monotonic()
-        if self.number is not None:
-            if now - self._when >= REPEAT:
+        if number != HANGUP:
+            now = time.monotonic()
+            if self._when is not None and now - self._when >= REPEAT:
                 end(number)
-            return
-        self.number, self._when = number, now
-        RECEIVED.append(number)
-        self.action(number)
+            self._when = self._when or now
+        if self.number is None:
+            self.number = number
+            RECEIVED.append(number)
+            self.action(number)
 
 
 def exit_code(number: int) -> int:

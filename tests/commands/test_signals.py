@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitdense import commands
+from vitdense import commands, signals
 from vitdense.signals import ENDING, Signals, interrupt
 
 
@@ -20,6 +20,7 @@ def ended(monkeypatch, capfd):
     def run(what) -> tuple[int, str]:
         monkeypatch.setattr(commands, 'run', lambda command, args: what())
         monkeypatch.setattr(commands, 'parser_of', lambda *names: SimpleNamespace(parse_args=parse))
+        monkeypatch.setattr(signals, 'HANGUP', None)  # the tests may run under nohup
         before = [signal.getsignal(number) for number in ENDING]
         with pytest.raises(SystemExit) as raised:
             commands.main('predict')
@@ -39,7 +40,11 @@ def kill(number: int) -> None:
 
 @pytest.mark.parametrize(
     ('number', 'code', 'said'),
-    [(signal.SIGTERM, 143, 'ended by SIGTERM\n'), (signal.SIGINT, 130, 'interrupted\n')],
+    [
+        (signal.SIGTERM, 143, 'ended by SIGTERM\n'),
+        (signal.SIGINT, 130, 'interrupted\n'),
+        (signal.SIGHUP, 129, 'ended by SIGHUP\n'),
+    ],
 )
 def test_a_command_ends(number, code, said, ended, tmp_path):
     def work():

@@ -66,6 +66,7 @@ def test_help_needs_no_torch(command, tmp_path):
         (['train', CONFIG, '--backbone', 'pvt_smal'], r"unknown --backbone 'pvt_smal': did you mean 'pvt_small'\?"),
         (['overfit', CONFIG, '--backbone', 'swin'], r"unknown --backbone 'swin': did you mean 'swin_"),
         (['train', CONFIG, '--resume', 'wrong.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
+        (['train', CONFIG, '--resume', '.'], r"no checkpoint file '\.'; checkpoints in \.: right\.pth"),
         (['test', CONFIG, 'wrong.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
         (['convert', 'wrong.pth', 'b.pth'], r"no checkpoint file 'wrong\.pth'; checkpoints in \.: right\.pth"),
         (['compare', 'a', 'b'], r'a is not the work dir of a run: it has no results\.csv'),

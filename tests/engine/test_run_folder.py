@@ -97,6 +97,16 @@ def test_the_folder_of_the_process_is_no_folder_of_a_run(path, tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ['below']
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    """PyTorch would write checkpoints there, and could not read them."""
+    above = tmp_path / os.fsdecode(b'a\xffb')
+    for name in (above, above / 'run'):
+        for begin in (RunFolder.fresh, RunFolder.latest):
+            with pytest.raises(ValueError, match=r'a\\xffb.*is not in UTF-8'):
+                begin(str(name))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_folder_of_the_process_and_that_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'here').mkdir()

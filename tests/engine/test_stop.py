@@ -1,9 +1,11 @@
 """Signals while a training goes on: its step is finished, ``last.pth`` is written, and nothing goes on after that."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,8 @@ from support.line import Toy, make, validation
 from support.stopping import Kill
 from torch.utils.data import DataLoader
 
-from vitdense import signals
-from vitdense.engine.hooks import CheckpointHook, StopHook, stop
+from vitdense import signals, streams
+from vitdense.engine.hooks import CheckpointHook, ProgressHook, StopHook, stop
 from vitdense.engine.runner import Runner
 from vitdense.engine.workers import shield_workers
 from vitdense.signals import Stopped
@@ -41,7 +43,18 @@ def point(path: Path) -> tuple[int, int]:
     return content['meta']['epoch'], content['meta']['iter']
 
 
-@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.fixture(autouse=True)
+def _a_terminal():
+    """Where the tests run under nohup, SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
+)
 def test_in_the_middle_of_an_epoch(number, code, tmp_path, capfd):
     assert stopped(tmp_path, Kill(4, number)) == code
     assert point(tmp_path / 'last.pth') == (1, 4)
@@ -170,6 +183,75 @@ def test_the_second_signal_ends_it_at_once():
     assert (result.returncode, result.stdout, result.stderr) == (130, 'goes on\n', 'interrupted\n')
 
 
+def test_the_end_of_the_terminal_comes_several_times_and_asks_once(monkeypatch):
+    """The shell hands it on, then the terminal sends it; SIGTERM at the end of the session is the first of its kind."""
+    clock, got = [0.0], []
+    monkeypatch.setattr(signals.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(signals, 'end', lambda number: got.append(('end', number)))
+    received = signals.Signals(got.append, signals.ASKING)
+    received.__enter__()
+    try:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            clock[0] += 1
+            os.kill(os.getpid(), number)
+        assert (received.number, got) == (signal.SIGHUP, [signal.SIGHUP])
+        clock[0] += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert got == [signal.SIGHUP, ('end', signal.SIGTERM)]
+    finally:
+        received.release()
+
+
+class Ready(Hook):
+    """Shows at a step that it is there, and waits for the end of the terminal."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == 3:
+            print('ready', flush=True)
+            while not signals.RECEIVED:
+                time.sleep(0.01)
+
+
+def train_in_a_terminal(folder: Path) -> int:
+    sys.stdout = sys.__stdout__ = os.fdopen(1, 'w', closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, 'w', closefd=False)
+    streams.outlast()
+    signals.RECEIVED.clear()
+    kept = dict(checkpoint=CheckpointHook(), stop=StopHook(), progress=ProgressHook())
+    try:
+        make(Runner, folder, Toy(), kept, custom_hooks=[Ready()]).train()
+    except Stopped as stopped:
+        print('nobody reads this')
+        sys.stdout.flush()
+        return stopped.code
+    return 0
+
+
+def test_a_training_whose_terminal_is_closed(tmp_path):
+    child, terminal = pty.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = train_in_a_terminal(tmp_path)
+        finally:
+            os._exit(code)
+    shown = b''
+    while b'ready' not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert point(tmp_path / 'last.pth') == (1, 4)
+    [log] = tmp_path.glob('*/*.log')
+    assert 'stopped by SIGHUP at iter 4/9; go on with' in log.read_text()
+
+
+def test_the_end_of_the_terminal_is_ignored_after_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.Signals(signals.interrupt, signals.ASKING):
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
 def test_a_child_that_was_forked_ends_by_itself():
     ready, begin = os.pipe()
     with signals.Signals(lambda number: None) as received:
@@ -230,4 +312,4 @@ def test_the_command_of_several_processes(monkeypatch, tmp_path):
     for name, value in dict(TORCHELASTIC_RUN_ID='x', LOCAL_WORLD_SIZE='2', WORLD_SIZE='2').items():
         monkeypatch.setenv(name, value)
     command = stop.command_to_resume(Path('/runs/last.pth'))
-    assert command == "torchrun --nproc-per-node=2 train.py 'my config.py' --resume /runs/last.pth"
+    assert command == "torchrun --standalone --nproc-per-node=2 train.py 'my config.py' --resume /runs/last.pth"

@@ -15,6 +15,7 @@ from vitdense.commands.arguments import COMMANDS, overview, parser_of
 from vitdense.compat import requirements
 from vitdense.names import unknown
 from vitdense.signals import RECEIVED, Signals, end, ended, exit_code, interrupt, write
+from vitdense.streams import outlast
 from vitdense.version import __version__
 
 
@@ -35,9 +36,10 @@ def main(command: str, arguments: Sequence[str] | None = None, program: str | No
     """Run a ``command`` as ``tools/`` does, by default with the arguments of this process, and exit.
 
     The code is that of the command, or 0; 2 after an error that is for users, which is told without a traceback; 130
-    after Ctrl-C, 143 after SIGTERM; and 1 after anything else, with its traceback unless another process of the run is
-    gone.
+    after Ctrl-C, 143 after SIGTERM, 129 after the end of the terminal; and 1 after anything else, with its traceback
+    unless another process of the run is gone.
     """
+    outlast()
     args = parser_of(command, program).parse_args(arguments)
     RECEIVED.clear()
     try:

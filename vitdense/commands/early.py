@@ -61,7 +61,8 @@ def check_checkpoint(name: str) -> None:
     """
     path = Path(name).expanduser()
     if not REMOTE.match(name) and not path.is_file():
-        raise FileNotFoundError(f'no checkpoint file {name!r}{checkpoints_in(path.parent, path.name)}')
+        there = checkpoints_in(*((path, 'last.pth') if path.is_dir() else (path.parent, path.name)))
+        raise FileNotFoundError(f'no checkpoint file {name!r}{there}')
 
 
 def read_early(args: argparse.Namespace) -> Config:

@@ -1,6 +1,7 @@
 """A run that goes on with other settings than it began with, because somebody accepts that."""
 
 import copy
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,12 @@ from typing import Any
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from vitdense.engine.hooks.resume import VALIDATED
 from vitdense.engine.log_processor import batch_size
+from vitdense.engine.loops import DATA_PASS
+
+PROGRESS = ('best', 'num_bad_epochs', 'cooldown_counter', 'last_step', '_global_step')
+"""What a schedule that looks at metrics has found out so far."""
 
 
 class NewSettings:
@@ -18,18 +24,28 @@ class NewSettings:
     """
 
     def __init__(self, runner: Runner) -> None:
-        self.groups = [[_settings(group) for group in one.param_groups] for one in wrappers(runner)]
+        self.groups = [[_settings(group) for group in one.param_groups] for one in wrappers(runner).values()]
         self.schedules = [copy.deepcopy(one.state_dict()) for one in _schedulers(runner)]
 
     def apply(self, runner: Runner) -> None:
-        """Put them in the place of those of the checkpoint; the schedules go to where the run is."""
-        for one, groups in zip(wrappers(runner), self.groups, strict=True):
+        """Put them in the place of those of the checkpoint; the schedules go to where the run is.
+
+        A rate that a schedule has reduced because of the metrics stays reduced by the same factor.
+        """
+        optimizers = list(wrappers(runner).values())
+        before = [[_settings(group) for group in one.param_groups] for one in optimizers]
+        for one, groups in zip(optimizers, self.groups, strict=True):
             for group, settings in zip(one.param_groups, groups, strict=True):
                 group.update(settings)
-        schedulers = [one for one in _schedulers(runner) if not getattr(one, 'need_val_args', False)]
+        schedulers, by_metrics = [], []
         for one, state in zip(_schedulers(runner), self.schedules, strict=True):
-            if one in schedulers:
-                one.load_state_dict(copy.deepcopy(state))
+            found, looks = one.state_dict(), getattr(one, 'need_val_args', False)
+            one.load_state_dict(copy.deepcopy(state))
+            if not looks:
+                schedulers.append(one)
+            elif found != state and found['monitor'] == state['monitor']:
+                one.load_state_dict({key: found[key] for key in PROGRESS})
+                by_metrics.append(one)
         by_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         steps = 0 if by_iterations else len(runner.train_dataloader)
         with warnings.catch_warnings():
@@ -42,19 +58,75 @@ class NewSettings:
                     for one in schedulers:
                         if one.by_epoch:
                             one.step()
+        for name in {one.param_name for one in by_metrics} if before != self.groups else ():
+            for one, groups in zip(optimizers, before, strict=True):
+                for group, old in zip(one.param_groups, groups, strict=True):
+                    _reduce(group, old, name)
+
+
+def _reduce(group: dict[str, Any], before: Mapping[str, Any], name: str) -> None:
+    """Reduce a value of a parameter group by the factor of what it was ``before``, from that of the same schedules."""
+    first, first_before = (one.get(f'initial_{name}') for one in (group, before))
+    if first and first_before and group[name]:
+        group[name] *= min(1.0, before[name] / first_before / (group[name] / first))
 
 
 def drop_optimizer(runner: Runner, checkpoint: dict, changes: Mapping[str, list[str]]) -> bool:
     """Remove the state of the optimizer from ``checkpoint`` where it is one of another kind, or of other groups."""
-    ours = [[len(group['params']) for group in one.optimizer.param_groups] for one in wrappers(runner)]
+    ours = {
+        name: [len(group['params']) for group in one.optimizer.param_groups] for name, one in wrappers(runner).items()
+    }
     states = checkpoint['optimizer']
-    states = [states] if 'param_groups' in states else list(states.values())
-    theirs = [[len(group['params']) for group in state['param_groups']] for state in states]
-    other = any(line.startswith('optim_wrapper.optimizer.type:') for line in changes.get('optimizer', ()))
+    states = {'': states} if 'param_groups' in states else states
+    theirs = {
+        name: [len(group['params']) for group in state['param_groups']]
+        for name, state in states.items()
+        if isinstance(state, Mapping) and 'param_groups' in state
+    }
+    other = any(re.match(r'optim_wrapper\.(\w+\.)?optimizer\.type:', line) for line in changes.get('optimizer', ()))
     if other or ours != theirs:
         del checkpoint['optimizer']
         return True
     return False
+
+
+def fit_schedules(runner: Runner, checkpoint: dict) -> None:
+    """Give ``checkpoint`` a state for each schedule of this run: that of its first one of the same kind, else none."""
+    theirs = checkpoint.get('param_schedulers') or []
+
+    def fitted(name: str, schedules: list[Any]) -> list[dict[str, Any]]:
+        named = theirs.get(name, []) if isinstance(theirs, dict) else theirs
+        left, states = list(named), []
+        for state in (one.state_dict() for one in schedules):
+            place = next((i for i, other in enumerate(left) if other.keys() == state.keys()), None)
+            states.append(state if place is None else left.pop(place))
+        return states
+
+    ours = runner.param_schedulers
+    checkpoint['param_schedulers'] = (
+        {name: fitted(name, one) for name, one in ours.items()} if isinstance(ours, dict) else fitted('', ours or [])
+    )
+
+
+def training_weights(checkpoint: dict) -> None:
+    """Put the weights that were trained in the place of their average, where no hook of this run averages them."""
+    average, weights = checkpoint.pop('ema_state_dict'), checkpoint['state_dict']
+    weights.update({key.removeprefix('module.'): value for key, value in average.items() if key.startswith('module.')})
+
+
+def recount(runner: Runner, before: Mapping[str, Mapping[str, Any]]) -> None:
+    """Count the iterations of a run of epochs in steps of its present batch, data and processes.
+
+    Args:
+        runner: at the epoch and iteration of a checkpoint, whose message hub it has.
+        before: what the run was trained with till then.
+    """
+    hub, loop, steps = runner.message_hub, runner.train_loop, len(runner.train_dataloader)
+    found, done = loop.iter, steps_done(runner, before)
+    if hub.get_info(VALIDATED) == found:
+        hub.update_info(VALIDATED, done)
+    loop._iter = done
+    hub.update_info(DATA_PASS, dict(number=loop.epoch, first_iter=loop.epoch * steps))
 
 
 def steps_done(runner: Runner, before: Mapping[str, Mapping[str, Any]]) -> int:
@@ -72,10 +144,10 @@ def steps_done(runner: Runner, before: Mapping[str, Mapping[str, Any]]) -> int:
     return runner.epoch * steps + min(seen // present, steps - 1)
 
 
-def wrappers(runner: Runner) -> list[OptimWrapper]:
-    """The wrappers of all optimizers."""
+def wrappers(runner: Runner) -> dict[str, OptimWrapper]:
+    """The wrappers of all optimizers, by their names; a single one has none."""
     wrapper = runner.optim_wrapper
-    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
 
 
 def _schedulers(runner: Runner) -> list[Any]:

@@ -20,6 +20,9 @@ UNLIKE = {
 }
 """Keys that do not count: a resumed run loads its weights, and data may have moved."""
 
+OF_TRAINING = ('EMAHook', 'MeanTeacherHook', 'PipelineSwitchHook', 'YOLOXModeSwitchHook')
+"""Ends of the names of hooks that change weights, their average or the data."""
+
 HINTS = {
     'schedule': 'a longer schedule is another one: its learning rates of the steps so far are not those that were',
     'batch': 'steps and learning rate are those of the batch before',
@@ -58,7 +61,15 @@ def recipe_of(cfg: Config, processes: int, images: int | None = None) -> Recipe:
         'schedule': _flat(cfg.get('train_cfg') or {}, 'train_cfg')
         | _flat({'param_scheduler': cfg.get('param_scheduler') or []}, ''),
         'data': data,
+        'hooks': _flat({'hooks': hooks_of_training(cfg)}, ''),
     }
+
+
+def hooks_of_training(cfg: Config) -> dict[str, Any]:
+    """Hooks in ``cfg`` that have a part in what is learned, by their names."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    found = [hook for hook in hooks if isinstance(hook, dict) and bare_type(hook).endswith(OF_TRAINING)]
+    return {bare_type(hook): hook for hook in found}
 
 
 def differences(before: object, now: Recipe) -> dict[str, list[str]]:

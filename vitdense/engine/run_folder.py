@@ -158,8 +158,17 @@ class RunFolder:
 
 
 def named(path: str) -> Path:
-    """The folder that ``path`` stands for, which has a name; ``~`` is that of the user."""
+    """The folder that ``path`` stands for, which has a name; ``~`` is that of the user.
+
+    Raises:
+        ValueError: PyTorch and the log cannot write this name, because it is no text.
+    """
     folder = Path(path).expanduser()
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(folder).decode(errors='backslashreplace')
+        raise ValueError(f"work dir '{shown}': its name, or that of a folder above it, is not in UTF-8") from None
     return folder if folder.name not in ('', '..') else folder.resolve()
 
 

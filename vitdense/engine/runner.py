@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -29,14 +30,14 @@ from vitdense.datasets.draws import place_draws
 from vitdense.datasets.named_errors import pipelines
 from vitdense.datasets.scan import SplitReport
 from vitdense.datasets.sharing import allow_many_files
-from vitdense.engine.changes import NewSettings, drop_optimizer, steps_done
+from vitdense.engine.changes import NewSettings, drop_optimizer, fit_schedules, recount, training_weights
 from vitdense.engine.compiling import compile_parts
 from vitdense.engine.failures import explaining
 from vitdense.engine.generations import check_resumable
 from vitdense.engine.global_batch import count_all_images, sync_norms_on_cpus
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook, StopHook
 from vitdense.engine.log_processor import position
-from vitdense.engine.loops import DATA_PASS, resumable
+from vitdense.engine.loops import resumable
 from vitdense.engine.processes import wrapper_on_cpus
 from vitdense.engine.rank_states import RankState, gather_rank_states
 from vitdense.engine.recipe import Recipe, differences, recipe_of, refusal
@@ -64,6 +65,7 @@ class Runner(MMEngineRunner):
         accept_changes: whether it may go on from a checkpoint of other settings.
         changes: which ones are others, see :func:`~vitdense.engine.recipe.differences`.
         resumed_recipe: the settings of the checkpoint that it goes on from.
+        resumed_iter: how many iterations that checkpoint has; with another batch they are others here.
         rank_states: what each process has for itself, for the checkpoint that is being saved.
     """
 
@@ -72,6 +74,7 @@ class Runner(MMEngineRunner):
         self.accept_changes = False
         self.changes: dict[str, list[str]] = {}
         self.resumed_recipe: Mapping[str, Mapping[str, Any]] = {}
+        self.resumed_iter = 0
         self.rank_states: list[RankState] = []
         call = signature(MMEngineRunner).bind(*args, **kwargs)
         given = call.arguments
@@ -206,6 +209,8 @@ class Runner(MMEngineRunner):
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if self._resume:
             self._compare(path, checkpoint)
+            if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in self.hooks):
+                training_weights(checkpoint)
         elif isinstance(self._test_loop, BaseLoop):
             self._compare_classes(path, checkpoint.get('meta', {}))
         checkpoint.get('meta', {}).pop('config', None)  # resuming would run it as Python
@@ -224,11 +229,10 @@ class Runner(MMEngineRunner):
         settings = NewSettings(self)
         super().resume(*args, **kwargs)
         before, loop = self.resumed_recipe, self.train_loop
+        self.resumed_iter = loop.iter
         by_iterations = isinstance(loop, IterBasedTrainLoop)
         if not by_iterations and not {'batch', 'data'}.isdisjoint(self.changes):
-            loop._iter = steps_done(self, before)
-            place = dict(number=loop.epoch, first_iter=loop.epoch * len(loop.dataloader))
-            self.message_hub.update_info(DATA_PASS, place)
+            recount(self, before)
         if not {'batch', 'optimizer', 'learning rate', 'schedule', 'data'}.isdisjoint(self.changes):
             settings.apply(self)
         if loop.iter >= loop.max_iters if by_iterations else loop.epoch >= loop.max_epochs:
@@ -253,6 +257,8 @@ class Runner(MMEngineRunner):
             raise ValueError(refusal(path, self.changes))
         if self.changes:
             self.logger.warning('\n'.join(refusal(path, self.changes).split('\n')[:-1]))
+        if self.changes:
+            fit_schedules(self, checkpoint)
         if self.changes and drop_optimizer(self, checkpoint, self.changes):
             self.logger.warning(
                 '--resume: the optimizer is another one, and begins without the moments of the one before'

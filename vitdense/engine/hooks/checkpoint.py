@@ -166,7 +166,9 @@ class CheckpointHook(MMEngineCheckpointHook):
                     keep_as(checkpoint, runner.work_dir, LAST)
             with telling_losses(last):
                 sync(last.parent)
-                Path(runner.work_dir, 'last_checkpoint').write_text(checkpoint)  # where the tools of mmengine look
+                Path(runner.work_dir, 'last_checkpoint').write_bytes(
+                    os.fsencode(checkpoint)
+                )  # where mmengine's tools look
         self.saved = point
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:

@@ -33,7 +33,8 @@ class ResultsHook(Hook):
     validation so far, the learning rate of the last iteration, the mean of each loss term since the row before, and the
     metrics of the validation. There is one for each epoch and each validation, and one at the end. A resumed run goes
     on with the table that it finds and, where rows are missing there, with that of its checkpoint; rows after the
-    iteration that it resumes from are dropped. A run from the start moves a table that is there to ``results_1.csv``
+    iteration that it resumes from are dropped. With another batch size than before, iterations of the rows before are
+    counted in the present one. A run from the start moves a table that is there to ``results_1.csv``
     and so on. Losses come from the first process.
     """
 
@@ -51,11 +52,14 @@ class ResultsHook(Hook):
             return
         self._start = time.perf_counter()
         with self._harmless(runner, 'Reading results.csv'):
-            self._rows = resumed_rows(Path(runner.work_dir, 'results.csv'), runner.iter)
-            if runner.iter and (saved := runner.message_hub.get_info(RESULTS)):
+            resumed = runner.iter and getattr(runner, 'resumed_iter', runner.iter)
+            self._rows = resumed_rows(Path(runner.work_dir, 'results.csv'), resumed)
+            if resumed and (saved := runner.message_hub.get_info(RESULTS)):
                 rows = {row['iter']: row for row in saved['rows']}
                 rows |= {row['iter']: {**rows.get(row['iter'], {}), **row} for row in self._rows}
                 self._rows, self._sums = [rows[key] for key in sorted(rows)], saved['sums']
+            if resumed != runner.iter:
+                _recount(self._rows, len(runner.train_dataloader))
             self._seconds = self._rows[-1].get('seconds', 0.0) if self._rows else 0.0
         if self._rows is not None:
             runner.message_hub.update_info(RESULTS, dict(rows=self._rows, sums=self._sums))
@@ -136,6 +140,13 @@ def resumed_rows(path: Path, iteration: int) -> list[Row]:
             number += 1
         os.replace(path, moved)
     return rows
+
+
+def _recount(rows: list[Row], steps: int) -> None:
+    """Count iterations in epochs of ``steps``, where those before were of another batch."""
+    last = 0
+    for row in rows:
+        row['iter'] = last = max(int(row.get('epoch', 0)) * steps, last + 1)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -147,7 +147,8 @@ def command_to_resume(checkpoint: Path) -> str:
         start, given = ['vitdense'], given[1:]
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         here = os.environ['LOCAL_WORLD_SIZE']
-        start = ['torchrun', f'--nproc-per-node={here}' if here == os.environ['WORLD_SIZE'] else '...']
+        alone = here == os.environ['WORLD_SIZE']
+        start = ['torchrun', *(['--standalone', f'--nproc-per-node={here}'] if alone else ['...'])]
         given = given[given[:1] == ['-u'] :]
     given = [word for word in given if word not in ('--overwrite', '--accept-changes')]
     if '--resume' in given:
