@@ -19,6 +19,8 @@ from vitdense.benchmark.kinds import KINDS, REST, shares
 from vitdense.benchmark.machine import extra_memory
 from vitdense.console import CONSOLE
 
+OURS = 'vitdense'
+
 UNREST = 0.1
 """Share by which two rounds of one implementation differ on a machine that has something else to do."""
 
@@ -92,6 +94,26 @@ def _serve(make: Callable[[], Any], threads: int, there: Connection) -> None:
             answer(partial(function, subject, *args))
 
 
+def in_places(
+    makers: Mapping[str, Callable[[], Any]], args: argparse.Namespace, notes: list[str], what: str
+) -> dict[str, Apart]:
+    """A process for each implementation of ``what``, ours first; ``notes`` gets the peers that cannot be built.
+
+    Raises:
+        RuntimeError: ours cannot be built.
+    """
+    places = {name: Apart(maker, args.threads) for name, maker in makers.items()}
+    for name, place in list(places.items()):
+        try:
+            place.wait()
+        except RuntimeError as error:
+            if name == OURS:
+                raise
+            notes.append(f'Not measured: {what} of {name}: {error}')
+            places.pop(name).end()
+    return places
+
+
 Step = Callable[[Any], Callable[[], Any]]
 """From what lives in a process to the call that is measured. It is sent there: a function or ``partial``, no lambda."""
 
@@ -145,6 +167,20 @@ class Turns:
     def unrest(self) -> float:
         """The largest difference of two rounds of one implementation, as a share of its fastest."""
         return max(max(rounds) / min(rounds) - 1 for rounds in self.seconds.values())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of the table, an implementation each.
+
+        Its name, seconds, their ratio to the best peer and to the floor, megabytes, and their ratio to the best peer.
+        """
+        peers = [name for name in self.seconds if name != OURS]
+        fastest, leanest = (min(x[name] for name in peers) for x in (self.least, self.memory))
+        rows = []
+        for name, seconds in self.least.items():
+            above = f'{seconds / self.floor:.2f}' if self.floor else ''
+            time = f'{seconds:.3f}', f'{seconds / fastest:.2f}', above
+            rows.append((name, *time, f'{self.memory[name]:.0f}', f'{self.memory[name] / leanest:.2f}'))
+        return rows
 
 
 def take_turns(places: Mapping[str, Apart], step: Step, backward: bool, device: str, rounds: int) -> Turns:

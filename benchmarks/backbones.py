@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from apart import Apart, Turns, busy, kinds_of, report_kinds, take_turns
+from apart import Apart, Turns, busy, in_places, kinds_of, report_kinds, take_turns
 from measuring import options, report
 from torch import Tensor, nn
 
@@ -157,15 +157,7 @@ def small_maps(model: nn.Module, device: str) -> list[Tensor]:
 def build(name: str, args: argparse.Namespace, missing: list[str]) -> dict[str, Apart]:
     """Ours and the peers of a model, by name; what cannot be built or differs is told in ``missing``."""
     makers = {'vitdense': OURS[name], **PEERS[name]}
-    places = {peer: Apart(partial(make, maker, args.device), args.threads) for peer, maker in makers.items()}
-    for peer, place in list(places.items()):
-        try:
-            place.wait()
-        except RuntimeError as error:
-            if peer == 'vitdense':
-                raise
-            missing.append(f'Not measured: {name} of {peer}: {error}')
-            places.pop(peer).end()
+    places = in_places({k: partial(make, x, args.device) for k, x in makers.items()}, args, missing, name)
     for peer in list(places)[1:]:
         difference = compare(places['vitdense'], places[peer], args.device)
         if difference > 1e-3:
@@ -206,15 +198,11 @@ def measure(args: argparse.Namespace, notes: list[str]) -> tuple[dict[Case, Turn
 def rows_of(case: Case, measured: dict[Case, Turns], sizes: list[str]) -> list[tuple[str, ...]]:
     """Rows of the table: one an implementation."""
     name, size, backward, precision = case
-    turns, rows = measured[case], []
-    fastest, leanest = (min(x[peer] for peer in x if peer != 'vitdense') for x in (turns.least, turns.memory))
-    for peer, seconds in turns.least.items():
-        memory = turns.memory[peer]
-        cells = f'{seconds:.3f}', f'{seconds / fastest:.2f}', f'{seconds / turns.floor:.2f}'
+    rows = []
+    for peer, *cells in measured[case].rows():
         small, large = (measured[name, sizes[end], backward, precision].least[peer] for end in (0, -1))
         slope = f'{math.log(large / small) / log_area_ratio(sizes):.2f}' if len(sizes) > 1 else ''
-        cells += f'{memory:.0f}', f'{memory / leanest:.2f}', slope
-        rows.append((name, size, PASSES[backward], precision, peer, *cells))
+        rows.append((name, size, PASSES[backward], precision, peer, *cells, slope))
     return rows
 
 
