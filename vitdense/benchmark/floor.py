@@ -93,7 +93,12 @@ class _Seen(TorchDispatchMode):
         self.products: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        with self:  # in inference mode come operators that are made of others
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        result = func(*args, **kwargs)
         if torch._C._current_autograd_node() is None:  # of the forward pass
             packet = func.overloadpacket
             if packet in _ROWS:
