@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.translate import convert
-from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
+from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, SwinV2, ViT
 from vitdense.models.layers.layout import pad_to_multiple
 
 SIZES = {'512x672': (512, 672), '800x1333': (800, 1333)}
@@ -38,6 +38,7 @@ VITDET = dict(
 )
 OURS: dict[str, Callable[[], Backbone]] = {
     'Swin-T': partial(Swin, 'tiny'),
+    'SwinV2-T': partial(SwinV2, 'tiny'),
     'PVT-S': partial(PVT, 'small'),
     'PVTv2-b2': partial(PVTv2, 'b2'),
     'ViT-B': partial(ViT, 'base', out_indices=(2, 5, 8, 11)),
@@ -86,6 +87,10 @@ PEERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
         'mmseg': partial(from_mmseg, 'SwinTransformer'),
         'timm': partial(from_timm, 'swin_tiny_patch4_window7_224', strict_img_size=False),
         'transformers': partial(from_transformers, 'Swin', out_features=STAGES),
+    },
+    'SwinV2-T': {
+        'timm': partial(from_timm, 'swinv2_tiny_window8_256', strict_img_size=False),
+        'transformers': partial(from_transformers, 'Swinv2', image_size=256, window_size=8, out_features=STAGES),
     },
     'PVT-S': {'mmdet': partial(from_mmdet, 'PyramidVisionTransformer', num_layers=[3, 4, 6, 3])},
     'PVTv2-b2': {
@@ -151,7 +156,7 @@ def take_weights(ours: Backbone, path: Path) -> None:
 
 
 def small_maps(model: nn.Module, device: str) -> list[Tensor]:
-    return [x.cpu() for x in step(model, (224, 224), False, False, device)()]
+    return [x.cpu() for x in step(model, (256, 256), False, False, device)()]
 
 
 def build(name: str, args: argparse.Namespace, missing: list[str]) -> dict[str, Apart]:
