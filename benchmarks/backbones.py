@@ -1,37 +1,44 @@
 """Times backbones, ours and others, with the same weights: ``python benchmarks/backbones.py --out FILE.md``.
 
-Each peer is built first, and ours gets its weights; on a small image both must return the same maps. Each round calls
-every implementation of a model once, so that what else the machine does meets all of them alike. Ratios are those of
-the minima over the rounds to the best peer. The slope is that of the logarithm of time over the logarithm of the image
-area, between the smallest and the largest image. Memory is the growth at the peak of a call, gradients included.
+Each implementation has a process of its own. Ours gets the weights of each peer; on a small image both must return the
+same maps. Each round calls every implementation of a model once, so that what else the machine does meets all of them
+alike. Ratios are those of the minima over the rounds to the best peer in the same precision, and to the floor: the time
+of the matrix products and convolutions of ours alone. The slope is that of the logarithm of time over the logarithm of
+the image area, between the smallest and the largest image. Memory is the growth at the peak of a call, gradients
+included. ``--kinds`` adds a table of what else the time goes to.
 """
 
 import argparse
 import itertools
 import math
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
-from measuring import brief, clock_of, options, report
+from apart import Apart, Turns, busy, in_places, kinds_of, report_kinds, take_turns
+from measuring import options, report
 from torch import Tensor, nn
 
-from vitdense.benchmark.machine import extra_memory
+from vitdense.checkpoint.layouts import family_of
 from vitdense.checkpoint.translate import convert
-from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, ViT
+from vitdense.models.backbones import PVT, Backbone, PVTv2, Swin, SwinV2, ViT
 from vitdense.models.layers.layout import pad_to_multiple
 
 SIZES = {'512x672': (512, 672), '800x1333': (800, 1333)}
+Maps = Sequence[Tensor]
 PASSES = ('forward', 'forward and backward')
 PACKAGES = ('vitdense', 'torch', 'timm', 'transformers', 'onedl-mmdetection', 'onedl-mmsegmentation')
-HEADER = ('model', 'image', 'pass', 'implementation', 'minimum, s', 'times best peer', 'memory, MB', 'times least peer')
-HEADER += ('slope',)
+HEADER = ('model', 'image', 'pass', 'precision', 'implementation', 'minimum, s', 'times best peer', 'times floor')
+HEADER += ('memory, MB', 'times least peer', 'slope')
 
 VITDET = dict(
     window_size=14, global_blocks=(2, 5, 8, 11), rel_pos='decomposed', class_token=False, pos_resize='bicubic'
 )
 OURS: dict[str, Callable[[], Backbone]] = {
     'Swin-T': partial(Swin, 'tiny'),
+    'SwinV2-T': partial(SwinV2, 'tiny'),
     'PVT-S': partial(PVT, 'small'),
     'PVTv2-b2': partial(PVTv2, 'b2'),
     'ViT-B': partial(ViT, 'base', out_indices=(2, 5, 8, 11)),
@@ -81,6 +88,10 @@ PEERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
         'timm': partial(from_timm, 'swin_tiny_patch4_window7_224', strict_img_size=False),
         'transformers': partial(from_transformers, 'Swin', out_features=STAGES),
     },
+    'SwinV2-T': {
+        'timm': partial(from_timm, 'swinv2_tiny_window8_256', strict_img_size=False),
+        'transformers': partial(from_transformers, 'Swinv2', image_size=256, window_size=8, out_features=STAGES),
+    },
     'PVT-S': {'mmdet': partial(from_mmdet, 'PyramidVisionTransformer', num_layers=[3, 4, 6, 3])},
     'PVTv2-b2': {
         'mmdet': partial(from_mmdet, 'PyramidVisionTransformerV2', embed_dims=64, num_layers=[3, 4, 6, 3]),
@@ -113,63 +124,91 @@ PEERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
 }
 
 
-def step(model: nn.Module, image: Tensor, backward: bool) -> tuple[Tensor, ...]:
-    with torch.set_grad_enabled(backward):
-        maps = model(image)
+def step(model: nn.Module, hw: tuple[int, int], backward: bool, half: bool, device: str) -> Callable[[], Maps]:
+    """A call with an image of noise."""
+    image = torch.randn(1, 3, *hw, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def call() -> Maps:
+        with torch.set_grad_enabled(backward), torch.autocast(device, torch.bfloat16, enabled=half):
+            maps = model(image)
         if backward:
             sum(x.sum() for x in maps).backward()
             model.zero_grad(set_to_none=True)
-    return maps
+        return maps
+
+    return call
 
 
-def build(name: str, device: str, missing: list[str]) -> dict[str, nn.Module]:
+def make(build: Callable[[], nn.Module], device: str) -> nn.Module:
+    """The model, in evaluation mode on the device."""
+    model = build().to(device)
+    model.eval()  # not chained: mmdet's train() returns None
+    return model
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    torch.save({key: value for key, value in model.state_dict().items() if value.is_floating_point()}, path)
+
+
+def take_weights(ours: Backbone, path: Path) -> None:
+    converted, _ = convert(torch.load(path), family_of(type(ours)))
+    ours.load_state_dict(converted, strict=False)
+
+
+def small_maps(model: nn.Module, device: str) -> list[Tensor]:
+    return [x.cpu() for x in step(model, (256, 256), False, False, device)()]
+
+
+def build(name: str, args: argparse.Namespace, missing: list[str]) -> dict[str, Apart]:
     """Ours and the peers of a model, by name; what cannot be built or differs is told in ``missing``."""
-    models = {'vitdense': OURS[name]().to(device).eval()}
-    for peer, make in PEERS[name].items():
-        try:
-            models[peer] = make().to(device)
-            models[peer].eval()  # not chained: mmdet's train() returns None
-        except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            missing.append(f'Not measured: {name} of {peer}: {brief(error)}')
-            continue
-        difference = compare(models['vitdense'], models[peer], device)
+    makers = {'vitdense': OURS[name], **PEERS[name]}
+    places = in_places({k: partial(make, x, args.device) for k, x in makers.items()}, args, missing, name)
+    for peer in list(places)[1:]:
+        difference = compare(places['vitdense'], places[peer], args.device)
         if difference > 1e-3:
             missing.append(f'{name} of {peer} has other details: its maps differ by {difference:.2g}')
-    return models
+    return places
 
 
-def compare(ours: Backbone, peer: nn.Module, device: str) -> float:
+def compare(ours: Apart, peer: Apart, device: str) -> float:
     """Give ours the weights of ``peer``; the largest difference of their maps on a small image."""
-    state = {key: value for key, value in peer.state_dict().items() if value.is_floating_point()}
-    converted, _ = convert(state, ours.family)
-    ours.load_state_dict(converted, strict=False)
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
-    pairs = zip(step(ours, image, False), step(peer, image, False), strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'weights.pth'
+        peer(save_weights, path)
+        ours(take_weights, path)
+    pairs = zip(ours(small_maps, device), peer(small_maps, device), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
-def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], list[str]]:
-    """Rows of the table by case, and what could not be measured."""
-    clock, cases, missing = clock_of(args.device), [], []
+Case = tuple[str, str, bool, str]
+"""Model, image, whether backward, precision."""
+
+
+def measure(args: argparse.Namespace, notes: list[str]) -> tuple[dict[Case, Turns], dict[Case, dict[str, float]]]:
+    """What was measured of each case, and with ``--kinds`` the shares of ours; ``notes`` gets what could not be."""
+    measured, shares = {}, {}
     for name in args.models:
-        models = build(name, args.device, missing)
-        seconds, memory = {}, {}
-        for size, backward in itertools.product(args.sizes, (False, True)):
-            image = torch.randn(1, 3, *SIZES[size]).to(args.device)
-            steps = {peer: partial(step, model, image, backward) for peer, model in models.items()}
-            rounds = [{peer: clock(call) / 1e3 for peer, call in steps.items()} for _ in range(args.repeat)]
-            seconds[size, backward] = {peer: min(times[peer] for times in rounds) for peer in steps}
-            memory[size, backward] = {peer: extra_memory(call, args.device) for peer, call in steps.items()}
-        for (size, backward), times in seconds.items():
-            cases.append([])
-            used = memory[size, backward]
-            fastest, leanest = (min(x[peer] for peer in x if peer != 'vitdense') for x in (times, used))
-            for peer, time in times.items():
-                small, large = (seconds[args.sizes[end], backward][peer] for end in (0, -1))
-                cells = f'{time:.3f}', f'{time / fastest:.2f}', f'{used[peer]:.0f}', f'{used[peer] / leanest:.2f}'
-                slope = f'{math.log(large / small) / log_area_ratio(args.sizes):.2f}' if len(args.sizes) > 1 else ''
-                cases[-1].append((name, size, PASSES[backward], peer, *cells, slope))
-    return cases, missing
+        places = build(name, args, notes)
+        for size, backward, precision in itertools.product(args.sizes, (False, True), args.precisions):
+            case = name, size, backward, precision
+            call = partial(step, hw=SIZES[size], backward=backward, half=precision == 'bf16', device=args.device)
+            measured[case] = take_turns(places, call, backward, args.device, args.repeat)
+            if args.kinds:
+                shares[case] = places['vitdense'](kinds_of, call, args.device)
+        for place in places.values():
+            place.end()
+    return measured, shares
+
+
+def rows_of(case: Case, measured: dict[Case, Turns], sizes: list[str]) -> list[tuple[str, ...]]:
+    """Rows of the table: one an implementation."""
+    name, size, backward, precision = case
+    rows = []
+    for peer, *cells in measured[case].rows():
+        small, large = (measured[name, sizes[end], backward, precision].least[peer] for end in (0, -1))
+        slope = f'{math.log(large / small) / log_area_ratio(sizes):.2f}' if len(sizes) > 1 else ''
+        rows.append((name, size, PASSES[backward], precision, peer, *cells, slope))
+    return rows
 
 
 def log_area_ratio(sizes: list[str]) -> float:
@@ -180,10 +219,16 @@ def main() -> None:
     parser = options(__doc__, repeat=3)
     parser.add_argument('--models', nargs='+', choices=OURS, default=list(OURS))
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
+    parser.add_argument('--precisions', nargs='+', choices=('fp32', 'bf16'), default=['fp32'])
+    parser.add_argument('--kinds', action='store_true', help='what the time of ours goes to')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    cases, missing = measure(args)
-    report(args, HEADER, cases, PACKAGES, missing)
+    notes = []
+    measured, shares = measure(args, notes)
+    cases = [rows_of(case, measured, args.sizes) for case in measured]
+    report(args, HEADER, cases, PACKAGES, [*notes, *busy(measured.values())])
+    if args.kinds:
+        report_kinds(args, {f'{name}, {size}, {PASSES[b]}, {p}': x for (name, size, b, p), x in shares.items()})
 
 
 if __name__ == '__main__':

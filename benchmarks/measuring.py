@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ def options(description: str, repeat: int) -> argparse.ArgumentParser:
     return parser
 
 
+@cache
 def clock_of(device: str, head_start: int = 0) -> Callable[[Callable], float]:
     """A function that times a call in milliseconds.
 
@@ -36,8 +37,8 @@ def clock_of(device: str, head_start: int = 0) -> Callable[[Callable], float]:
     cycles in which the host can queue the work of the call; on a CPU the second of two calls.
     """
     if device == 'cuda':
-        cache = torch.empty(2**28, dtype=torch.uint8, device='cuda')
-        return partial(_time_cuda, cache=cache, head_start=head_start)
+        l2 = torch.empty(2**28, dtype=torch.uint8, device='cuda')
+        return partial(_time_cuda, l2=l2, head_start=head_start)
     return _time_cpu
 
 
@@ -48,9 +49,9 @@ def _time_cpu(step: Callable) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _time_cuda(step: Callable, cache: torch.Tensor, head_start: int) -> float:
+def _time_cuda(step: Callable, l2: torch.Tensor, head_start: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    cache.zero_()
+    l2.zero_()
     if head_start:
         torch.cuda._sleep(head_start)
     start.record()

@@ -1,8 +1,9 @@
 """Times set prediction, ours and others: ``python benchmarks/train_step.py --out FILE.md``.
 
-Each peer is built first, and ours gets its weights; on the images of the benchmark both must predict the same. Each
-round calls every implementation once, so that what else the machine does meets all of them alike. Ratios are those of
-the minima over the rounds to the best peer. Memory is the growth at the peak of a call, gradients included.
+Each implementation has a process of its own. Ours gets the weights of each peer; on the images of the benchmark both
+must predict the same. Each round calls every implementation once, so that what else the machine does meets all of them
+alike. Ratios are those of the minima over the rounds to the best peer in the same precision, and to the floor: the time
+of the matrix products and convolutions of ours alone. Memory is the growth at the peak of a call, gradients included.
 
 The parts: ``step`` from images to gradients; ``transformer`` the same from the maps of the backbone, with the sum of
 the predictions in the place of the losses; ``losses`` matching and losses, and their gradients, from predictions;
@@ -10,103 +11,111 @@ the predictions in the place of the losses; ``losses`` matching and losses, and 
 """
 
 import argparse
+import itertools
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from detectors import CASES, Batch, Detector, Maps, Ours, ours
-from measuring import brief, clock_of, options, report
+from apart import Apart, busy, in_places, kinds_of, report_kinds, take_turns
+from detectors import CASES, Batch, Detector, ours
+from measuring import options, report
 from torch import Tensor
 
-from vitdense.benchmark.machine import extra_memory
 from vitdense.checkpoint.translate import convert
 
 PACKAGES = ('vitdense', 'torch', 'transformers', 'onedl-mmdetection')
-HEADER = ('model', 'part', 'implementation', 'minimum, s', 'times best peer', 'memory, MB', 'times least peer')
+HEADER = ('model', 'part', 'precision', 'implementation', 'minimum, s', 'times best peer', 'times floor')
+HEADER += ('memory, MB', 'times least peer')
 PARTS = ('step', 'transformer', 'losses', 'inference')
+OBJECTS = 15
 
 
-def run_step(detector: Detector, batch: Batch) -> None:
-    detector.train()
-    detector.losses(detector.predict(detector.features(batch.images), batch), batch).backward()
-    detector.zero_grad(set_to_none=True)
+class Subject(NamedTuple):
+    """A detector with the batch that it gets."""
+
+    detector: Detector
+    batch: Batch
 
 
-def run_transformer(detector: Detector, maps: Maps, batch: Batch) -> None:
-    detector.train()
-    sum(x.sum() for x in detector.predict(maps, batch)).backward()
-    detector.zero_grad(set_to_none=True)
+def make(build: Callable[[], Detector], hw: tuple[int, int], device: str) -> Subject:
+    return Subject(build().to(device), Batch.random(2, hw, OBJECTS, device))
 
 
-def run_losses(detector: Detector, predictions: tuple[Tensor, ...], batch: Batch) -> None:
-    torch.autograd.grad(detector.losses(predictions, batch), predictions)
+def step(subject: Subject, part: str, half: bool) -> Callable[[], None]:
+    """What to time of a detector."""
+    detector, batch = subject
+    autocast = partial(torch.autocast, batch.images.device.type, torch.bfloat16, enabled=half)
+    with torch.no_grad(), autocast():
+        maps = detector.features(batch.images) if part in ('transformer', 'losses') else ()
+        predictions = detector.predict(maps, batch) if part == 'losses' else ()
+    leaves = tuple(p.float().requires_grad_() for p in predictions)
+
+    def whole() -> None:
+        with autocast():
+            predictions = detector.predict(detector.features(batch.images), batch)
+        detector.losses(tuple(p.float() for p in predictions), batch).backward()
+
+    def transformer() -> None:
+        with autocast():
+            predictions = detector.predict(maps, batch)
+        sum(x.sum() for x in predictions).backward()
+
+    def losses() -> None:
+        torch.autograd.grad(detector.losses(leaves, batch), leaves)
+
+    def inference() -> None:
+        with torch.no_grad(), autocast():
+            detector.predict(detector.features(batch.images), batch)
+
+    function = {'step': whole, 'transformer': transformer, 'losses': losses, 'inference': inference}[part]
+
+    def call() -> None:
+        detector.train(part != 'inference')
+        function()
+        detector.zero_grad(set_to_none=True)
+
+    return call
 
 
-def run_inference(detector: Detector, batch: Batch) -> None:
+def save_weights(subject: Subject, path: Path) -> None:
+    torch.save(subject.detector.model.state_dict(), path)
+
+
+def take_weights(subject: Subject, path: Path, family: str) -> None:
+    state, _ = convert(torch.load(path), family)
+    subject.detector.model.load_state_dict(state, strict=False)
+
+
+def first_predictions(subject: Subject) -> list[Tensor]:
+    """Of the first layer."""
+    detector, batch = subject
     detector.eval()
     with torch.no_grad():
-        detector.predict(detector.features(batch.images), batch)
+        return [x[0].cpu() for x in detector.predict(detector.features(batch.images), batch)]
 
 
-def calls_of(detector: Detector, parts: list[str], batch: Batch) -> dict[str, Callable[[], None]]:
-    """What to time of a detector, by part."""
-    with torch.no_grad():
-        maps = detector.features(batch.images)
-        predictions = tuple(p.requires_grad_() for p in detector.predict(maps, batch))
-    calls = {
-        'step': partial(run_step, detector, batch),
-        'transformer': partial(run_transformer, detector, maps, batch),
-        'losses': partial(run_losses, detector, predictions, batch),
-        'inference': partial(run_inference, detector, batch),
-    }
-    return {part: calls[part] for part in parts}
-
-
-def build(name: str, batch: Batch, device: str, notes: list[str]) -> dict[str, Detector]:
+def build(name: str, args: argparse.Namespace, notes: list[str]) -> dict[str, Apart]:
     """Ours and the peers of a model, by name; what cannot be built or differs is told in ``notes``."""
     case = CASES[name]
-    detectors = {'vitdense': ours(case.config).to(device)}
-    for peer, make in case.peers.items():
-        try:
-            detectors[peer] = make().to(device)
-        except (ImportError, RuntimeError, ValueError, TypeError) as error:
-            notes.append(f'Not measured: {name} of {peer}: {brief(error)}')
-            continue
-        difference = compare(detectors['vitdense'], detectors[peer], case.family, batch)
+    makers = {'vitdense': partial(ours, case.config), **case.peers}
+    places = in_places({k: partial(make, x, tuple(args.hw), args.device) for k, x in makers.items()}, args, notes, name)
+    for peer in list(places)[1:]:
+        difference = compare(places['vitdense'], places[peer], case.family)
         notes.append(f'{name}: predictions of {peer} with the same weights differ by {difference:.1g}')
-    return detectors
+    return places
 
 
-def compare(mine: Ours, peer: Detector, family: str, batch: Batch) -> float:
+def compare(mine: Apart, peer: Apart, family: str) -> float:
     """Give ours the weights of ``peer``; the largest difference of what the first layer predicts."""
-    state, _ = convert(peer.model.state_dict(), family)
-    mine.model.load_state_dict(state, strict=False)
-    predictions = []
-    for detector in (mine, peer):
-        detector.eval()
-        with torch.no_grad():
-            predictions.append(detector.predict(detector.features(batch.images), batch))
-    return max((a[0] - b[0]).abs().max().item() for a, b in zip(*predictions, strict=True))
-
-
-def measure(args: argparse.Namespace) -> tuple[list[list[tuple[str, ...]]], list[str]]:
-    """Rows of the table by model and part, and notes."""
-    clock, cases = clock_of(args.device), []
-    notes = [f'Two images of {args.hw[0]} x {args.hw[1]} with 15 objects each.']
-    batch = Batch.random(2, tuple(args.hw), 15, args.device)
-    for name in args.models:
-        detectors = build(name, batch, args.device, notes)
-        calls = {peer: calls_of(detector, args.parts, batch) for peer, detector in detectors.items()}
-        for part in args.parts:
-            rounds = [{peer: clock(call[part]) / 1e3 for peer, call in calls.items()} for _ in range(args.repeat)]
-            times = {peer: min(seconds[peer] for seconds in rounds) for peer in calls}
-            memory = {peer: extra_memory(call[part], args.device) for peer, call in calls.items()}
-            fastest, leanest = (min(x[peer] for peer in x if peer != 'vitdense') for x in (times, memory))
-            cases.append([])
-            for peer, time in times.items():
-                cells = f'{time:.3f}', f'{time / fastest:.2f}', f'{memory[peer]:.0f}', f'{memory[peer] / leanest:.2f}'
-                cases[-1].append((name, part, peer, *cells))
-    return cases, notes
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'weights.pth'
+        peer(save_weights, path)
+        mine(take_weights, path, family)
+    pairs = zip(mine(first_predictions), peer(first_predictions), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
 
 
 def main() -> None:
@@ -114,10 +123,26 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--hw', nargs=2, type=int, default=(512, 672), metavar=('H', 'W'), help='size of the images')
+    parser.add_argument('--precisions', nargs='+', choices=('fp32', 'bf16'), default=['fp32'])
+    parser.add_argument('--kinds', action='store_true', help='what the time of ours goes to')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    cases, notes = measure(args)
-    report(args, HEADER, cases, PACKAGES, notes)
+    notes = [f'Two images of {args.hw[0]} x {args.hw[1]} with {OBJECTS} objects each.']
+    measured, shares = {}, {}
+    for name in args.models:
+        places = build(name, args, notes)
+        for part, precision in itertools.product(args.parts, args.precisions):
+            call = partial(step, part=part, half=precision == 'bf16')
+            case = name, part, precision
+            measured[case] = take_turns(places, call, part != 'inference', args.device, args.repeat)
+            if args.kinds:
+                shares[', '.join(case)] = places['vitdense'](kinds_of, call, args.device)
+        for place in places.values():
+            place.end()
+    cases = [[(*case, *cells) for cells in turns.rows()] for case, turns in measured.items()]
+    report(args, HEADER, cases, PACKAGES, [*notes, *busy(measured.values())])
+    if args.kinds:
+        report_kinds(args, shares)
 
 
 if __name__ == '__main__':

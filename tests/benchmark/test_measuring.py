@@ -60,7 +60,7 @@ class Turn:
     """A subject of ``take_turns`` with such a network, which keeps a diary."""
 
     def __init__(self, name: str, network: Detector, diary: list[str]) -> None:
-        self.name, self.network, self.diary = name, network, diary
+        self.name, self.network, self.diary, self.products = name, network, diary, None
         self.outer = outermost(network, network)
 
     def memory(self) -> float:

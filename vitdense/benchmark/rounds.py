@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .floor import floor
 from .parts import PARTS, timed
 from .subject import Subject
 
@@ -19,15 +20,22 @@ class Measured:
         memory: see :meth:`.subject.Subject.memory`.
         seconds: of a batch, in each round.
         parts: the same by part, of batches with a clock between the parts; empty if they are not known.
+        floor: seconds of the matrix products and convolutions of a batch alone; None if they are not known.
     """
 
     memory: float
     seconds: list[float] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=dict)
+    floor: float | None = None
 
     def percentile(self, share: float) -> float:
         """Seconds that ``share`` percent of the batches do not exceed."""
         return float(np.percentile(self.seconds, share))
+
+    @property
+    def times_floor(self) -> float | None:
+        """The median of the seconds, over the floor."""
+        return statistics.median(self.seconds) / self.floor if self.floor else None
 
     def median(self, part: str) -> float | None:
         """Seconds of a part, None if they are not known."""
@@ -47,6 +55,9 @@ def take_turns(subjects: Sequence[Subject], rounds: Iterable[int]) -> list[Measu
                 for part in PARTS:
                     if part in spent:
                         found.parts.setdefault(part, []).append(spent[part])
+    for subject, found in pairs:
+        if subject.products is not None:
+            found.floor = floor(subject.products, subject.device)
     return measured
 
 

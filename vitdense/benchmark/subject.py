@@ -1,5 +1,6 @@
 """A model with the batch that it predicts again and again."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import cycle, islice
@@ -13,6 +14,7 @@ from vitdense.predict.predictor import THRESHOLD, Predictor
 from vitdense.predict.sources import Frame
 
 from .complexity import Complexity, complexity_of, parameters_of
+from .floor import Product, products_of
 from .machine import extra_memory
 from .parts import outermost, part_of
 
@@ -34,6 +36,7 @@ class Subject:
         outer: names of the modules that a prediction calls, see :func:`.parts.outermost`.
         complexity: None where it cannot be counted.
         parameters: None where they are not known.
+        products: of a batch, see :func:`.floor.products_of`; None of a file that another library runs.
         in_pytorch: whether PyTorch computes.
         amp, compiled: whether it does so in mixed precision, or compiled.
     """
@@ -76,6 +79,7 @@ class Subject:
         self.outer: list[str] = []
         self.parameters: int | None = None
         self.complexity: Complexity | None = None
+        self.products: Counter[Product] | None = None
         self._warm_up('')
         if self.network is not None:
             self._examine(self.network)
@@ -83,6 +87,7 @@ class Subject:
     def _examine(self, network: nn.Module) -> None:
         self.parameters = parameters_of(network)
         self.outer = outermost(network, self)
+        self.products = products_of(self, backward=False)
         try:
             self.complexity = complexity_of(network, self.hw, windows=True)
         except Exception:  # a network that predicts need not stand what is counted without data

@@ -172,6 +172,8 @@ def table_of(subjects: Sequence[Subject], measured: Sequence[Measured]) -> Table
     compare('latency of a batch, p95', lambda _, found: found.percentile(95), 1e-3, '{:.1f} ms')
     for part in PARTS:
         compare(f'  {part}', partial(seconds_of, part), 1e-3, '{:.1f} ms')
+    compare('products and convolutions alone', lambda _, found: found.floor, 1e-3, '{:.1f} ms')
+    compare('latency, times these', lambda _, found: found.times_floor, 1, '{:.2f}')
     speed = 1 / ratio if ratio else None
     compare('pictures a second', lambda one, found: one.batch_size / found.percentile(50), 1, '{:.2f}', speed)
     compare('memory of a batch', lambda _, found: found.memory, 1, '{:.0f} MB')
