@@ -1,4 +1,4 @@
-// Where a sample lies, for the CPU and the CUDA kernels alike.
+// Where a sample lies, and its derivatives: a sample at a time. cpu_samples.h has the same for vectors of samples.
 #pragma once
 
 #include <cmath>

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common.h"
 #include "cpu.h"
 
 #define VITDENSE_NAMESPACE width4
@@ -100,6 +101,7 @@ void check(const Tensor& tensor, const char* name, ScalarType dtype, const std::
 struct Inputs {
   const Tensor &value, &locations, &weights;
   std::vector<Level> levels;
+  std::vector<int32_t> sites[3];  // height, width and start of the level of each sample of an output
   int64_t images, pixels, heads, width, queries, points;
 
   Inputs(const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations,
@@ -107,6 +109,9 @@ struct Inputs {
       : value(value), locations(locations), weights(weights) {
     STD_TORCH_CHECK(value.dim() == 4 && value.size(2) > 0 && value.size(3) > 0,
                     "value: expected (B, S, M, D) with at least one head and channel");
+    STD_TORCH_CHECK(value.size(1) < INT32_MAX && value.size(2) * value.size(3) < INT32_MAX,
+                    "value: expected fewer than 2**31 pixels, and numbers of a pixel, found ", value.size(1), " and ",
+                    value.size(2) * value.size(3));
     STD_TORCH_CHECK(weights.dim() == 5, "attention_weights: expected (B, Q, M, L, P)");
     images = value.size(0), pixels = value.size(1), heads = value.size(2), width = value.size(3);
     queries = weights.size(1), points = weights.size(4);
@@ -114,13 +119,19 @@ struct Inputs {
     check(value, "value", value.scalar_type(), {images, pixels, heads, width});
     check(weights, "attention_weights", ScalarType::Float, {images, queries, heads, level_count(), points});
     check(locations, "sampling_locations", ScalarType::Float, {images, queries, heads, level_count(), points, 2});
+    for (std::vector<int32_t>& site : sites) site.resize(samples() + 16);
+    for (int64_t i = 0; i < samples(); ++i) {
+      const Level& level = levels[i / points];
+      sites[0][i] = level.height, sites[1][i] = level.width, sites[2][i] = static_cast<int32_t>(level.start);
+    }
   }
 
+  int64_t samples() const { return level_count() * points; }
   int64_t level_count() const { return static_cast<int64_t>(levels.size()); }
 
   template <class T>
   Arguments<T> arguments() const {
-    return {pixels, heads, width, queries, points, level_count(), levels.data(),
+    return {pixels, heads, width, queries, samples(), {sites[0].data(), sites[1].data(), sites[2].data()},
             static_cast<const T*>(value.const_data_ptr()), static_cast<const float*>(locations.const_data_ptr()),
             static_cast<const float*>(weights.const_data_ptr())};
   }
@@ -137,6 +148,65 @@ void with_type_of(const Tensor& value, const F& function) {
   }
 }
 
+// From this many reads of each pixel on, it pays to copy the map of a head first: its pixels lie M * D numbers apart in
+// `value`, where they fall on few sets of the caches and on many pages; the copy stays in the second-level cache.
+constexpr int64_t kReadsToCopy = 8;
+
+bool worth_copying(const Inputs& in) { return 4 * in.queries * in.samples() >= kReadsToCopy * in.pixels && in.heads > 1; }
+
+struct alignas(64) CacheLine {
+  char bytes[64];
+};
+
+template <class T>
+std::unique_ptr<CacheLine[]> room_for(int64_t numbers) {
+  return std::unique_ptr<CacheLine[]>(new CacheLine[numbers * sizeof(T) / sizeof(CacheLine) + 1]);
+}
+
+template <class T>
+T* numbers_of(const std::unique_ptr<CacheLine[]>& room) {
+  return reinterpret_cast<T*>(room.get());
+}
+
+// A head of an image after the other, a thread each. Where few are left for each thread, all maps are copied first, and
+// threads share them. So the copies are never larger than `value`.
+template <class T>
+void forward_by_heads(const Inputs& in, const Arguments<T>& a, const Kernels<T>& kernels, T* out) {
+  const int64_t pairs = in.images * in.heads, map = in.pixels * in.width;
+  const int64_t threads = torch::stable::get_num_threads();
+  const auto copy = [&](int64_t pair, T* to) {
+    kernels.copy(a.map(pair / in.heads, pair % in.heads), a.stride(), in.pixels, in.width, to);
+  };
+  const auto run = [&](int64_t pair, int64_t begin, int64_t end, const T* copied) {
+    const int64_t first = pair / in.heads * in.queries;
+    kernels.forward(a, {first + begin, first + end, pair % in.heads, copied}, out);
+  };
+  if (threads == 1 || pairs >= 2 * threads) {
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, std::min(pairs, threads), 1, [&](int64_t, int64_t) {
+      const auto room = room_for<T>(map);
+      for (int64_t pair = next++; pair < pairs; pair = next++) {
+        copy(pair, numbers_of<T>(room));
+        run(pair, 0, in.queries, numbers_of<T>(room));
+      }
+    });
+    return;
+  }
+  const auto room = room_for<T>(pairs * map);
+  T* const copies = numbers_of<T>(room);
+  torch::stable::parallel_for(0, pairs, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t pair = begin; pair < end; ++pair) copy(pair, copies + pair * map);
+  });
+  torch::stable::parallel_for(0, pairs * in.queries, 64, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t pair = begin / in.queries, query = begin % in.queries;
+      const int64_t count = std::min(in.queries - query, end - begin);
+      run(pair, query, query + count, copies + pair * map);
+      begin += count;
+    }
+  });
+}
+
 Tensor forward(Tensor value, std::vector<int64_t> spatial_shapes, Tensor locations, Tensor weights, int64_t width) {
   const Inputs in(value, spatial_shapes, locations, weights);
   Tensor out = torch::stable::new_empty(value, {in.images, in.queries, in.heads * in.width});
@@ -145,33 +215,31 @@ Tensor forward(Tensor value, std::vector<int64_t> spatial_shapes, Tensor locatio
     const Kernels<T>& kernels = kernels_of<T>(choose_width(width, in.width));
     const Arguments<T> arguments = in.arguments<T>();
     T* to = static_cast<T*>(out.mutable_data_ptr());
+    if (worth_copying(in)) return forward_by_heads(in, arguments, kernels, to);
     torch::stable::parallel_for(0, in.images * in.queries, 64, [&](int64_t begin, int64_t end) {
-      std::vector<Tap<T>> taps(8 * in.level_count() * in.points);
-      kernels.forward(arguments, begin, end, taps.data(), to);
+      kernels.forward(arguments, {begin, end, 0, nullptr}, to);
     });
   });
   return out;
 }
 
 // An image and head each. Where these are fewer than the threads, a level each, the largest first.
-std::vector<Task> backward_tasks(const Inputs& in, int64_t threads) {
+std::vector<BackwardTask> backward_tasks(const Inputs& in, int64_t threads) {
   const int64_t pairs = in.images * in.heads, levels = pairs < threads ? 1 : in.level_count();
-  std::vector<Task> tasks;
+  std::vector<BackwardTask> tasks;
   for (int64_t pair = 0; pair < pairs; ++pair) {
     for (int64_t l = 0; l < in.level_count(); l += levels) {
       const Level& first = in.levels[l];
       const Level& last = in.levels[l + levels - 1];
       const int64_t pixels = last.start + static_cast<int64_t>(last.height) * last.width - first.start;
-      tasks.push_back({pair / in.heads, pair % in.heads, l, l + levels, first.start, pixels});
+      tasks.push_back(
+          {pair / in.heads, pair % in.heads, l * in.points, (l + levels) * in.points, first.start, pixels});
     }
   }
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.pixels > b.pixels; });
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const BackwardTask& a, const BackwardTask& b) { return a.pixels > b.pixels; });
   return tasks;
 }
-
-struct alignas(64) CacheLine {
-  float numbers[16];
-};
 
 std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, std::vector<int64_t> spatial_shapes,
                                             Tensor locations, Tensor weights, int64_t width) {
@@ -180,7 +248,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, st
   Tensor grad_value = torch::stable::empty_like(value);
   Tensor grad_locations = torch::stable::empty_like(locations), grad_weights = torch::stable::empty_like(weights);
   const int64_t threads = torch::stable::get_num_threads();
-  const std::vector<Task> tasks = backward_tasks(in, threads);
+  const std::vector<BackwardTask> tasks = backward_tasks(in, threads);
   const int64_t count = static_cast<int64_t>(tasks.size());
   with_type_of(value, [&](auto number) {
     using T = decltype(number);
@@ -191,10 +259,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, st
         static_cast<float*>(grad_locations.mutable_data_ptr()), static_cast<float*>(grad_weights.mutable_data_ptr())};
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, std::min(count, threads), 1, [&](int64_t, int64_t) {
-      std::vector<Sample<T>> samples(in.level_count() * in.points);
-      const std::unique_ptr<CacheLine[]> grad_rows(new CacheLine[tasks[0].pixels * in.width / 16 + 1]);
+      const int64_t numbers = tasks[0].pixels * in.width;
+      const auto grad_rows = room_for<float>(numbers);
+      const auto copy = room_for<T>(worth_copying(in) ? numbers : 0);
       for (int64_t i = next++; i < count; i = next++) {
-        kernels.backward(arguments, gradients, tasks[i], grad_rows[0].numbers, samples.data());
+        kernels.backward(arguments, gradients, tasks[i], numbers_of<float>(grad_rows),
+                         worth_copying(in) ? numbers_of<T>(copy) : nullptr);
       }
     });
   });

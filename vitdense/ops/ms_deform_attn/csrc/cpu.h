@@ -4,20 +4,28 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include "common.h"
+#include <cstdint>
 
 namespace vitdense {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
+// The level of each sample of an output, L * P of them and as many more as a vector reaches beyond.
+struct Sites {
+  const int32_t *height, *width, *start;
+};
+
 // value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P).
 template <class T>
 struct Arguments {
-  int64_t pixels, heads, width, queries, points, level_count;
-  const Level* levels;
+  int64_t pixels, heads, width, queries, samples;  // samples: L * P
+  Sites sites;
   const T* value;
   const float *locations, *weights;
+
+  int64_t stride() const { return heads * width; }
+  const T* map(int64_t image, int64_t head) const { return value + image * pixels * stride() + head * width; }
 };
 
 // The gradient of the output (B, Q, M * D), and where those of the arguments go.
@@ -28,34 +36,26 @@ struct Gradients {
   float *locations, *weights;
 };
 
-// A pixel that an output reads.
+// Queries number `begin` to `end` of the B * Q: of all heads, or of one image and head, whose map `copy` holds.
 template <class T>
-struct Tap {
-  const T* row;
-  float weight;
+struct ForwardTask {
+  int64_t begin, end, head;
+  const T* copy;  // (S, D), or null
 };
 
-// A sample of the backward pass, and its four pixels: whether they exist, their weights, values and gradients.
-template <class T>
-struct Sample {
-  Cell cell;
-  bool inside, exists[4];
-  float weight[4];
-  const T* value[4];
-  float* grad[4];
-};
-
-// A part of the backward pass; nothing else writes what it writes.
-struct Task {
-  int64_t image, head, begin_level, end_level, first_pixel, pixels;
+// Samples number `begin` to `end` of each query of an image and head, which read the `pixels` from `first_pixel` on:
+// one or all levels. Nothing else writes what the task writes.
+struct BackwardTask {
+  int64_t image, head, begin, end, first_pixel, pixels;
 };
 
 template <class T>
 struct Kernels {
-  // All heads of the queries number `begin` to `end` of the B * Q, at least one; `taps` has room for 8 * L * P.
-  void (*forward)(const Arguments<T>&, int64_t begin, int64_t end, Tap<T>* taps, T* out);
-  // `grad_rows` has room for D numbers of each pixel of the task, `samples` for the task's levels times P.
-  void (*backward)(const Arguments<T>&, const Gradients<T>&, const Task&, float* grad_rows, Sample<T>* samples);
+  void (*forward)(const Arguments<T>&, const ForwardTask<T>&, T* out);
+  // `grad_rows` has room for D numbers of each pixel of the task; so has `copy`, which may be null.
+  void (*backward)(const Arguments<T>&, const Gradients<T>&, const BackwardTask&, float* grad_rows, T* copy);
+  // Rows of D numbers that lie `stride` apart, to rows without gaps.
+  void (*copy)(const T* from, int64_t stride, int64_t rows, int64_t width, T* to);
 };
 
 }  // namespace vitdense

@@ -2,6 +2,7 @@
 
 typedef float Vector __attribute__((vector_size(4 * VITDENSE_WIDTH)));
 typedef uint32_t Bits __attribute__((vector_size(4 * VITDENSE_WIDTH)));
+typedef int32_t Integers __attribute__((vector_size(4 * VITDENSE_WIDTH)));
 typedef float Quad __attribute__((vector_size(16)));
 typedef int32_t QuadIndex __attribute__((vector_size(16)));
 
