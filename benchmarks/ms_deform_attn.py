@@ -34,6 +34,7 @@ from vitdense.ops.ms_deform_attn import BACKENDS, BackendUnavailableError, ms_de
 LEVELS = [(100, 167), (50, 84), (25, 42), (13, 21)]  # strides 8 to 64 of an image of 800 x 1333
 HEADS, WIDTH, POINTS = 8, 32, 4
 SHAPES = {'encoder': sum(h * w for h, w in LEVELS), 'decoder-300': 300, 'decoder-900': 900}
+LOCATIONS = ('local', 'uniform')
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 PACKAGES = ('vitdense', 'torch', 'triton', 'onedl-mmcv', 'mmcv', 'transformers', 'msda-triton', 'deformops')
 Pyramid = namedtuple('Pyramid', ('sizes', 'tensor', 'starts'))  # LEVELS in the forms that implementations take
@@ -124,11 +125,12 @@ def call(function: Callable, backend: str | None, inputs: tuple[Tensor, ...], ba
 
 
 def candidates(
-    pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, missing: dict[Gap, set[str]]
+    names: list[str], pyramid: Pyramid, inputs: tuple[Tensor, ...], backward: bool, missing: dict[Gap, set[str]]
 ) -> dict[str, Callable]:
     """Name -> a call that is known to work; ``missing`` gets the types that others cannot compute, and why."""
     found, dtype = {}, inputs[0].dtype
-    for name, load in IMPLEMENTATIONS.items():
+    for name in dict.fromkeys(('reference', *names)):
+        load = IMPLEMENTATIONS[name]
         backend = name if name in BACKENDS else None
         leaves = tuple((x if backend else x.to(dtype)).detach().requires_grad_() for x in inputs)
         try:
@@ -150,11 +152,11 @@ def measure(args: argparse.Namespace, cases: list[list[tuple[str, ...]]], missin
     tensor = torch.tensor(LEVELS, device=args.device)
     pyramid = Pyramid(LEVELS, tensor, tensor.prod(1).cumsum(0) - tensor.prod(1))
     clock = clock_of(args.device, head_start=2_000_000)
-    for case in itertools.product(args.shapes, args.dtypes, ('local', 'uniform'), ('forward', 'forward and backward')):
+    for case in itertools.product(args.shapes, args.dtypes, args.locations, ('forward', 'forward and backward')):
         shape, dtype, locations, passes = case
         inputs = make_inputs(SHAPES[shape], locations == 'local', DTYPES[dtype], args.device)
         backward = passes != 'forward'
-        steps = candidates(pyramid, inputs, backward, missing)
+        steps = candidates(args.implementations, pyramid, inputs, backward, missing)
         rounds = [{name: clock(step) for name, step in steps.items()} for _ in range(args.repeat)]
         least = {name: min(times[name] for times in rounds) for name in steps}
         cases.append([])
@@ -169,6 +171,8 @@ def main() -> None:
     parser = options(__doc__, repeat=10)
     parser.add_argument('--dtypes', nargs='+', choices=DTYPES, default=list(DTYPES))
     parser.add_argument('--shapes', nargs='+', choices=SHAPES, default=list(SHAPES))
+    parser.add_argument('--locations', nargs='+', choices=LOCATIONS, default=list(LOCATIONS))
+    parser.add_argument('--implementations', nargs='+', choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cases, missing = [], {}

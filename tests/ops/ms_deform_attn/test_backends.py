@@ -11,7 +11,7 @@ from vitdense.ops.ms_deform_attn.backends import backend_of
 few = settings(max_examples=30, deadline=None)
 
 
-@pytest.fixture(params=['reference', 'cpu'])
+@pytest.fixture(params=['reference', 'cpu', pytest.param('numba', marks=pytest.mark.slow)])
 def backend(request):
     with use_backend(request.param):
         try:
@@ -114,7 +114,14 @@ def test_half_types_are_float32_of_rounded_inputs(backend, dtype):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ('device', 'name'),
-    [('cpu', 'reference'), ('cpu', 'cpu'), ('cuda', 'reference'), ('cuda', 'cuda'), ('cuda', 'triton')],
+    [
+        ('cpu', 'reference'),
+        ('cpu', 'cpu'),
+        ('cpu', 'numba'),
+        ('cuda', 'reference'),
+        ('cuda', 'cuda'),
+        ('cuda', 'triton'),
+    ],
 )
 def test_training_under_autocast(device, name, dtype):
     """On every device the gradients by what is in float32, of values and gradients that autocast has rounded."""

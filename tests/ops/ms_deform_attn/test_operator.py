@@ -173,7 +173,12 @@ def modules(monkeypatch):
     """Stand-ins of all back ends but the reference."""
     monkeypatch.delenv(backends.VARIABLE, raising=False)
     real = backends._module
-    fakes = {'cpu': Fake(), 'cuda': Fake('it is not built'), 'triton': Fake('there is no GPU')}
+    fakes = {
+        'cpu': Fake(),
+        'numba': Fake('numba is not installed'),
+        'cuda': Fake('it is not built'),
+        'triton': Fake('there is no GPU'),
+    }
     monkeypatch.setattr(backends, '_module', lambda name: fakes.get(name) or real(name))
     backends._chosen.cache_clear()
     yield fakes
@@ -198,7 +203,14 @@ def test_why_a_faster_one_is_not_taken_is_said(modules, caplog):
     modules['cpu'].reason = 'there is no compiler'
     with caplog.at_level(logging.INFO, 'vitdense'):
         attend()
-    assert 'back end reference for torch.float32 on cpu; cpu: there is no compiler' in caplog.text
+    expected = 'back end reference for torch.float32 on cpu; cpu: there is no compiler; numba: numba is not installed'
+    assert expected in caplog.text
+
+
+def test_without_a_compiler_numba_comes_before_the_reference(modules):
+    modules['cpu'].reason, modules['numba'].reason = 'there is no compiler', None
+    attend()
+    assert modules['numba'].calls == 1
 
 
 def test_on_a_gpu_compiled_comes_before_triton_before_the_reference(modules):
@@ -256,7 +268,7 @@ def test_forcing_ends_with_its_block_and_holds_in_other_threads(modules):
 
 
 def test_unknown_back_ends(monkeypatch):
-    with pytest.raises(ValueError, match="name: expected one of reference, cpu, cuda, triton, found 'gpu'"):
+    with pytest.raises(ValueError, match="name: expected one of reference, cpu, numba, cuda, triton, found 'gpu'"):
         use_backend('gpu').__enter__()
     monkeypatch.setenv(backends.VARIABLE, 'fast')
     with pytest.raises(ValueError, match=f"{backends.VARIABLE}: expected one of .*, found 'fast'"):

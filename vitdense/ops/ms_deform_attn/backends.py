@@ -11,9 +11,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-BACKENDS = ('reference', 'cpu', 'cuda', 'triton')
+BACKENDS = ('reference', 'cpu', 'numba', 'cuda', 'triton')
 VARIABLE = 'VITDENSE_MS_DEFORM_ATTN'
-PREFERRED = {'cpu': ('cpu', 'reference'), 'cuda': ('cuda', 'triton', 'reference')}
+PREFERRED = {'cpu': ('cpu', 'numba', 'reference'), 'cuda': ('cuda', 'triton', 'reference')}
 COMPILED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 logger = logging.getLogger('vitdense')

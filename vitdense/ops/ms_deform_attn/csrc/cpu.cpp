@@ -260,10 +260,10 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, st
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, std::min(count, threads), 1, [&](int64_t, int64_t) {
       const int64_t numbers = tasks[0].pixels * in.width;
-      const auto grad_rows = room_for<float>(numbers);
+      const auto grad_rows = room_for<float>(numbers + 4 * in.width);
       const auto copy = room_for<T>(worth_copying(in) ? numbers : 0);
       for (int64_t i = next++; i < count; i = next++) {
-        kernels.backward(arguments, gradients, tasks[i], numbers_of<float>(grad_rows),
+        kernels.backward(arguments, gradients, tasks[i], numbers_of<float>(grad_rows) + 4 * in.width,
                          worth_copying(in) ? numbers_of<T>(copy) : nullptr);
       }
     });

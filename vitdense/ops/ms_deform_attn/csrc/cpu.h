@@ -52,7 +52,8 @@ struct BackwardTask {
 template <class T>
 struct Kernels {
   void (*forward)(const Arguments<T>&, const ForwardTask<T>&, T* out);
-  // `grad_rows` has room for D numbers of each pixel of the task; so has `copy`, which may be null.
+  // `grad_rows` has room for D numbers of each pixel of the task, and of four before the first, which stand for those
+  // that do not exist. `copy` has room for the pixels, too, and may be null.
   void (*backward)(const Arguments<T>&, const Gradients<T>&, const BackwardTask&, float* grad_rows, T* copy);
   // Rows of D numbers that lie `stride` apart, to rows without gaps.
   void (*copy)(const T* from, int64_t stride, int64_t rows, int64_t width, T* to);

@@ -11,8 +11,8 @@ struct Map {
   const T* zeros;
 };
 
-// Samples of one output. By corner of the cell (top left, top right, bottom left, bottom right): the pixel, -1 where
-// there is none, its weight, 0 where there is none, and the row of its numbers.
+// Samples of one output. By corner of the cell (top left, top right, bottom left, bottom right): the pixel, -1 to -4
+// where there is none, its weight, 0 where there is none, and the row of its numbers.
 template <class T>
 struct Chunk {
   alignas(64) int32_t pixels[4][kWidth];
@@ -64,7 +64,7 @@ VITDENSE_INLINE void locate(const Arguments<T>& a, int64_t index, int64_t site, 
   const Integers pixels[4] = {pixel, pixel + 1, pixel + width, pixel + width + 1};
   const Vector weights[4] = {top_left, top_right, bottom_left, bottom_right};
   for (int k = 0; k < 4; ++k) {
-    store(chunk.pixels[k], pixels[k] | ~exists[k]);
+    store(chunk.pixels[k], (pixels[k] & exists[k]) | (-1 - k & ~exists[k]));
     store(chunk.weights[k], masked(weights[k], exists[k]));
   }
   store(chunk.attention, weight);
