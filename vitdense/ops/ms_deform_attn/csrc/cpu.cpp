@@ -259,12 +259,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad_output, Tensor value, st
         static_cast<float*>(grad_locations.mutable_data_ptr()), static_cast<float*>(grad_weights.mutable_data_ptr())};
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, std::min(count, threads), 1, [&](int64_t, int64_t) {
-      const int64_t numbers = tasks[0].pixels * in.width;
-      const auto grad_rows = room_for<float>(numbers + 4 * in.width);
-      const auto copy = room_for<T>(worth_copying(in) ? numbers : 0);
+      std::unique_ptr<CacheLine[]> grad_rows, copy;
       for (int64_t i = next++; i < count; i = next++) {
+        if (!grad_rows) {  // the first task of a thread is its largest: all rooms together hold the tasks once
+          const int64_t numbers = tasks[i].pixels * in.width;
+          grad_rows = room_for<float>(numbers + 4 * in.width);
+          if (worth_copying(in)) copy = room_for<T>(numbers);
+        }
         kernels.backward(arguments, gradients, tasks[i], numbers_of<float>(grad_rows) + 4 * in.width,
-                         worth_copying(in) ? numbers_of<T>(copy) : nullptr);
+                         numbers_of<T>(copy));
       }
     });
   });
