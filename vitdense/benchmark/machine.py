@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from vitdense.names import counted
+from vitdense.processor import processor_name
 
 
 def extra_memory(step: Callable, device: str) -> float:
@@ -63,10 +64,7 @@ def processor(device: str) -> str:
     """Name of the processor, and the threads of PyTorch on a CPU."""
     if device.startswith('cuda'):
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    name = next((line.split(': ')[1] for line in lines if line.startswith('model name')), platform.processor())
-    return f'{name}, {counted(torch.get_num_threads(), "thread")}'
+    return f'{processor_name()}, {counted(torch.get_num_threads(), "thread")}'
 
 
 def versions(packages: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.registry import MODEL_WRAPPERS
 
+from vitdense.models.layers.fast import products
+
 T = TypeVar('T')
 
 PORT = 29500
@@ -86,6 +88,16 @@ def wrapper_on_cpus(cfg: Config, settings: dict | None) -> dict:
         settings.setdefault('broadcast_buffers', False)
         settings.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
     return settings
+
+
+def agree_on_products() -> None:
+    """Let the library that the main process chooses compute the matrix products of all, on CPUs.
+
+    Raises:
+        ValueError: a library is forced that does not exist, or not there.
+    """
+    if get_device() == 'cpu':
+        products.use(on_main_process(products.choose))
 
 
 def leave() -> None:

@@ -38,7 +38,7 @@ from vitdense.engine.global_batch import count_all_images, sync_norms_on_cpus
 from vitdense.engine.hooks import ConvertCheckpointHook, ProgressHook, StopHook
 from vitdense.engine.log_processor import position
 from vitdense.engine.loops import resumable
-from vitdense.engine.processes import wrapper_on_cpus
+from vitdense.engine.processes import agree_on_products, wrapper_on_cpus
 from vitdense.engine.rank_states import RankState, gather_rank_states
 from vitdense.engine.recipe import Recipe, differences, recipe_of, refusal
 from vitdense.engine.run_folder import about
@@ -81,6 +81,7 @@ class Runner(MMEngineRunner):
         if given.get('resume') and given.get('load_from'):
             given['randomness'] = resumed_randomness(given['load_from'], given.get('randomness'))
         super().__init__(*call.args, **call.kwargs)
+        agree_on_products()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from vitdense.models.backbones import Swin
 from vitdense.models.layers import window as window_module
 from vitdense.models.layers.fast import linear as linear_module
+from vitdense.models.layers.fast import products
 from vitdense.models.layers.fast.linear import Linear, by_rows, linear
 from vitdense.models.layers.window import cut_windows, position_bias, window_attention
 
@@ -148,7 +149,8 @@ def test_windows_cut_in_inference_mode_serve_training():
 @pytest.mark.parametrize('shape', [(2, 48, 6), (128, 49, 6), (1, 97, 6), (3, 6), (0, 6)])
 @pytest.mark.parametrize('bias', [True, False])
 def test_linear_equals_that_of_pytorch(shape, bias, monkeypatch):
-    monkeypatch.setattr(linear_module, '_ONEDNN', True)
+    monkeypatch.setattr(products, 'LEAST', 1)
+    monkeypatch.setattr(products, '_choice', products.ONEDNN)
     torch.manual_seed(0)
     layer = Linear(6, 10, bias=bias)
     x = torch.randn(shape, requires_grad=True)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .products import by_onednn, multiply
+
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that goes through oneDNN where PyTorch would call MKL: in float32 on a CPU with AVX-512.
-
-    MKL leaves AVX-512 unused on processors that are not Intel's: there oneDNN takes half the time.
-    """
+    """``nn.Linear`` by :func:`linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., C) to (..., C')."""
@@ -19,12 +18,13 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``F.linear`` as :class:`Linear` computes it."""
-    if not _goes_through_onednn(x):
+    """``F.linear``, by the library that is faster here: see :mod:`.products`."""
+    libraries = _by_onednn(x, weight)
+    if not any(libraries):
         return F.linear(x, weight, bias)
     if x.ndim == 2:
-        return _OneDNN.apply(x, weight, bias)
-    return _OneDNN.apply(x.reshape(-1, x.shape[-1]), weight, bias).unflatten(0, x.shape[:-1])
+        return _Linear.apply(x, weight, bias, libraries)
+    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, libraries).view(*x.shape[:-1], -1)
 
 
 def is_recorded() -> bool:
@@ -36,37 +36,45 @@ def is_recorded() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def _goes_through_onednn(x: Tensor) -> bool:
-    if is_recorded() or x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() == 0:
-        return False
-    return _ONEDNN and not torch.is_autocast_enabled('cpu')
+def _by_onednn(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
+    """Which of the products of a layer oneDNN computes: result, gradient of the input, gradient of the weight."""
+    if is_recorded() or x.device.type != 'cpu' or x.dtype != torch.float32 or torch.is_autocast_enabled('cpu'):
+        return False, False, False
+    return by_onednn(x.numel() // max(x.shape[-1], 1), weight.shape[1], weight.shape[0])
 
 
-_ONEDNN = hasattr(torch.ops.mkldnn, '_linear_pointwise') and 'AVX512' in torch.backends.cpu.get_cpu_capability()
-
-
-class _OneDNN(torch.autograd.Function):
-    """Rows (N, C) times the transposed weight (C', C), plus a bias; the operator itself has no gradient."""
+class _Linear(torch.autograd.Function):
+    """Rows (N, C) times the transposed weight (C', C), plus a bias; oneDNN's operator itself has no gradient."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, libraries: tuple[bool, bool, bool]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+        ctx.libraries = libraries
+        return multiply(x, weight, bias) if libraries[0] else F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        to_x, to_weight, to_bias = ctx.needs_input_grad
+        _, to_x, to_weight = ctx.libraries
+        needed = ctx.needs_input_grad
         return (
-            linear(grad, weight.t(), None) if to_x else None,
-            _product_over_rows(grad, x) if to_weight else None,
-            grad.sum(0) if to_bias else None,
+            _product(grad, weight.t(), to_x) if needed[0] else None,
+            _product_over_rows(grad, x, to_weight) if needed[1] else None,
+            grad.sum(0) if needed[2] else None,
+            None,
         )
 
 
-def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
-    """``a.t() @ b`` of (N, C') and (N, C); the operator copies its first argument, so that is the narrow one."""
-    return linear(a.t(), b.t(), None) if a.shape[1] <= b.shape[1] else linear(b.t(), a.t(), None).t()
+def _product(a: Tensor, b: Tensor, onednn: bool) -> Tensor:
+    """``a @ b.t()``, whose gradients the same library computes."""
+    return _Linear.apply(a, b, None, (True, True, True)) if onednn else F.linear(a, b)
+
+
+def _product_over_rows(a: Tensor, b: Tensor, onednn: bool) -> Tensor:
+    """``a.t() @ b`` of (N, C') and (N, C); oneDNN's operator copies its first argument, so that is the narrow one."""
+    if not onednn or a.shape[1] <= b.shape[1]:
+        return _product(a.t(), b.t(), onednn)
+    return _product(b.t(), a.t(), onednn).t()
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
