@@ -9,13 +9,14 @@ import signal
 import time
 from collections import namedtuple
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from support.scan import LOAD, CocoFolder, write_picture
@@ -25,7 +26,7 @@ from torch._utils import ExceptionWrapper
 from vitdense.commands import train
 from vitdense.commands.errors import is_for_users
 from vitdense.datasets.named_errors import TransformError, leave_out
-from vitdense.engine.failures import LabelError, LoadingError, OutOfMemory
+from vitdense.engine.failures import LabelError, LoadingError, OutOfMemory, _checkpointing
 from vitdense.engine.hooks import CheckpointHook, InvalidLossHook, RecentBatchesHook
 from vitdense.engine.runner import TIMEOUT, Runner
 
@@ -131,8 +132,32 @@ def test_out_of_memory_says_what_to_set(error, coco, tmp_path):
     said = str(raised.value)
     assert said.startswith(f'out of memory in iteration 3: {str(error).split(". GPU")[0]}')
     assert 'the batch at hand is that of iteration 3, 2 x 3 x 60 x 80 with 6 objects (5 (' in said
-    assert 'train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 model.backbone.with_cp=True, ' in said
+    assert '--cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2, --amp, smaller' in said
     assert said.endswith(f'{tmp_path}/last.pth is there: --resume goes on from it')
+
+
+SWIN = dict(type='vitdense.Swin', arch='tiny', embed_dims=6, num_heads=(1, 1, 1, 1), depths=(1, 1, 1, 1))
+DETR = dict(type='vitdense.DETRHead', num_classes=2, in_channels=48, channels=8, num_heads=1, feedforward_channels=8)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'head', 'said'),
+    [
+        (SWIN, DETR, 'model.backbone.with_cp=light model.bbox_head.with_cp=light, then with_cp=True'),
+        (dict(SWIN, with_cp='light'), dict(DETR, with_cp=True), 'model.backbone.with_cp=True'),
+        (dict(SWIN, with_cp=True), dict(DETR, with_cp='light'), 'model.bbox_head.with_cp=True'),
+        (dict(type='mmdet.ResNet', depth=18), dict(DETR, with_cp=True), 'model.backbone.with_cp=True'),
+        (dict(SWIN, with_cp=True), dict(DETR, with_cp=True), ''),
+    ],
+)
+@pytest.mark.parametrize('inside', [None, 'detector'])
+def test_the_next_amount_of_checkpointing_is_told_by_its_keys(backbone, head, said, inside):
+    parts = dict(backbone=backbone, bbox_head=head)
+    model = nn.ModuleDict({name: MODELS.build(dict(part)) for name, part in parts.items()})
+    if inside:
+        model, parts = nn.ModuleDict({inside: model}), {inside: parts}
+        said = said.replace('model.', f'model.{inside}.')
+    assert _checkpointing(SimpleNamespace(model=model, cfg=Config(dict(model=parts)))) == said
 
 
 def test_the_largest_batch_is_told(coco, tmp_path):

@@ -17,6 +17,9 @@ from vitdense.datasets.named_errors import TransformError, pipelines
 from vitdense.datasets.scan.maps import IGNORED
 from vitdense.engine.hooks.recent_batches import RecentBatchesHook
 from vitdense.files import REASONS
+from vitdense.models.backbones.base import Backbone
+from vitdense.models.heads.detr_transformer import Encoder
+from vitdense.models.wrappers import unwrap_model
 from vitdense.names import listed
 
 MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
@@ -133,12 +136,34 @@ def _out_of_memory(error: BaseException, runner: Runner) -> str:
             about += f'; the largest of the last {len(batches)} is that of {largest}'
         lines.append(about)
     size = batches[-1].size[0] if batches else 1
-    less = f'{split}_dataloader.batch_size={size // 2}' if size > 1 else ''
+    options = [f'{split}_dataloader.batch_size={size // 2}'] if size > 1 else []
     if split == 'train':
-        less += f'{" optim_wrapper.accumulative_counts=2" if less else ""} model.backbone.with_cp=True, --amp'
-    less = f'--cfg-options {less.strip()}, ' if less else ''
+        options += ['optim_wrapper.accumulative_counts=2'] if options else []
+        options += [text] if (text := _checkpointing(runner)) else []
+    less = f'--cfg-options {" ".join(options)}, ' if options else ''
+    less += '--amp, ' if split == 'train' else ''
     lines.append(f'what takes less: {less}smaller images in the pipeline, a smaller backbone')
     return '\n  '.join(lines)
+
+
+def _checkpointing(runner: Runner) -> str:
+    """The next amount of ``with_cp`` for each part of the model that can take more of it, as options, and the last."""
+    options, further = {}, False
+    for name, module in unwrap_model(runner.model).named_modules():
+        amount = getattr(module, 'with_cp', True)
+        if amount is True:
+            continue
+        node, key = runner.cfg.get('model'), 'model'
+        for part in name.split('.'):  # as far as the config goes: the argument of a head may be kept by its encoder
+            if not isinstance(node, dict) or not isinstance(node.get(part), dict):
+                break
+            node, key = node[part], f'{key}.{part}'
+        if key != 'model':
+            ours = isinstance(module, Backbone | Encoder)
+            options[key] = 'light' if ours and not amount else 'True'
+            further |= options[key] == 'light'
+    text = ' '.join(f'{key}.with_cp={value}' for key, value in options.items())
+    return f'{text}, then with_cp=True' if further else text
 
 
 def _loading(error: BaseException, runner: Runner) -> str:

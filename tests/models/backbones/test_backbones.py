@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import contextmanager
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -217,6 +218,59 @@ def test_checkpointing_recomputes_blocks_and_changes_neither_outputs_nor_gradien
     assert len(products) == (1 + 2) * model.num_layers
     for plain, recomputed in zip(*runs, strict=True):
         torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-6)
+
+
+@every_case
+@pytest.mark.parametrize('rate', [0.0, 0.1])
+def test_light_checkpointing_keeps_less_and_changes_no_bit(case, rate):
+    runs, sizes = [], []
+    for with_cp in (False, 'light'):
+        model = case.build(with_cp=with_cp, drop_path_rate=3 * rate, drop_rate=rate, attn_drop_rate=rate).train()
+        torch.manual_seed(1)
+        with kept(sizes):
+            outputs = model(image((64, 96)))
+        loss_of(outputs).backward()
+        runs.append([*outputs, *(p.grad for p in model.parameters()), torch.rand(1)])
+    assert all(torch.equal(plain, light) for plain, light in zip(*runs, strict=True))
+    share = 1 if case.family is HybridViT else 0.8  # most of it is of a ResNet
+    assert sizes[1] < share * sizes[0]
+
+
+@every_case
+def test_light_checkpointing_computes_no_second_product_again(case):
+    calls = []
+    model = case.build(with_cp='light').train()
+    for name, module in model.named_modules():
+        if name.endswith(('.fc1', '.fc2', '.proj')) and isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    outputs = model(image((64, 96)))
+    forward = len(calls)
+    loss_of(outputs).backward()
+    again = calls[forward:]
+    assert sorted(again) == sorted(name for name in calls[:forward] if name.endswith('.mlp.fc1') or '.ffn.fc1' in name)
+
+
+@pytest.mark.parametrize('cls', [PVT, Swin, ViT])
+@pytest.mark.parametrize('value', ['heavy', 'True', 2, None, ['light']])
+def test_another_amount_of_checkpointing_is_refused(cls, value):
+    arch = dict(PVT='tiny', Swin='tiny', ViT='base')[cls.__name__]
+    with pytest.raises(ValueError, match=re.escape(f"with_cp: expected False, 'light' or True, found {value!r}")):
+        cls(arch, with_cp=value)
+
+
+@contextmanager
+def kept(sizes):
+    """Append to ``sizes`` the bytes that are kept for the backward pass, without parameters."""
+    storages = {}
+
+    def keep(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield
+    sizes.append(sum(storages.values()))
 
 
 @every_case

@@ -13,6 +13,7 @@ from torch import nn
 from vitdense.checkpoint.translate import convert
 from vitdense.config.load import load_config
 from vitdense.models.heads import DETRHead, query_head
+from vitdense.models.heads.detr_transformer import Encoder, EncoderLayer
 from vitdense.models.set_prediction import cxcywh_to_xyxy
 
 
@@ -109,7 +110,7 @@ def test_without_metas_there_is_no_padding():
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('with_cp', [False, 'light', True])
 def test_every_parameter_gets_a_gradient(with_cp):
     head = randomize_(small_head(with_cp=with_cp, dropout=0.0)).train()
     logits, boxes = head([torch.randn(2, 12, 5, 7)], metas([(160, 224), (96, 100)]))
@@ -120,13 +121,27 @@ def test_every_parameter_gets_a_gradient(with_cp):
 
 def test_checkpointing_changes_no_gradient():
     gradients = []
-    for with_cp in (False, True):
+    for with_cp in (False, 'light', True):
         head = small_head(with_cp=with_cp).train()
         torch.manual_seed(2)
         head([torch.ones(2, 12, 5, 7)]).logits.square().sum().backward()
         gradients.append([p.grad for p in head.transformer.parameters()])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    for a, b, c in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c, rtol=0, atol=1e-5)
+
+
+def test_light_checkpointing_draws_the_same_numbers_again_and_projects_the_feed_forward_once():
+    layer = EncoderLayer(8, 2, 16, dropout=0.5).train()
+    calls, gradients = [], []
+    layer.linear2.register_forward_hook(lambda *_: calls.append('linear2'))
+    for with_cp in (False, 'light'):
+        layer.zero_grad()
+        torch.manual_seed(2)
+        Encoder([layer], with_cp).train()(torch.ones(2, 5, 8), torch.ones(2, 5, 8), None).square().sum().backward()
+        gradients.append([p.grad.clone() for p in layer.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert len(calls) == 2
 
 
 def small_detector(**head) -> nn.Module:

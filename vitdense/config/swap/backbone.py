@@ -63,7 +63,7 @@ def swap_backbone(cfg: Config, name: str, pretrained: bool = True) -> list[str]:
         model.backbone.init_cfg = dict(type='vitdense.Pretrained', checkpoint=choice.release)
         source = f'ImageNet weights {RELEASES[choice.release]}'
     if old.get('with_cp'):
-        model.backbone.with_cp = True
+        model.backbone.with_cp = old.with_cp
     if 'pretrained' in model:  # mmseg's way of naming the weights of the old backbone
         model.pretrained = None
     changes += [f'model.backbone: {bare_type(old)} -> {name} (stages {list(indices)}, {source})', *fitted]

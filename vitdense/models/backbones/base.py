@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from vitdense.models.layers.fast.light import WithCp, checked, run_block
 from vitdense.models.layers.init import init_linear_
 
 from .arguments import ELSEWHERE, PYRAMIDS_ELSEWHERE, resolve_arch
@@ -37,11 +36,12 @@ class Backbone(BaseModule):
         out_indices: stages to return, increasing.
         frozen_stages: -1 trains everything, 0 freezes the stem, s > 0 the stem and the stages 1 to s: their parameters
             get no gradient and their modules stay in evaluation mode.
-        with_cp: recompute the blocks in the backward pass instead of keeping their activations (non-reentrant).
+        with_cp: what the backward pass computes again instead of keeping it: ``False`` nothing, ``'light'`` the first
+            product of feed-forward networks and the projections of attention, ``True`` whole blocks.
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: stages that do not exist.
+        ValueError: stages or a ``with_cp`` that do not exist.
     """
 
     ARCHS: ClassVar[Mapping[str, Any]]
@@ -60,7 +60,7 @@ class Backbone(BaseModule):
         strides: Sequence[int],
         out_indices: Sequence[int],
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -78,7 +78,7 @@ class Backbone(BaseModule):
         if not -1 <= frozen_stages <= len(self.depths):
             raise ValueError(f'frozen_stages must be from -1 to {len(self.depths)}, got {frozen_stages}')
         self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
+        self.with_cp = checked(with_cp)
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -122,10 +122,8 @@ class Backbone(BaseModule):
         return self
 
     def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
-        """``block(*inputs)``, tokens and what else it takes, recomputed in the backward pass under ``with_cp``."""
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+        """``block(*inputs)``, tokens and what else it takes, as ``with_cp`` says."""
+        return run_block(block, self.with_cp if self.training else False, *inputs)
 
     @staticmethod
     def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
@@ -158,7 +156,7 @@ class Pyramid(Backbone):
         arch: row of ``ARCHS``.
         out_indices: stages to return; later ones are not built.
         frozen_stages: -1 for none, 0 the first patch embedding, s the stages 1 to s (see :class:`Backbone`).
-        with_cp: activation checkpointing of the blocks.
+        with_cp: ``False``, ``'light'`` or ``True`` (see :class:`Backbone`).
         in_channels: channels of the image.
         drop_rate: dropout of projections, feed-forward layers, and position (PVT) or patch embeddings (Swin).
         attn_drop_rate: dropout of attention weights.
@@ -179,7 +177,7 @@ class Pyramid(Backbone):
         *,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         in_channels: int = 3,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdense.models.layers.block import Block
+from vitdense.models.layers.fast.light import recomputed
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.init import learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
@@ -116,8 +117,14 @@ class SwinBlock(Block):
 
     def forward(self, x: Tensor, windows: Windows | ExportedWindows) -> Tensor:
         """Tokens (B, N, C) of a map that :meth:`cut` has cut to (B, N, C)."""
-        x = x + self.drop_path(self.attn.mix(self.attn.project(windows.split(self.norm1(x))), windows))
+        x = x + self.drop_path(self.attend(x, self.norm1, windows))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def attend(self, x: Tensor, norm: nn.Module, windows: Windows | ExportedWindows) -> Tensor:
+        """Tokens (B, N, C), through ``norm`` first, to those that attention has mixed."""
+        return recomputed(
+            lambda x: self.attn.project(windows.split(norm(x))), lambda qkv: self.attn.mix(qkv, windows), x
+        )
 
     def cut(self, x: Tensor, hw: Pair) -> Windows | ExportedWindows:
         """Windows of the tokens (B, N, C) of a map ``hw``."""

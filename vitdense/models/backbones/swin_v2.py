@@ -98,7 +98,7 @@ class SwinV2Block(SwinBlock):
     """A block whose norms end its branches (section 3.2)."""
 
     def forward(self, x: Tensor, windows: Windows | ExportedWindows) -> Tensor:
-        x = x + self.drop_path(self.norm1(self.attn.mix(self.attn.project(windows.split(x)), windows)))
+        x = x + self.drop_path(self.norm1(self.attend(x, nn.Identity(), windows)))
         return x + self.drop_path(self.norm2(self.mlp(x)))
 
     def export(self, hw: Pair, device: torch.device) -> ExportedWindows:

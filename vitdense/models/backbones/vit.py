@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vitdense.models.layers.attention import SelfAttention
 from vitdense.models.layers.block import Block
+from vitdense.models.layers.fast.light import WithCp, recomputed
 from vitdense.models.layers.init import init_linear_, learned
 from vitdense.models.layers.layout import pad_to_multiple, to_map
 from vitdense.models.layers.mlp import Mlp
@@ -133,7 +134,8 @@ class ViTBlock(Block):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         # in two steps, so that what the norm returns is gone before the attention
-        x = x + self.drop_path(self.ls1(self.attn.mix(self.attn.project(self.norm1(x)), hw)))
+        mixed = recomputed(lambda x: self.attn.project(self.norm1(x), hw), lambda qkv: self.attn.mix(qkv, hw), x)
+        x = x + self.drop_path(self.ls1(mixed))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -157,7 +159,7 @@ class ViT(Backbone):
         out_indices: blocks whose maps are returned, counted from 0; later ones are not built. Default: the last.
         final_norm: whether the last map passes a LayerNorm ``norm``.
         frozen_stages: -1 for none, 0 patch embedding, tokens and position table, s these and the first s blocks.
-        with_cp: activation checkpointing of the blocks.
+        with_cp: ``False``, ``'light'`` or ``True`` (see :class:`Backbone`).
         in_channels: channels of the image.
         drop_rate: dropout of projections, feed-forward layers and position embeddings.
         attn_drop_rate: dropout of attention weights.
@@ -187,7 +189,7 @@ class ViT(Backbone):
         out_indices: Sequence[int] | None = None,
         final_norm: bool = False,
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         in_channels: int = 3,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,

@@ -55,7 +55,7 @@ class ReadoutBlock(ViTBlock):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to the last of them (B, Q, C)."""
-        q, k, v = self.attn.project(self.norm1(x)).chunk(3, dim=2)
+        q, k, v = self.attn.project(self.norm1(x), hw).chunk(3, dim=2)
         mixed = attention(q[:, -self.det_tokens :], k, v, self.attn.num_heads, self.attn.dropout)
         x = x[:, -self.det_tokens :] + self.drop_path(self.ls1(self.attn.proj_drop(self.attn.proj(mixed))))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))

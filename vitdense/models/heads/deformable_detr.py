@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vitdense.models.layers.fast.light import WithCp
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import TokenPyramid, cell_centres, pyramid_mask, to_tokens, valid_sizes
 from vitdense.models.layers.mlp import PredictionMlp
@@ -42,7 +43,8 @@ class DeformableDETRHead(QueryHead):
         two_stage: queries are the best tokens of the encoder, by the logit of the first class, which there stands for
             any object. Equal logits are in the order of the tokens; tokens at the border and in the padding come last.
             Needs ``with_box_refine``.
-        with_cp: activation checkpointing of the encoder layers.
+        with_cp: what the encoder layers compute again: ``False`` nothing, ``'light'`` the first product of feed-forward
+            networks, ``True`` all.
         kwargs: of :class:`QueryHead`.
 
     Raises:
@@ -66,7 +68,7 @@ class DeformableDETRHead(QueryHead):
         dropout: float = 0.1,
         with_box_refine: bool = False,
         two_stage: bool = False,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, softmax=False, **dict(cost_class=2.0, loss_class=2.0) | kwargs)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitdense.models.layers.fast.light import WithCp
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import TokenPyramid
 from vitdense.models.layers.pos_embed import sines
@@ -121,7 +122,8 @@ class DeformableTransformer(nn.Module):
         dropout: in the attention among queries, in feed-forward networks and at the end of branches.
         refines: whether each decoder layer starts from the boxes of the one before.
         two_stage: number of queries to choose from the tokens of the encoder; 0 for learned ones.
-        with_cp: activation checkpointing of the encoder layers.
+        with_cp: what the encoder layers compute again: ``False`` nothing, ``'light'`` the first product of feed-forward
+            networks, ``True`` all.
     """
 
     PROPOSAL_SIZE = 0.05
@@ -141,7 +143,7 @@ class DeformableTransformer(nn.Module):
         *,
         refines: bool,
         two_stage: int,
-        with_cp: bool,
+        with_cp: WithCp,
     ) -> None:
         super().__init__()
         self.two_stage = two_stage

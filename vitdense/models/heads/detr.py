@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from vitdense.models.layers.fast.light import WithCp
 from vitdense.models.layers.fast.linear import Linear
 from vitdense.models.layers.layout import padding_mask, to_tokens, valid_sizes
 from vitdense.models.layers.mlp import PredictionMlp
@@ -36,7 +37,8 @@ class DETRHead(QueryHead):
         dropout: in attention, feed-forward networks and at the end of branches.
         temperature: of the position encoding. Small maps gain from 20 (DAB-DETR, https://arxiv.org/abs/2201.12329,
             section 4.4).
-        with_cp: activation checkpointing of the encoder layers.
+        with_cp: what the encoder layers compute again: ``False`` nothing, ``'light'`` the first product of feed-forward
+            networks, ``True`` all.
         kwargs: of :class:`QueryHead`.
 
     Raises:
@@ -58,7 +60,7 @@ class DETRHead(QueryHead):
         feedforward_channels: int = 2048,
         dropout: float = 0.1,
         temperature: float = 10000.0,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, softmax=True, **dict(cost_class=1.0, loss_class=1.0) | kwargs)

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vitdense.models.layers.attention import MultiHeadAttention
 from vitdense.models.layers.fast.dropout import Dropout, relu_dropout
+from vitdense.models.layers.fast.light import WithCp, checked, recomputed, run_block
 from vitdense.models.layers.fast.linear import Linear
 
 
@@ -28,9 +28,10 @@ class Layer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
-        rows = self.linear1(x.flatten(0, 1))  # no view, which could not be changed in place without a copy
-        rows = relu_dropout(rows, self.dropout.p if self.training else 0.0)
-        return self.dropout(self.linear2(rows)).unflatten(0, x.shape[:2])
+        p = self.dropout.p if self.training else 0.0
+        rows = x.flatten(0, 1)  # linear1 returns no view, which could not be changed in place without a copy
+        rows = recomputed(lambda rows: relu_dropout(self.linear1(rows), p), self.linear2, rows)
+        return self.dropout(rows).unflatten(0, x.shape[:2])
 
 
 def multi_head_attention(channels: int, num_heads: int, dropout: float) -> MultiHeadAttention:
@@ -73,18 +74,15 @@ class DecoderLayer(Layer):
 class Encoder(nn.Module):
     """Layers one after the other, without a norm at the end."""
 
-    def __init__(self, layers: list[Layer], with_cp: bool) -> None:
+    def __init__(self, layers: list[Layer], with_cp: WithCp) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.with_cp = with_cp
+        self.with_cp = checked(with_cp)
 
     def forward(self, x: Tensor, *args) -> Tensor:
         """Tokens (B, N, C) to (B, N, C); each layer gets ``args``."""
         for layer in self.layers:
-            if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(layer, x, *args, use_reentrant=False)
-            else:
-                x = layer(x, *args)
+            x = run_block(layer, self.with_cp if self.training else False, x, *args)
         return x
 
 
@@ -116,7 +114,7 @@ class Transformer(nn.Module):
         decoder_layers: int,
         feedforward_channels: int,
         dropout: float,
-        with_cp: bool,
+        with_cp: WithCp,
     ) -> None:
         super().__init__()
         args = channels, num_heads, feedforward_channels, dropout

@@ -99,8 +99,12 @@ class PyramidMlp(FeedForward):
 
     def forward(self, x: Tensor, sizes: Sizes) -> Tensor:
         """The pyramid (B, S, C) to the same."""
+        return self.feed(x, lambda x: self.expand(x, sizes))
+
+    def expand(self, x: Tensor, sizes: Sizes) -> Tensor:
+        """Everything before the GELU: (B, S, C) to (B, S, C')."""
         levels = self.fc1(x).split([height * width for height, width in sizes], dim=1)
-        return self.contract(torch.cat([self.dwconv(x, hw) for x, hw in zip(levels, sizes, strict=True)], dim=1))
+        return torch.cat([self.dwconv(x, hw) for x, hw in zip(levels, sizes, strict=True)], dim=1)
 
 
 class Injector(nn.Module):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fast.light import recomputed
 from .fast.linear import Linear, linear
 from .layout import from_windows, to_map, to_tokens, to_windows
 from .sizes import average_pool
@@ -57,11 +58,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
-        return self.mix(self.project(x), hw)
+        return self.mix(self.project(x, hw), hw)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) to their queries, keys and values (B, N, 3C)."""
-        return linear(x, self.qkv.weight, self.bias)
+    def project(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, C) of a map ``hw`` to queries, keys and values (B, N, 3C), of windows (B * W, n, 3C) if any."""
+        qkv = linear(x, self.qkv.weight, self.bias)
+        return to_windows(qkv, hw, self.window_size, self.padding) if self.window_size else qkv
 
     @property
     def bias(self) -> Tensor | None:
@@ -74,10 +76,9 @@ class SelfAttention(nn.Module):
         return self.bias
 
     def mix(self, qkv: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Queries, keys and values (B, N, 3C) of a map ``hw`` to tokens (B, N, C)."""
+        """Queries, keys and values that :meth:`project` has made of a map ``hw`` to tokens (B, N, C)."""
         if self.window_size:
-            windows = to_windows(qkv, hw, self.window_size, self.padding)
-            x = from_windows(self.attend(windows, (self.window_size, self.window_size)), hw, self.window_size)
+            x = from_windows(self.attend(qkv, (self.window_size, self.window_size)), hw, self.window_size)
         else:
             x = self.attend(qkv, hw)
         return self.proj_drop(self.proj(x))
@@ -157,7 +158,8 @@ class SpatialReductionAttention(nn.Module):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) to (B, N, C)."""
         k, v = self.kv(self.reduce(x, hw)).chunk(2, dim=2)
-        x = attention(self.q(x), k, v, self.num_heads, self.attn_drop.p if self.training else 0.0)
+        dropout = self.attn_drop.p if self.training else 0.0
+        x = recomputed(self.q, lambda q: attention(q, k, v, self.num_heads, dropout), x)
         return self.proj_drop(self.proj(x))
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:

@@ -1,8 +1,11 @@
 """Feed-forward networks of transformer blocks."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fast.light import recomputed
 from .fast.linear import Linear, by_rows
 from .layout import to_map, to_tokens
 
@@ -16,10 +19,9 @@ class FeedForward(nn.Module):
         self.fc2 = Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop)
 
-    def contract(self, hidden: Tensor) -> Tensor:
-        """The GELU and everything after it: (B, N, C') to (B, N, C)."""
-        hidden = self.drop(F.gelu(hidden))
-        return self.drop(self.fc2(hidden))
+    def feed(self, x: Tensor, expand: Callable[[Tensor], Tensor]) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C); ``expand`` is everything before the GELU, to (B, N, C')."""
+        return recomputed(lambda x: self.drop(F.gelu(expand(x))), lambda hidden: self.drop(self.fc2(hidden)), x)
 
 
 class Mlp(FeedForward):
@@ -27,7 +29,7 @@ class Mlp(FeedForward):
 
     def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
         """Tokens (B, N, C) to (B, N, C), whatever the map ``hw`` that they make."""
-        return by_rows(lambda rows: self.contract(self.fc1(rows)), x, self.fc1.out_features)
+        return by_rows(lambda rows: self.feed(rows, self.fc1), x, self.fc1.out_features)
 
 
 class DepthwiseConv(nn.Module):
@@ -55,7 +57,7 @@ class ConvMlp(FeedForward):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, N, C) of a map ``hw`` to (B, N, C)."""
-        return self.contract(self.expand(x, hw))
+        return self.feed(x, lambda x: self.expand(x, hw))
 
     def expand(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Everything before the GELU: (B, N, C) to (B, N, C')."""
