@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitdense.models.layers.fast.dropout import PIECE, Dropout, dropout, relu_dropout
 
-SHAPES = [(3, 5), (2, PIECE // 4 + 1, 3), (4 * PIECE,)]
+SHAPES = [(3, 5), (0, 5), (2, PIECE // 4 + 1, 3), (4 * PIECE,)]
 
 
 @pytest.mark.parametrize('p', [0.1, 0.5, 0.9])
@@ -50,6 +50,15 @@ def test_relu_and_dropout_in_one(shape):
     out.backward(weights)
     torch.testing.assert_close(out, F.relu(x) * scale)
     torch.testing.assert_close(x.grad, weights * scale)
+
+
+@pytest.mark.parametrize('shape', [(40, 30), (1, 30), (0, 30)])
+def test_relu_and_dropout_of_a_transposed_tensor(shape):
+    x = torch.randn(shape, requires_grad=True)
+    out = relu_dropout((x * 1).t(), 0.5)
+    out.sum().backward()
+    torch.testing.assert_close(out, F.relu(x.t()) * torch.where(out == 0, 0.0, 2.0))
+    torch.testing.assert_close(x.grad, torch.where(out == 0, 0.0, 2.0).t())
 
 
 def test_a_transposed_tensor_is_dropped_as_another():

@@ -68,20 +68,23 @@ def attend_wide(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor, 
 
 
 def attend_rows(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As :func:`attend_wide` without dropout, some rows of queries of one head at a time."""
+    """As :func:`attend_wide` without dropout, some rows of queries of one head, or some heads, at a time."""
     height, width = q.shape[2:4]
-    most = max(1, PIECE // (width * height * width * q.element_size()))
+    most = max(1, PIECE // (width * height * width * q.element_size()))  # rows
     spans = [slice(top, top + most) for top in range(0, height, most)]
-    pieces = [((b, m, span),) * 3 + ((b, m),) * 2 for b in range(len(q)) for m in range(q.shape[1]) for span in spans]
+    several = most // height
+    heads = [slice(m, m + several) for m in range(0, q.shape[1], several)] if several > 1 else range(q.shape[1])
+    pieces = [((b, some, span),) * 3 + ((b, some),) * 2 for b in range(len(q)) for some in heads for span in spans]
     return in_pieces(_weigh, q.shape, pieces, q, rows, columns, k, v).flatten(2, 3)
 
 
 def _weigh(q: Tensor, rows: Tensor, columns: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scale = q.shape[-1] ** -0.5
-    logits = (q.flatten(0, 1) * scale @ k.t()).unflatten(1, (rows.shape[-1], columns.shape[-1]))
-    logits = logits.add(rows.flatten(0, 1)[..., None], alpha=scale).add(columns.flatten(0, 1)[:, None], alpha=scale)
-    weights = logits.flatten(1).softmax(1)
-    return (weights.to(v.dtype) @ v).unflatten(0, q.shape[:2])
+    logits = (q.flatten(-3, -2) * scale @ k.mT).unflatten(-1, (rows.shape[-1], columns.shape[-1]))
+    logits = logits.add(rows.flatten(-3, -2)[..., None], alpha=scale)
+    logits = logits.add(columns.flatten(-3, -2)[..., None, :], alpha=scale)
+    weights = logits.flatten(-2).softmax(-1)
+    return (weights.to(v.dtype) @ v).unflatten(-2, q.shape[-3:-1])
 
 
 class RelPosBiasAttention(SelfAttention):

@@ -32,14 +32,17 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def relu_dropout(x: Tensor, p: float) -> Tensor:
-    """``dropout(F.relu(x), p)``, on a CPU in place: nothing else may need ``x``, not even for its own gradient."""
-    if p == 0 or not _draws_itself(x, p):
+    """``dropout(F.relu(x), p)``, in place for a contiguous tensor on a CPU.
+
+    Nothing else may need ``x``, not even for its own gradient.
+    """
+    if p == 0 or not x.is_contiguous() or not _draws_itself(x, p):
         return dropout(F.relu(x), p)
     return _ReLUDropout.apply(x, p)
 
 
 def _draws_itself(x: Tensor, p: float) -> bool:
-    return x.device.type == 'cpu' and p < 1 and not is_recorded()
+    return x.device.type == 'cpu' and p < 1 and x.numel() > 0 and not is_recorded()
 
 
 class _Dropout(torch.autograd.Function):
@@ -97,8 +100,9 @@ def _new_seed() -> int:
 def _scales(count: int, p: float, seed: int) -> Iterator[Tensor]:
     """For each piece of ``count`` values, 0 or 1 / (1 - p) for each of them; the next overwrites it."""
     generator = torch.Generator().manual_seed(seed)
-    bits = torch.empty(PIECE // 4, dtype=torch.int64)
-    scale = torch.empty(PIECE)
+    most = min(PIECE, -(-count // 4) * 4)
+    bits = torch.empty(most // 4, dtype=torch.int64)
+    scale = torch.empty(most)
     threshold = round(p * 2**16) - 2**15
     for start in range(0, count, PIECE):
         bits.random_(-(2**63), None, generator=generator)

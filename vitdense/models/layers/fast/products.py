@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -129,8 +130,8 @@ def _probes(rows: int, channels: int, out_channels: int) -> dict[str, Sequence[C
     )
     factors = (x, weight), (grad, weight.t()), (grad.t(), x.t())
     return {
-        product: (lambda a=a, b=b: F.linear(a, b), lambda a=a, b=b: multiply(a, b, None))
-        for product, (a, b) in zip(PRODUCTS, factors, strict=True)
+        product: (partial(F.linear, *pair), partial(multiply, *pair, None))
+        for product, pair in zip(PRODUCTS, factors, strict=True)
     }
 
 
@@ -141,7 +142,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     slower.
     """
     if not weight.is_contiguous() and not weight.t().is_contiguous():
-        weight = weight.contiguous()
+        weight = weight.contiguous() if weight.stride(0) >= weight.stride(1) else weight.t().contiguous().t()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
 
 
