@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from vitdense.engine import processes
 from vitdense.engine.processes import join, leave, tell_environment, wrapper_on_cpus
+from vitdense.models.layers.fast import products
 
 SLURM = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', SLURM_NODELIST='node[3-4]')
 MPI = dict(OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_SIZE='4', OMPI_COMM_WORLD_LOCAL_RANK='1')
@@ -53,6 +54,27 @@ def test_a_process_of_slurm_joins_over_gloo_with_the_timeout_of_the_config(monke
     finally:
         leave()
     assert not torch.distributed.is_initialized()
+
+
+def test_all_processes_take_the_library_that_the_main_one_chooses(monkeypatch):
+    def broadcast(outcome):
+        outcome[0] = frozenset({'forward wide'})
+
+    monkeypatch.setattr(products, '_choice', None)
+    monkeypatch.setattr(products, 'choose', pytest.fail)
+    monkeypatch.setattr(processes, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(processes, 'is_main_process', lambda: False)
+    monkeypatch.setattr(processes, 'broadcast_object_list', broadcast)
+    processes.agree_on_products()
+    assert products.by_onednn(4096, 256, 256) == (True, False, False)
+
+
+def test_a_library_that_does_not_exist_ends_a_run_at_its_start(monkeypatch):
+    monkeypatch.setattr(products, '_choice', None)
+    monkeypatch.setattr(processes, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv(products.VARIABLE, 'mkl')
+    with pytest.raises(ValueError, match=r"^VITDENSE_PRODUCTS: expected pytorch or onednn, found 'mkl'$"):
+        processes.agree_on_products()
 
 
 def test_variables_of_mpi(monkeypatch):
