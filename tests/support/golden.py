@@ -1,10 +1,12 @@
 """Fifty steps of each family of models: narrow versions of the configs, drawn weights, drawn pictures."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import patch
 from uuid import uuid4
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch.utils.data import Dataset
 
 from vitdense.config.load import load_config
 from vitdense.engine.runner import Runner
+from vitdense.models.layers.fast import products
 
 from . import CONFIGS
 
@@ -264,13 +267,16 @@ def runner_of(cfg: Config, folder: Path, hooks: tuple = (), mirrored: bool = Tru
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Several threads add up in another order."""
-    threads = torch.get_num_threads()
+    """Several threads, and another library than oneDNN, add up in another order."""
+    threads, choice = torch.get_num_threads(), products._choice
     torch.set_num_threads(1)
+    library = 'onednn' if products.has_avx512() else 'pytorch'
     try:
-        yield
+        with patch.dict(os.environ, {products.VARIABLE: library}):
+            yield
     finally:
         torch.set_num_threads(threads)
+        products.use(choice)
 
 
 def losses_of(family: str, folder: Path) -> list[float]:

@@ -29,7 +29,7 @@ PRODUCTS = ('forward', 'to input', 'to weight')
 """Of a linear layer: its result, and the gradients of its input and of its weight."""
 
 LEAST = 2**24
-"""Multiplications from which on another library than PyTorch's can be worth its call."""
+"""Multiplications from which on another library than PyTorch's can be worth its call: others have to be forced."""
 NARROW = 192
 """Layers with fewer channels than this at one end are a class of their own."""
 PROBES = {'narrow': (1024, 96, 192), 'wide': (512, 256, 384)}
@@ -43,7 +43,7 @@ INFINITE = float('inf')
 Choice = frozenset[str]
 """Products and classes that oneDNN computes, as ``'forward narrow'``."""
 PYTORCH: Choice = frozenset()
-ONEDNN: Choice = frozenset(f'{product} {kind}' for product in PRODUCTS for kind in PROBES)
+ONEDNN: Choice = frozenset(f'{product} {kind}' for product in PRODUCTS for kind in ('small', *PROBES))
 
 _lock = threading.Lock()
 _choice: Choice | None = None
@@ -55,10 +55,11 @@ def by_onednn(rows: int, channels: int, out_channels: int) -> tuple[bool, bool, 
     Raises:
         ValueError: the environment variable forces a library that does not exist, or not here.
     """
-    if rows * channels * out_channels < LEAST:
-        return False, False, False
-    kind = 'narrow' if min(channels, out_channels) < NARROW else 'wide'
+    work = rows * channels * out_channels
+    kind = 'small' if work < LEAST else 'narrow' if min(channels, out_channels) < NARROW else 'wide'
     chosen = _choice
+    if not work or (kind == 'small' and chosen is None and VARIABLE not in os.environ):
+        return False, False, False
     if chosen is None:
         with _lock:
             chosen = choose() if _choice is None else _choice
