@@ -175,7 +175,8 @@ def main() -> None:
     if args.device != 'cpu':
         parser.error('--device: these functions are for CPUs')
     torch.set_num_threads(args.threads)
-    use({'pytorch': PYTORCH, 'onednn': ONEDNN, None: choose()}[args.library])
+    large = {name for name in ONEDNN if not name.endswith('small')}
+    use({'pytorch': PYTORCH, 'onednn': large, None: choose()}[args.library])
     tables, notes = [], []
     for case in cases():
         if not args.functions or case.name in args.functions:
