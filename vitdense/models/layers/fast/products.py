@@ -7,6 +7,7 @@ checkpoint: it is measured once on a machine, and then read from a file of the c
 
 import itertools
 import json
+import math
 import os
 import re
 import threading
@@ -37,7 +38,6 @@ PROBES = {'narrow': (1024, 96, 192), 'wide': (512, 256, 384)}
 SECONDS = 0.04
 """That measuring may take; what is not known by then stays with PyTorch."""
 CLEARLY = 1.05
-INFINITE = float('inf')
 """By what factor oneDNN has to be faster."""
 
 Choice = frozenset[str]
@@ -111,13 +111,13 @@ def measure() -> Choice:
     """Time both libraries, in turn, within :data:`SECONDS`."""
     end = time.perf_counter() + SECONDS
     calls = {f'{product} {kind}': pair for kind, shape in PROBES.items() for product, pair in _probes(*shape).items()}
-    best: dict[str, list[float]] = {name: [INFINITE] * 2 for name in calls}
+    best: dict[str, list[float]] = {name: [math.inf] * 2 for name in calls}
     for turn in itertools.count():
         for name, pair in calls.items():
             for which, call in enumerate(pair):
                 start = time.perf_counter()
                 if start > end:
-                    return frozenset(name for name, (own, other) in best.items() if other * CLEARLY < own < INFINITE)
+                    return frozenset(name for name, (own, other) in best.items() if other * CLEARLY < own < math.inf)
                 call()
                 if turn:  # the first call prepares the next
                     best[name][which] = min(best[name][which], time.perf_counter() - start)
