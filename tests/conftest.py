@@ -13,6 +13,8 @@ from mmengine.registry import DefaultScope
 
 import vitdense  # noqa: F401
 
+os.environ.setdefault('VITDENSE_PRODUCTS', 'pytorch')  # what is measured may be another library in the next run
+
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # the processes share the cores
     torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
 
@@ -40,6 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Keep what the imports made out of garbage collections: mmengine makes one for each data set that it builds."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _own_scope() -> None:
+    """The default scope of a file is not that of a fixture of the file before."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

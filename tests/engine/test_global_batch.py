@@ -30,7 +30,7 @@ EQUAL: dict[str, dict] = {
     'Deformable DETR': dict(exact=True),  # bilinear sampling has kinks, where float32's rounding decides of a gradient
     'YOLOS': {},
     'RetinaNet': {},
-    'Mask R-CNN': {},
+    'Mask R-CNN': dict(exact=True),  # so has RoIAlign
     'SETR': {},
     'Semantic FPN': dict(
         optim_wrapper=dict(
