@@ -14,6 +14,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from support import ROOT
+from support.sweep import but_for_the_sweep
 
 from vitdense.commands import parser_of
 from vitdense.commands import run as run_command
@@ -123,7 +124,10 @@ def test_dumped_config_is_the_effective_one_and_tests_the_checkpoint(trained, co
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('option', 'setting', 'epochs'),
-    [('--resume', 'resume=False', 2), ('--no-pretrained', 'resume=True', 3), ('--resume', 'resume=True', 3)],
+    but_for_the_sweep(
+        [('--resume', 'resume=False', 2), ('--no-pretrained', 'resume=True', 3), ('--resume', 'resume=True', 3)],
+        [('--resume', 'resume=False', 2)],
+    ),
 )
 def test_resume_goes_on_from_the_last_checkpoint(trained, coco, option, setting, epochs):
     """By the option or by the config, and also where nothing is left to train."""
@@ -152,7 +156,7 @@ def test_a_loader_without_a_step_is_refused(coco, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+@pytest.mark.parametrize('package', but_for_the_sweep(['mmdet', 'mmseg'], ['mmdet']))
 def test_one_custom_imports_line_is_enough_for_the_tools_of_others(package, coco, tmp_path):
     """Their ``tools/train.py`` as installed, in a process that imports vitdense only through the config."""
     config = tmp_path / 'pvt.py'

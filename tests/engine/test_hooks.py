@@ -14,6 +14,7 @@ from mmengine.runner import IterBasedTrainLoop
 from rich.console import Console
 from support.line import Toy, make
 from support.numbers_drawn import Numbers
+from support.sweep import but_for_the_sweep
 
 from vitdense import console
 from vitdense.engine.hooks import (
@@ -61,7 +62,7 @@ def iterations(folder: Path, number: int, sampler: str = 'DefaultSampler', start
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('start', ['fork', 'spawn'])
+@pytest.mark.parametrize('start', but_for_the_sweep(['fork', 'spawn'], ['fork']))
 def test_augmentation_differs_between_the_passes_of_a_loop_of_iterations(tmp_path, no_pause, start):
     passes = iterations(tmp_path, 9, start=start).passes()
     assert len(set(passes)) == len(passes) == 3

@@ -52,9 +52,7 @@ def changed(folder: Path, changes: dict):
     return model
 
 
-@pytest.fixture(
-    scope='module', params=but_for_the_sweep(['soft', 'cascade', 'pooled maps', 'slide'], ['soft', 'slide'])
-)
+@pytest.fixture(scope='module', params=but_for_the_sweep(['soft', 'cascade', 'pooled maps', 'slide'], ['slide']))
 def both(request, home) -> tuple:
     """A model, and what was exported of it."""
     kind, changes = CHANGED.get(request.param, (request.param, {}))

@@ -12,7 +12,7 @@ from vitdense import commands
 PAGE = (ROOT / 'docs/export.md').read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     folder = work_dir('maps', tmp_path)
     (tmp_path / 'work_dirs').mkdir()
