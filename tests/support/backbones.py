@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,18 @@ def products(monkeypatch) -> list[str]:
         monkeypatch.setattr(F, name, counted)
     monkeypatch.setattr(libraries, '_choice', frozenset())  # of oneDNN, whose gradient is made of linear layers
     return calls
+
+
+@contextmanager
+def kept(sizes: list[int]) -> Iterator[None]:
+    """Append to ``sizes`` the bytes that are kept for the backward pass, without parameters."""
+    storages = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield
+    sizes.append(sum(storages.values()))

@@ -1,6 +1,7 @@
 """Inputs for the tests of multi-scale deformable attention, and a reference that shares no code with the first."""
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -112,3 +113,16 @@ def smooth(case: Inputs) -> Tensor:
     sizes = torch.tensor([[w, h] for h, w in pairs(case.spatial_shapes)]).view(-1, 1, 2)
     share = (case.sampling_locations.double() * sizes - 0.5) % 1
     return ((share > 0.02) & (share < 0.98)).all(-1, keepdim=True)
+
+
+def assert_same_in_any_threads(run: Callable[[Inputs], list[Tensor]], case: Inputs) -> None:
+    """One, two and five threads compute the same bits."""
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(run(case))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(result, results[0], strict=True))

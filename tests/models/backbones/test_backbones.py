@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import contextmanager
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.analysis import get_model_complexity_info
-from support.backbones import image, products
+from support.backbones import image, kept, products
 from timm.layers import DropPath
 from timm.models.resnetv2 import Bottleneck
 from torch.utils.flop_counter import FlopCounterMode
@@ -256,21 +255,6 @@ def test_another_amount_of_checkpointing_is_refused(cls, value):
     arch = dict(PVT='tiny', Swin='tiny', ViT='base')[cls.__name__]
     with pytest.raises(ValueError, match=re.escape(f"with_cp: expected False, 'light' or True, found {value!r}")):
         cls(arch, with_cp=value)
-
-
-@contextmanager
-def kept(sizes):
-    """Append to ``sizes`` the bytes that are kept for the backward pass, without parameters."""
-    storages = {}
-
-    def keep(tensor):
-        if not isinstance(tensor, torch.nn.Parameter):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield
-    sizes.append(sum(storages.values()))
 
 
 @every_case

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.deform_attn import by_gathers, gradients, inputs, make_inputs, smooth
+from support.deform_attn import assert_same_in_any_threads, by_gathers, gradients, inputs, make_inputs, smooth
 
 from vitdense.ops.ms_deform_attn import cpu
 
@@ -103,15 +103,7 @@ def test_gradients_of_values_are_summed_in_float32(dtype):
 @pytest.mark.parametrize('heads', [1, 2])
 def test_any_number_of_threads_gives_the_same_bits(images, heads):
     case = make_inputs([(20, 31), (9, 8), (3, 5)], batch=images, queries=700, heads=heads, width=32)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(run(case))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(result, results[0], strict=True))
+    assert_same_in_any_threads(run, case)
 
 
 def test_locations_that_no_pixel_reaches(width):

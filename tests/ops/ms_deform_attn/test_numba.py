@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from hypothesis import given, settings
-from support.deform_attn import by_gathers, gradients, inputs, make_inputs, smooth
+from support.deform_attn import assert_same_in_any_threads, by_gathers, gradients, inputs, make_inputs, smooth
 
 from vitdense.ops.ms_deform_attn import backends, numba, use_backend
 
@@ -63,15 +63,7 @@ def test_numbers_of_16_bits(dtype):
 @pytest.mark.parametrize(('images', 'heads'), [(1, 1), (3, 2)])
 def test_any_number_of_threads_gives_the_same_bits(images, heads):
     case = make_inputs([(20, 31), (9, 8), (3, 5)], batch=images, queries=300, heads=heads)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(run(case))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(result, results[0], strict=True))
+    assert_same_in_any_threads(run, case)
 
 
 @needs_numba
